@@ -1,0 +1,24 @@
+//! Words that every crate shares: ids, quantities, names, time as a value, states and reasons.
+//!
+//! Nothing here decides, computes or touches the world; a type moves in only at its second user.
+
+#![forbid(unsafe_code)]
+
+mod id;
+mod name;
+mod quantity;
+mod reason;
+mod report;
+mod states;
+mod time;
+
+pub use id::{Fence, Id, IdError, JobId, NodeId, NodeNo, RunId, SandboxId, TaskRef, TokenId};
+pub use name::{Name, NameError, nearest};
+pub use quantity::{Bytes, MilliCpu, QuantityError, Resources};
+pub use reason::{Outcome, Reason, Rejection};
+pub use report::{ExitStatus, RunReport, StopCause};
+pub use states::{JobState, NodeState, SandboxState, TaskState};
+pub use time::{Millis, TimeMs, parse_duration};
+
+/// String labels on nodes, jobs and sandboxes, in stable order.
+pub type Labels = std::collections::BTreeMap<String, String>;

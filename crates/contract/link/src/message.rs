@@ -1,0 +1,214 @@
+//! The messages of a worker's session, and the two ends of one.
+
+use std::sync::Arc;
+
+use bytes::Bytes as Blob;
+use prism_spec::{JobSpec, SandboxSpec};
+use prism_types::{JobId, Labels, Name, NodeId, Resources, RunReport, SandboxId, TaskRef, TimeMs};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::{NodeFacts, Readings};
+
+/// Messages that fit between the ends; a full queue makes the sender wait.
+const QUEUE: usize = 1024;
+
+/// What a worker says first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Who.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// Its labels.
+    pub labels: Labels,
+    /// What it offers.
+    pub capacity: Resources,
+    /// What it is.
+    pub facts: NodeFacts,
+    /// Every task it holds: waiting, running, or over and not acknowledged.
+    pub tasks: Vec<(TaskRef, Holding)>,
+    /// Every sandbox it holds.
+    pub sandboxes: Vec<(SandboxId, SandboxStatus)>,
+}
+
+/// How far a task is on its worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Holding {
+    /// Not started.
+    Waiting,
+    /// Runs since.
+    Running(TimeMs),
+    /// Over; its outcome is being reported.
+    Over,
+}
+
+/// How a sandbox is on its worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SandboxStatus {
+    /// Takes execs since.
+    Running(TimeMs),
+    /// Over; why.
+    Exited(RunReport),
+}
+
+/// How one attempt of a task ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskOutcome {
+    /// Which attempt.
+    pub task: TaskRef,
+    /// How.
+    pub report: RunReport,
+    /// The last JSON object line of its standard output (at most 64 KiB), as it was printed.
+    pub result: Option<String>,
+    /// The end of its standard error (or of its standard output if that is empty), when it failed; at most 2 KiB.
+    pub tail: String,
+}
+
+/// A metric that a task printed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskMetric {
+    /// Which attempt.
+    pub task: TaskRef,
+    /// How many metric lines it has printed, this one included.
+    pub step: u32,
+    /// The value.
+    pub value: f64,
+    /// The JSON line.
+    pub line: String,
+}
+
+/// What a worker tells the control plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToControl {
+    /// Opens the session.
+    Hello(Box<Hello>),
+    /// Renews the lease; `credits` is how many more tasks it wants in its own queue.
+    Heartbeat {
+        /// Measurements.
+        readings: Readings,
+        /// Tasks wanted.
+        credits: u32,
+    },
+    /// Tasks started.
+    Started(Vec<(TaskRef, TimeMs)>),
+    /// Tasks ended; told again until acknowledged.
+    Finished(Vec<TaskOutcome>),
+    /// Tasks given back: never started here.
+    Returned(Vec<TaskRef>),
+    /// Metrics that running tasks printed.
+    Progress(Vec<TaskMetric>),
+    /// A sandbox changed.
+    Sandbox {
+        /// Which.
+        id: SandboxId,
+        /// How it is now.
+        status: SandboxStatus,
+    },
+}
+
+/// A job's spec with the contents of its files, as a worker needs it once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobBundle {
+    /// Which.
+    pub job: JobId,
+    /// Its spec.
+    pub spec: Arc<JobSpec>,
+    /// Contents by SHA-256.
+    pub blobs: Vec<(String, Blob)>,
+}
+
+/// A task given to a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedTask {
+    /// Index in the job.
+    pub index: u32,
+    /// Attempt, from 1.
+    pub attempt: u32,
+    /// `results.json` for an aggregate.
+    pub results: Option<Blob>,
+}
+
+/// Why the control plane stops a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopWhy {
+    /// Its job was cancelled, or it is no longer wanted.
+    Cancelled,
+    /// The sweep's rule gave it up; what it printed last is its result.
+    EarlyStopped,
+}
+
+/// What the control plane tells a worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Answers [`ToControl::Hello`]: what the worker should hold. What it holds beyond that, it stops and drops.
+    Desired {
+        /// Tasks.
+        tasks: Vec<TaskRef>,
+        /// Sandboxes.
+        sandboxes: Vec<SandboxId>,
+    },
+    /// A job's spec; comes before its first tasks in a session.
+    Job(Box<JobBundle>),
+    /// Tasks, and how many of the job may run at once here from now on.
+    Assign {
+        /// Which job.
+        job: JobId,
+        /// At most so many at once.
+        lanes: u32,
+        /// The tasks; may be empty when only `lanes` changes.
+        tasks: Vec<AssignedTask>,
+    },
+    /// Ends tasks.
+    Stop {
+        /// Which.
+        tasks: Vec<TaskRef>,
+        /// Why.
+        why: StopWhy,
+    },
+    /// These outcomes are recorded (or will never be): forget them.
+    Ack(Vec<TaskRef>),
+    /// Starts a sandbox.
+    SandboxStart {
+        /// Which.
+        id: SandboxId,
+        /// What.
+        spec: Box<SandboxSpec>,
+    },
+    /// Removes a sandbox and its files.
+    SandboxStop(SandboxId),
+}
+
+/// The control plane's end of a session.
+#[derive(Debug)]
+pub struct ControlEnd {
+    /// To the worker.
+    pub to_worker: mpsc::Sender<ToWorker>,
+    /// From the worker; `None` when it is gone.
+    pub from_worker: mpsc::Receiver<ToControl>,
+}
+
+/// The worker's end of a session.
+#[derive(Debug)]
+pub struct WorkerEnd {
+    /// To the control plane.
+    pub to_control: mpsc::Sender<ToControl>,
+    /// From the control plane; `None` when it is gone.
+    pub from_control: mpsc::Receiver<ToWorker>,
+}
+
+/// The two ends of a session within one process.
+pub fn pair() -> (ControlEnd, WorkerEnd) {
+    let (to_worker, from_control) = mpsc::channel(QUEUE);
+    let (to_control, from_worker) = mpsc::channel(QUEUE);
+    (
+        ControlEnd {
+            to_worker,
+            from_worker,
+        },
+        WorkerEnd {
+            to_control,
+            from_control,
+        },
+    )
+}

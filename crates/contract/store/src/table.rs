@@ -1,0 +1,347 @@
+//! The versioned map: the current value of every key, and what is needed to read or watch a window of recent
+//! revisions. No I/O, no clock; the same commits give the same table. Engines that keep state in memory apply to it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use prism_types::Fence;
+use serde::{Deserialize, Serialize};
+
+use crate::{Batch, Change, Commit, Key, Revision, StoreError, Value};
+
+/// How much of the past a table keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Revisions.
+    pub revisions: usize,
+    /// Bytes of keys and values, of what the revisions set and of what they replaced.
+    pub bytes: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            revisions: 4096,
+            bytes: 8 * 1024 * 1024,
+        }
+    }
+}
+
+/// Why a table refused a command; part of the outcome that all replicas agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The fence is not the latest granted, which is this.
+    Fenced(Fence),
+    /// The revision does not exist yet; the latest is this.
+    Ahead(Revision),
+}
+
+impl Refusal {
+    /// As the error of a caller who gave this fence or this revision.
+    pub fn into_error(self, given: Fence, asked: Revision) -> StoreError {
+        match self {
+            Self::Fenced(latest) => StoreError::Fenced { given, latest },
+            Self::Ahead(latest) => StoreError::Ahead { asked, latest },
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) revision: u64,
+    pub(crate) value: Value,
+}
+
+/// A version that was replaced; a removed key leaves one without a value.
+#[derive(Clone, Debug)]
+pub(crate) struct Older {
+    pub(crate) revision: u64,
+    pub(crate) value: Option<Value>,
+}
+
+#[derive(Debug)]
+struct Past {
+    commit: Commit,
+    cost: usize,
+}
+
+/// What one change is reckoned to cost on top of its bytes.
+const CHANGE_COST: usize = 128;
+
+/// The versioned map.
+#[derive(Debug)]
+pub struct Table {
+    pub(crate) map: BTreeMap<Key, Slot>,
+    pub(crate) older: BTreeMap<Key, Vec<Older>>,
+    past: VecDeque<Past>,
+    past_cost: usize,
+    revision: u64,
+    floor: u64,
+    fence: u64,
+    window: Window,
+    pinned: Option<u64>,
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(window: Window) -> Self {
+        Self {
+            map: BTreeMap::new(),
+            older: BTreeMap::new(),
+            past: VecDeque::new(),
+            past_cost: 0,
+            revision: 0,
+            floor: 0,
+            fence: 0,
+            window,
+            pinned: None,
+        }
+    }
+
+    /// A table at a revision whose past is gone, to be filled with [`Table::load`].
+    pub fn restored(window: Window, revision: Revision, fence: Fence) -> Self {
+        let mut table = Self::new(window);
+        table.revision = revision.0;
+        table.floor = revision.0;
+        table.fence = fence.0;
+        table
+    }
+
+    /// Sets a key as a snapshot holds it.
+    pub fn load(&mut self, key: Key, value: Value, revision: Revision) {
+        let slot = Slot {
+            revision: revision.0,
+            value,
+        };
+        self.map.insert(key, slot);
+    }
+
+    /// The latest revision.
+    pub fn revision(&self) -> Revision {
+        Revision(self.revision)
+    }
+
+    /// The oldest revision that can be read, or watched from.
+    pub fn oldest(&self) -> Revision {
+        Revision(self.floor)
+    }
+
+    /// The latest fence granted.
+    pub fn fence(&self) -> Fence {
+        Fence(self.fence)
+    }
+
+    /// Keys held.
+    pub fn keys(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Grants the next fence.
+    pub fn grant(&mut self) -> Fence {
+        self.fence += 1;
+        Fence(self.fence)
+    }
+
+    /// Applies a batch as the next revision.
+    ///
+    /// # Errors
+    /// [`Refusal::Fenced`] when the fence is not the latest granted; nothing changes then.
+    pub fn apply(&mut self, fence: Fence, batch: Batch) -> Result<Revision, Refusal> {
+        if fence.0 != self.fence || fence.0 == 0 {
+            return Err(Refusal::Fenced(Fence(self.fence)));
+        }
+        self.revision += 1;
+        let revision = self.revision;
+        let mut cost = 0;
+        let mut changes = merged(batch);
+        changes.retain(|change| {
+            let (touched, replaced) = self.set(change, revision);
+            let set = change.value.as_ref().map_or(0, Value::len);
+            cost += change.key.len() + set + replaced + CHANGE_COST;
+            touched
+        });
+        self.past_cost += cost;
+        let commit = Commit {
+            revision: Revision(revision),
+            changes,
+        };
+        self.past.push_back(Past { commit, cost });
+        self.trim();
+        Ok(Revision(revision))
+    }
+
+    /// Sets or removes one key; says whether that changed anything, and the bytes it replaced.
+    fn set(&mut self, change: &Change, revision: u64) -> (bool, usize) {
+        let old = match &change.value {
+            Some(value) => {
+                let slot = Slot {
+                    revision,
+                    value: value.clone(),
+                };
+                self.map.insert(change.key.clone(), slot)
+            }
+            None => match self.map.remove(&change.key) {
+                Some(old) => Some(old),
+                None => return (false, 0),
+            },
+        };
+        let replaced = old.as_ref().map_or(0, |o| o.value.len());
+        let versions = old.map(|o| Older {
+            revision: o.revision,
+            value: Some(o.value),
+        });
+        let removed = change.value.is_none().then_some(Older {
+            revision,
+            value: None,
+        });
+        if versions.is_some() || removed.is_some() {
+            let list = self.older.entry(change.key.clone()).or_default();
+            list.extend(versions);
+            list.extend(removed);
+        }
+        (true, replaced)
+    }
+
+    /// Drops what is needed only before `to`.
+    ///
+    /// # Errors
+    /// [`Refusal::Ahead`] when `to` does not exist yet.
+    pub fn compact(&mut self, to: Revision) -> Result<(), Refusal> {
+        if to.0 > self.revision {
+            return Err(Refusal::Ahead(Revision(self.revision)));
+        }
+        self.drop_past(to.0);
+        Ok(())
+    }
+
+    fn trim(&mut self) {
+        while self.past.len() > self.window.revisions
+            || (self.past_cost > self.window.bytes && self.past.len() > 1)
+        {
+            let before = self.floor;
+            self.drop_past(before + 1);
+            if self.floor == before {
+                return;
+            }
+        }
+    }
+
+    /// Raises the floor to `to`, or to the pinned revision if that is lower.
+    fn drop_past(&mut self, to: u64) {
+        let to = self.pinned.map_or(to, |pin| to.min(pin));
+        while self.floor < to {
+            let Some(past) = self.past.pop_front() else {
+                break;
+            };
+            self.past_cost -= past.cost;
+            self.floor = past.commit.revision.0;
+            for change in past.commit.changes {
+                self.forget(&change.key);
+            }
+        }
+    }
+
+    /// Drops the versions of a key that no revision from the floor on shows.
+    fn forget(&mut self, key: &Key) {
+        let Some(list) = self.older.get_mut(key) else {
+            return;
+        };
+        let newest = self.map.get(key).map(|slot| slot.revision);
+        let shown = list
+            .iter()
+            .map(|o| o.revision)
+            .chain(newest)
+            .filter(|r| *r <= self.floor)
+            .max();
+        if let Some(shown) = shown {
+            list.retain(|o| o.revision > shown || (o.revision == shown && o.value.is_some()));
+        }
+        if list.is_empty() {
+            self.older.remove(key);
+        }
+    }
+
+    /// Keeps the floor at or below the current revision until [`Table::unpin`], so that a snapshot can read it.
+    pub(crate) fn pin(&mut self) -> Revision {
+        self.pinned = Some(self.revision);
+        Revision(self.revision)
+    }
+
+    pub(crate) fn unpin(&mut self) {
+        self.pinned = None;
+        self.trim();
+    }
+
+    /// Collects the commits after `after` that touch `prefix`, at most `limit`, looking at a bounded number of
+    /// revisions; also says up to which revision it has looked.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when some of them are gone.
+    pub fn commits_after(
+        &self,
+        prefix: &[u8],
+        after: Revision,
+        limit: usize,
+    ) -> Result<(Vec<Commit>, Revision), StoreError> {
+        self.check(after)?;
+        let mut found = Vec::new();
+        let mut seen = after;
+        let skip = usize::try_from(after.0 - self.floor).unwrap_or(usize::MAX);
+        for past in self.past.iter().skip(skip) {
+            if found.len() >= limit {
+                break;
+            }
+            seen = past.commit.revision;
+            let changes = touched(&past.commit.changes, prefix);
+            if !changes.is_empty() {
+                found.push(Commit {
+                    revision: seen,
+                    changes: changes.to_vec(),
+                });
+            }
+        }
+        Ok((found, seen))
+    }
+
+    /// Whether a revision can be read or watched from.
+    pub(crate) fn check(&self, asked: Revision) -> Result<(), StoreError> {
+        if asked.0 < self.floor {
+            let oldest = Revision(self.floor);
+            return Err(StoreError::Compacted { asked, oldest });
+        }
+        if asked.0 > self.revision {
+            let latest = Revision(self.revision);
+            return Err(StoreError::Ahead { asked, latest });
+        }
+        Ok(())
+    }
+}
+
+/// The changes of a batch in order of their keys, one for each key.
+fn merged(batch: Batch) -> Vec<Change> {
+    let removed = batch
+        .deletes
+        .into_iter()
+        .map(|key| Change { key, value: None });
+    let set = batch.puts.into_iter().map(|(key, value)| Change {
+        key,
+        value: Some(value),
+    });
+    let mut changes: Vec<Change> = removed.chain(set).collect();
+    // Stable, so that of equal keys the one that counts comes last.
+    changes.sort_by(|a, b| a.key.cmp(&b.key));
+    changes.dedup_by(|later, kept| {
+        let same = later.key == kept.key;
+        if same {
+            std::mem::swap(later, kept);
+        }
+        same
+    });
+    changes
+}
+
+/// The part of sorted changes whose keys begin with `prefix`.
+fn touched<'a>(changes: &'a [Change], prefix: &[u8]) -> &'a [Change] {
+    let from = changes.partition_point(|c| c.key.as_bytes() < prefix);
+    let count = changes[from..].partition_point(|c| c.key.starts_with(prefix));
+    &changes[from..from + count]
+}

@@ -1,0 +1,185 @@
+//! Cluster and nodes on the wire.
+
+use prism_types::{Labels, NodeId, NodeState, Resources, TimeMs};
+
+use crate::TaskCounts;
+
+wire! {
+    /// Nodes by state.
+    pub struct NodeCounts {
+        /// All that are known.
+        pub total: u32,
+        /// Their lease is fresh.
+        pub healthy: u32,
+        /// Their lease is late.
+        pub suspect: u32,
+        /// Their lease ran out.
+        pub offline: u32,
+        /// Take no new work by request.
+        pub cordoned: u32,
+    }
+
+    /// The cluster in one answer.
+    pub struct ClusterInfo {
+        /// Name of the server that answers.
+        pub name: String,
+        /// Prism's version on it.
+        pub version: String,
+        /// Name of the leading server.
+        pub leader: Option<String>,
+        /// Number of servers.
+        pub servers: u32,
+        /// Nodes by state.
+        pub nodes: NodeCounts,
+        /// Jobs that are not over, sweeps included.
+        pub jobs_active: u32,
+        /// All jobs that are known, sweeps included.
+        pub jobs_total: u32,
+        /// Tasks of the jobs that are not over.
+        pub tasks: TaskCounts,
+        /// Sandboxes that are not over.
+        pub sandboxes: u32,
+        /// Capacity of the nodes that are not offline.
+        pub capacity: Resources,
+        /// What of it is given away.
+        pub allocated: Resources,
+        /// Revision of the store.
+        pub revision: u64,
+        /// When this server started.
+        pub started: TimeMs,
+        /// The server's clock.
+        pub now: TimeMs,
+    }
+
+    /// A server of the cluster.
+    pub struct MemberView {
+        /// Its name.
+        pub name: String,
+        /// Where its API is.
+        pub address: String,
+        /// Whether it leads.
+        pub leader: bool,
+        /// Prism's version on it.
+        pub version: String,
+        /// When it started.
+        pub started: TimeMs,
+    }
+
+    /// What the nodes have and what is given away.
+    pub struct ClusterResources {
+        /// Capacity of the nodes that are not offline.
+        pub capacity: Resources,
+        /// What of it is given away.
+        pub allocated: Resources,
+        /// The rest.
+        pub free: Resources,
+        /// Each node.
+        pub nodes: Vec<NodeResources>,
+    }
+
+    /// What a node is.
+    pub struct NodeFactsView {
+        /// Operating system.
+        pub os: String,
+        /// Kernel release.
+        pub kernel: String,
+        /// Machine architecture.
+        pub arch: String,
+        /// Logical processors.
+        pub cpus: u32,
+        /// Physical memory, bytes.
+        pub memory_bytes: u64,
+        /// Size of the file system of its data, bytes.
+        pub disk_bytes: u64,
+        /// Prism's version on it.
+        pub version: String,
+        /// Host name.
+        pub hostname: String,
+        /// Whether sandboxes work and what is missing, one line each.
+        pub sandbox: Vec<String>,
+        /// Whether plain, unisolated tasks are allowed.
+        pub allow_plain: bool,
+    }
+
+    /// What a node measures; `null` where its host does not tell.
+    pub struct NodeReadings {
+        /// Busy share of all processors, 0 to 1.
+        pub cpu: Option<f64>,
+        /// Load averages over 1, 5 and 15 minutes.
+        pub load: Option<[f64; 3]>,
+        /// Memory in use, bytes.
+        pub memory_used: Option<u64>,
+        /// Physical memory, bytes.
+        pub memory_total: Option<u64>,
+        /// Disk in use, bytes.
+        pub disk_used: Option<u64>,
+        /// Size of the disk, bytes.
+        pub disk_total: Option<u64>,
+        /// Tasks that run now.
+        pub running: u32,
+        /// Tasks in the node's own queue.
+        pub waiting: u32,
+        /// Sandboxes that live now.
+        pub sandboxes: u32,
+        /// Whether the pressure guard refuses new work.
+        pub pressure: bool,
+    }
+
+    /// A node.
+    pub struct NodeView {
+        /// Its id.
+        pub id: NodeId,
+        /// Its name.
+        pub name: String,
+        /// By its lease.
+        pub state: NodeState,
+        /// Whether it takes no new work by request.
+        pub cordoned: bool,
+        /// Its labels.
+        pub labels: Labels,
+        /// What it offers.
+        pub capacity: Resources,
+        /// What of it is given away.
+        pub allocated: Resources,
+        /// What it is; `null` while it is not connected.
+        pub facts: Option<NodeFactsView>,
+        /// What it measures; `null` while it is not connected.
+        pub readings: Option<NodeReadings>,
+        /// When it was last heard of; `null` if not since this server started.
+        pub last_heartbeat: Option<TimeMs>,
+        /// When its session began; `null` while it is not connected.
+        pub connected: Option<TimeMs>,
+    }
+
+    /// What a node has and what is given away.
+    pub struct NodeResources {
+        /// Its id.
+        pub id: NodeId,
+        /// Its name.
+        pub name: String,
+        /// What it offers.
+        pub capacity: Resources,
+        /// What of it is given away.
+        pub allocated: Resources,
+        /// The rest.
+        pub free: Resources,
+        /// What it measures; `null` while it is not connected.
+        pub readings: Option<NodeReadings>,
+    }
+
+    /// Whether a node can take work, and why not.
+    pub struct NodeHealth {
+        /// Its id.
+        pub id: NodeId,
+        /// Its name.
+        pub name: String,
+        /// By its lease.
+        pub state: NodeState,
+        /// Whether it takes new work.
+        pub ready: bool,
+        /// Why not, one sentence each.
+        pub reasons: Vec<String>,
+        /// When it was last heard of.
+        pub last_heartbeat: Option<TimeMs>,
+    }
+}

@@ -1,1 +1,44 @@
-//! (being written)
+//! The replicated state machine: commands come in, changes and actions come out.
+//!
+//! [`decide`] is a pure function of the state, a command and the time; [`State::apply`] is the only thing that changes the
+//! state; [`encode_batch`] and [`State::load`] turn changes into keys and values and back. Nothing here does I/O, reads a
+//! clock or draws a random number. The control loop (the single writer) calls `decide` and `apply`; everyone else reads views.
+
+#![forbid(unsafe_code)]
+
+mod apply;
+mod block;
+mod cell;
+mod change;
+mod codec;
+mod command;
+mod invariant;
+mod job;
+mod key;
+mod load;
+mod node;
+mod ranges;
+mod record;
+mod state;
+mod sweep;
+mod view;
+
+pub use block::{BLOCK, Block};
+pub use cell::Cell;
+pub use change::{Action, Change, Changes, Reply};
+pub use codec::{Corrupt, KeyValue, decode_blob, decode_event, decode_results, encode_batch};
+pub use command::{
+    Command, IdempotencyKey, METRIC_LINE_MAX, Metric, Placement, Plan, Proposal, RESULT_MAX,
+    Registration, STDERR_TAIL_MAX, SandboxStatus, Submission, TaskResult,
+};
+pub use job::Job;
+pub use key::{blob_key, event_key, events_prefix, job_results_prefix, results_prefix};
+pub use node::Node;
+pub use ranges::Ranges;
+pub use record::{
+    BeamRecord, Best, Counts, EventRecord, JobRecord, KeyRecord, MetaRecord, NodeFacts, NodeRecord,
+    OutputRef, ResultRecord, Role, SandboxRecord, Subject, SweepRecord, TokenRecord,
+};
+pub use state::State;
+pub use sweep::Sweep;
+pub use view::{Desired, DesiredJob, DesiredSandbox, DesiredTask, TaskView};

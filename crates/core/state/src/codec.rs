@@ -1,0 +1,181 @@
+//! Changes to bytes and back: one version byte, then the record in postcard.
+//!
+//! Called by the control loop for each batch, by `load` at an election, and by readers of results, events and blobs. Damaged
+//! bytes are an error that names the key, never a panic.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Change, EventRecord, ResultRecord, key};
+
+/// A key and its new value; `None` deletes it.
+pub type KeyValue = (Vec<u8>, Option<Vec<u8>>);
+
+/// Version of every value written now.
+const VERSION: u8 = 1;
+
+/// A value in the store is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Corrupt {
+    /// Where.
+    pub key: String,
+    /// In what way.
+    pub why: String,
+}
+
+impl fmt::Display for Corrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the stored value of {} cannot be read: {}; nothing was changed; restore the data directory from a backup, or use the prismd version that wrote it",
+            self.key, self.why
+        )
+    }
+}
+
+impl std::error::Error for Corrupt {}
+
+pub(crate) fn corrupt(key: &[u8], why: impl fmt::Display) -> Corrupt {
+    let key: String = String::from_utf8_lossy(key).chars().take(300).collect();
+    Corrupt {
+        key,
+        why: why.to_string(),
+    }
+}
+
+fn pack<T: Serialize>(value: &T) -> Vec<u8> {
+    let start = Vec::from([VERSION]);
+    postcard::to_extend(value, start)
+        .expect("records have no type that postcard refuses, and a vector grows")
+}
+
+pub(crate) fn unpack<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Corrupt> {
+    let body = body_of(key, value)?;
+    match postcard::take_from_bytes(body) {
+        Ok((record, [])) => Ok(record),
+        Ok((_, rest)) => Err(corrupt(key, format!("{} bytes too many", rest.len()))),
+        Err(e) => Err(corrupt(key, e)),
+    }
+}
+
+fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], Corrupt> {
+    match value.split_first() {
+        Some((&VERSION, body)) => Ok(body),
+        Some((other, _)) => Err(corrupt(key, format!("version {other} is not known here"))),
+        None => Err(corrupt(key, "it is empty")),
+    }
+}
+
+/// Reads a value under [`crate::results_prefix`].
+///
+/// # Errors
+/// When the bytes are damaged or of another version.
+pub fn decode_results(key: &[u8], value: &[u8]) -> Result<Vec<ResultRecord>, Corrupt> {
+    unpack(key, value)
+}
+
+/// Reads a value under [`crate::events_prefix`].
+///
+/// # Errors
+/// When the bytes are damaged or of another version.
+pub fn decode_event(key: &[u8], value: &[u8]) -> Result<EventRecord, Corrupt> {
+    unpack(key, value)
+}
+
+/// Reads the value of a [`crate::blob_key`]: the content itself.
+///
+/// # Errors
+/// When the value is empty or of another version.
+pub fn decode_blob<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], Corrupt> {
+    body_of(key, value)
+}
+
+impl Change {
+    /// Its keys with their new values; `None` deletes.
+    pub fn encode(&self) -> Vec<KeyValue> {
+        let put = |key: String, value: Vec<u8>| vec![(key.into_bytes(), Some(value))];
+        let delete = |key: String| vec![(key.into_bytes(), None)];
+        match self {
+            Self::Meta(r) => put(key::META.to_owned(), pack(r)),
+            Self::Node(r) => put(key::node(r.id), pack(r)),
+            Self::NodeRemoved(id) => delete(key::node(*id)),
+            Self::JobAdded(r, spec) => vec![
+                (key::job(r.id).into_bytes(), Some(pack(r))),
+                (key::spec(r.id).into_bytes(), Some(pack(spec))),
+            ],
+            Self::Job(r) => put(key::job(r.id), pack(r)),
+            Self::Block { job, number, block } => {
+                put(key::block(*job, *number), pack(&block.to_stored()))
+            }
+            Self::Lanes {
+                job,
+                node,
+                lanes: 0,
+            } => delete(key::lanes(*job, *node)),
+            Self::Lanes { job, node, lanes } => put(key::lanes(*job, *node), pack(lanes)),
+            Self::Results {
+                job,
+                block,
+                seq,
+                records,
+            } => put(key::results(*job, *block, *seq), pack(records)),
+            Self::Sweep(id, r) => put(key::sweep(*id), pack(r)),
+            Self::Beam(id, beam, r) => put(key::beam(*id, *beam), pack(r)),
+            Self::Sandbox(r) => put(key::sandbox(r.id), pack(r)),
+            Self::SandboxRemoved(id) => delete(key::sandbox(*id)),
+            Self::Token(r) => put(key::token(r.id), pack(r)),
+            Self::TokenRemoved(id) => delete(key::token(*id)),
+            Self::Key(k, r) => put(key::idempotency(k), pack(r)),
+            Self::KeyRemoved(k) => delete(key::idempotency(k)),
+            Self::Event(r) => put(key::event_key(r.seq), pack(r)),
+            Self::EventsRemoved(from, to) => (*from..*to)
+                .map(|seq| (key::event_key(seq).into_bytes(), None))
+                .collect(),
+            Self::Blob(sha, content) => {
+                let mut value = Vec::with_capacity(1 + content.len());
+                value.push(VERSION);
+                value.extend_from_slice(content);
+                put(key::blob_key(sha), value)
+            }
+        }
+    }
+
+    /// What identifies the record that this replaces, if a later change in a batch may replace it again.
+    fn replaces(&self) -> Option<String> {
+        match self {
+            Self::Meta(_) => Some(key::META.to_owned()),
+            Self::Node(r) => Some(key::node(r.id)),
+            Self::Job(r) => Some(key::job(r.id)),
+            Self::Block { job, number, .. } => Some(key::block(*job, *number)),
+            Self::Lanes { job, node, .. } => Some(key::lanes(*job, *node)),
+            Self::Sweep(id, _) => Some(key::sweep(*id)),
+            Self::Beam(id, beam, _) => Some(key::beam(*id, *beam)),
+            _ => None,
+        }
+    }
+}
+
+/// The keys and values of many decisions in order, each key once with its last value: what one commit of the store takes.
+/// Records that are replaced again within the batch are not encoded twice.
+pub fn encode_batch<'a>(changes: impl IntoIterator<Item = &'a Change>) -> Vec<KeyValue> {
+    let changes: Vec<&Change> = changes.into_iter().collect();
+    let mut last: BTreeMap<String, usize> = BTreeMap::new();
+    for (i, change) in changes.iter().enumerate() {
+        if let Some(key) = change.replaces() {
+            last.insert(key, i);
+        }
+    }
+    let mut out: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+    for (i, change) in changes.iter().enumerate() {
+        let superseded = change
+            .replaces()
+            .is_some_and(|key| last.get(&key).is_some_and(|l| *l != i));
+        if !superseded {
+            out.extend(change.encode());
+        }
+    }
+    out.into_iter().collect()
+}

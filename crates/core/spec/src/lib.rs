@@ -5,12 +5,35 @@
 
 #![forbid(unsafe_code)]
 
+mod cursor;
+mod decode;
+mod document;
+mod draft;
+mod error;
+mod expand;
 mod job;
+pub mod limits;
+mod output;
+mod paths;
+mod placeholder;
+mod points;
+mod random;
+mod results;
 mod sandbox;
 mod sweep;
+mod tree;
+mod wire;
 
+pub use document::{Document, parse_file};
+pub use draft::{Draft, Submission, Wanted};
+pub use error::{Place, SpecError};
+pub use expand::{InlineFile, TASK_DIR, TASK_PATH, TaskCommand, point_json};
 pub use job::{Backoff, FileSpec, ImageRef, IsolationSpec, JobSpec, TaskSpec, Work};
+pub use output::{MetricPoint, MetricScanner, last_json_line};
+pub use points::Point;
+pub use results::{BeamRow, Table, row_json, table};
 pub use sandbox::SandboxSpec;
 pub use sweep::{
     Aggregate, Dimension, Direction, EarlyStop, Halving, Objective, Runner, Search, SweepWork,
 };
+pub use wire::{WireKind, parse_sandbox_wire, parse_wire, sandbox_to_wire};

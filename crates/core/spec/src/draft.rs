@@ -1,0 +1,433 @@
+//! A spec whose files have not been read yet, and how it becomes a [`Submission`] once they have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use prism_types::Name;
+use sha2::{Digest, Sha256};
+
+use crate::error::{SpecError, Spot, quoted};
+use crate::job::{FileSpec, JobSpec, TaskSpec, Work};
+use crate::sweep::{Aggregate, Runner, SweepWork};
+use crate::{limits, paths, placeholder};
+
+/// A checked job or sweep, and the files that go with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Submission {
+    /// The spec; its files name their content by digest.
+    pub spec: JobSpec,
+    /// The contents, by SHA-256 in hexadecimal.
+    pub blobs: BTreeMap<String, Arc<[u8]>>,
+}
+
+/// A file that a spec names, for the caller to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Relative path beneath the spec's own directory, without `..`; links must not lead out of it.
+    pub path: String,
+    /// The field that names it, for errors.
+    pub field: String,
+    /// Largest size in bytes that is accepted.
+    pub max_bytes: u64,
+}
+
+/// A job or sweep as it was written: checked, but its files are not read yet.
+#[derive(Debug)]
+pub struct Draft {
+    pub(crate) spec: JobSpec,
+    pub(crate) files: Vec<FileDraft>,
+    pub(crate) program: Program,
+    pub(crate) work: WorkDraft,
+}
+
+#[derive(Debug)]
+pub(crate) enum WorkDraft {
+    Array { count: u32 },
+    List { tasks: Vec<ListedTask> },
+    Map(MapDraft),
+    Sweep(Box<SweepDraft>),
+}
+
+#[derive(Debug)]
+pub(crate) struct ListedTask {
+    pub(crate) name: Option<Name>,
+    pub(crate) command: Option<Vec<String>>,
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+pub(crate) enum MapDraft {
+    Lines(Vec<String>),
+    File(FileDraft),
+}
+
+#[derive(Debug)]
+pub(crate) struct SweepDraft {
+    /// Empty: the sweep's own program is the one runner.
+    pub(crate) runners: Vec<(String, Program)>,
+    pub(crate) aggregate: Option<Program>,
+    /// Without runners and aggregate.
+    pub(crate) work: SweepWork,
+    pub(crate) at: Spot,
+}
+
+/// Something that can be run: a command, a script, or both.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) command: Option<Vec<String>>,
+    pub(crate) script: Option<FileDraft>,
+    pub(crate) files: Vec<FileDraft>,
+    pub(crate) at: Spot,
+}
+
+#[derive(Debug)]
+pub(crate) struct FileDraft {
+    pub(crate) path: String,
+    pub(crate) mode: Option<u32>,
+    /// `None`: to be read by the caller.
+    pub(crate) content: Option<Vec<u8>>,
+    pub(crate) at: Spot,
+}
+
+impl Program {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.command.is_none() && self.script.is_none()
+    }
+
+    fn all_files(&self) -> impl Iterator<Item = &FileDraft> {
+        self.script.iter().chain(&self.files)
+    }
+}
+
+impl Draft {
+    /// The files that must be read before [`Draft::resolve`], each once.
+    pub fn wanted_files(&self) -> Vec<Wanted> {
+        let mut named: Vec<(&FileDraft, u64)> = Vec::new();
+        let mut add = |file| named.push((file, limits::CONTENTS_MAX));
+        self.program
+            .all_files()
+            .chain(&self.files)
+            .for_each(&mut add);
+        if let WorkDraft::Sweep(sweep) = &self.work {
+            let programs = sweep.runners.iter().map(|(_, p)| p).chain(&sweep.aggregate);
+            programs.flat_map(Program::all_files).for_each(&mut add);
+        }
+        if let WorkDraft::Map(MapDraft::File(file)) = &self.work {
+            named.push((file, limits::LINES_BYTES_MAX as u64));
+        }
+        let mut seen = BTreeSet::new();
+        named
+            .into_iter()
+            .filter(|(file, _)| file.content.is_none() && seen.insert(&file.path))
+            .map(|(file, max_bytes)| Wanted {
+                path: file.path.clone(),
+                field: file.at.field.clone(),
+                max_bytes,
+            })
+            .collect()
+    }
+
+    /// Puts the contents in. `contents` holds, by path, each wanted file's permission bits and bytes.
+    ///
+    /// # Errors
+    /// When a file is missing or too large, two files of one task have the same path, a script's kind is not known, a
+    /// map file has no lines, or a placeholder names no parameter.
+    pub fn resolve(
+        self,
+        mut contents: BTreeMap<String, (u32, Vec<u8>)>,
+    ) -> Result<Submission, SpecError> {
+        let mut spec = self.spec;
+        let lines = match self.work {
+            WorkDraft::Map(MapDraft::File(ref file)) => Some(map_lines(file, &mut contents)?),
+            _ => None,
+        };
+        let mut store = Store {
+            contents,
+            blobs: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            total: 0,
+        };
+        let mut files = store.all(&self.files)?;
+        spec.work = match self.work {
+            WorkDraft::Array { count } => {
+                let command = store.command(&self.program, &mut files)?;
+                Work::Array { command, count }
+            }
+            WorkDraft::List { tasks } => {
+                let own = match self.program.is_empty() {
+                    true => Vec::new(),
+                    false => store.command(&self.program, &mut files)?,
+                };
+                let tasks = tasks.into_iter().map(|t| TaskSpec {
+                    name: t.name,
+                    command: t.command.unwrap_or_else(|| own.clone()),
+                    env: t.env,
+                });
+                Work::List {
+                    tasks: tasks.collect(),
+                }
+            }
+            WorkDraft::Map(map) => {
+                let command = store.command(&self.program, &mut files)?;
+                let lines = match map {
+                    MapDraft::Lines(lines) => lines,
+                    MapDraft::File(_) => lines.unwrap_or_default(),
+                };
+                Work::Map { command, lines }
+            }
+            WorkDraft::Sweep(draft) => {
+                Work::Sweep(sweep(*draft, &self.program, &mut store, &files)?)
+            }
+        };
+        no_overlaps(&files, &[], &self.program.at)?;
+        spec.files = files;
+        Ok(Submission {
+            spec,
+            blobs: store.blobs,
+        })
+    }
+}
+
+fn sweep(
+    draft: SweepDraft,
+    own: &Program,
+    store: &mut Store,
+    shared: &[FileSpec],
+) -> Result<SweepWork, SpecError> {
+    let mut work = draft.work;
+    let single = [("main", own)];
+    let named = draft.runners.iter().map(|(name, p)| (name.as_str(), p));
+    let programs = named.chain(single.into_iter().filter(|_| draft.runners.is_empty()));
+    for (name, program) in programs {
+        let mut files = store.all(&program.files)?;
+        let command = store.command(program, &mut files)?;
+        check_placeholders(&command, &work, &program.at)?;
+        own_names(shared, &files, "params.json", &program.at)?;
+        work.runners.push(Runner {
+            name: name.to_owned(),
+            command,
+            files,
+        });
+    }
+    if let Some(program) = &draft.aggregate {
+        let mut files = store.all(&program.files)?;
+        let command = store.command(program, &mut files)?;
+        own_names(shared, &files, "results.json", &program.at)?;
+        work.aggregate = Some(Aggregate { command, files });
+    }
+    if work.runners.is_empty() {
+        return Err(draft
+            .at
+            .error("no runner: expected script, command or runners"));
+    }
+    Ok(work)
+}
+
+fn check_placeholders(command: &[String], work: &SweepWork, at: &Spot) -> Result<(), SpecError> {
+    let names: Vec<&str> = work.space.iter().map(|(name, _)| name.as_str()).collect();
+    for arg in command {
+        placeholder::check(arg, &names).map_err(|m| at.error(m))?;
+    }
+    Ok(())
+}
+
+/// Refuses a file with the name that prism gives its own.
+fn own_names(
+    shared: &[FileSpec],
+    own: &[FileSpec],
+    taken: &str,
+    at: &Spot,
+) -> Result<(), SpecError> {
+    let mut all = shared.iter().chain(own);
+    if all.any(|f| f.path == taken || f.path.starts_with(&format!("{taken}/"))) {
+        return Err(at.error(format!(
+            "{taken} is written by prism itself: rename that file"
+        )));
+    }
+    no_overlaps(shared, own, at)
+}
+
+/// Refuses two files of one path in one list, and a file where another one needs a directory. A program's own file may
+/// take the place of a shared one.
+fn no_overlaps(shared: &[FileSpec], own: &[FileSpec], at: &Spot) -> Result<(), SpecError> {
+    for list in [shared, own] {
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = list.iter().find(|f| !seen.insert(&f.path)) {
+            return Err(at.error(format!("the file {} is given twice", quoted(&twice.path))));
+        }
+    }
+    let all: BTreeSet<&str> = shared.iter().chain(own).map(|f| f.path.as_str()).collect();
+    for path in &all {
+        let parents = path.match_indices('/').map(|(i, _)| &path[..i]);
+        if let Some(parent) = parents.into_iter().find(|p| all.contains(p)) {
+            return Err(at.error(format!(
+                "{} cannot be both a file and the directory of {}",
+                quoted(parent),
+                quoted(path)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What has been read, and what of it is used.
+struct Store {
+    contents: BTreeMap<String, (u32, Vec<u8>)>,
+    blobs: BTreeMap<String, Arc<[u8]>>,
+    /// Files that were read once and named more often.
+    digests: BTreeMap<String, String>,
+    total: u64,
+}
+
+impl Store {
+    fn all(&mut self, files: &[FileDraft]) -> Result<Vec<FileSpec>, SpecError> {
+        files.iter().map(|file| self.take(file)).collect()
+    }
+
+    fn take(&mut self, file: &FileDraft) -> Result<FileSpec, SpecError> {
+        let (disk_mode, bytes) = match (&file.content, self.contents.get(&file.path)) {
+            (Some(content), _) => (0o644, content.as_slice()),
+            (None, Some((mode, bytes))) => (*mode, bytes.as_slice()),
+            (None, None) => {
+                return Err(file
+                    .at
+                    .error(format!("{} was not read", quoted(&file.path))));
+            }
+        };
+        // Only whether it may be run: the rest of the bits depends on the umask of the one who made the file.
+        let usual = if disk_mode & 0o111 != 0 { 0o755 } else { 0o644 };
+        let size = bytes.len() as u64;
+        let known = self
+            .digests
+            .get(&file.path)
+            .filter(|_| file.content.is_none());
+        let sha256 = known.cloned().unwrap_or_else(|| digest(bytes));
+        if !self.blobs.contains_key(&sha256) {
+            self.total += size;
+            if self.total > limits::CONTENTS_MAX {
+                return Err(file.at.error(format!(
+                    "with {} the files are larger than {} MiB: put large data into the image",
+                    quoted(&file.path),
+                    limits::CONTENTS_MAX >> 20
+                )));
+            }
+            self.blobs.insert(sha256.clone(), bytes.into());
+        }
+        if file.content.is_none() {
+            self.digests.insert(file.path.clone(), sha256.clone());
+        }
+        Ok(FileSpec {
+            path: file.path.clone(),
+            mode: file.mode.unwrap_or(usual),
+            sha256,
+            size,
+        })
+    }
+
+    /// The command of a program; its script joins `files`.
+    fn command(
+        &mut self,
+        program: &Program,
+        files: &mut Vec<FileSpec>,
+    ) -> Result<Vec<String>, SpecError> {
+        let Some(script) = &program.script else {
+            let missing = || program.at.error("expected a command or a script");
+            return program.command.clone().ok_or_else(missing);
+        };
+        let mut file = self.take(script)?;
+        let command = match &program.command {
+            Some(command) => command.clone(),
+            None => self.script_command(script, &mut file)?,
+        };
+        match files.iter().find(|f| f.path == file.path) {
+            // Named as a script and once more among the files.
+            Some(same) if same.sha256 == file.sha256 => {}
+            _ => files.push(file),
+        }
+        Ok(command)
+    }
+
+    /// How a script runs: by its ending, else by its first line, else as the program that it is.
+    fn script_command(
+        &self,
+        script: &FileDraft,
+        file: &mut FileSpec,
+    ) -> Result<Vec<String>, SpecError> {
+        let path = file.path.clone();
+        let head = self
+            .blobs
+            .get(&file.sha256)
+            .map_or(&[][..], |b| &b[..b.len().min(4)]);
+        let ending = paths::base(&path).rsplit_once('.').map(|(_, e)| e);
+        match ending {
+            Some("py") => return Ok(vec!["python3".to_owned(), path]),
+            Some("sh") => return Ok(vec!["sh".to_owned(), path]),
+            _ => {}
+        }
+        if head.starts_with(b"#!") || head == b"\x7fELF" {
+            file.mode |= 0o111;
+            return Ok(vec![format!("./{path}")]);
+        }
+        Err(script.at.error(format!(
+            "how to run {} is not known: expected a name that ends with .py or .sh, a first line with #!, or a command",
+            quoted(&path)
+        )))
+    }
+}
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+    }
+    text
+}
+
+/// The lines of a map file. The end of the last line does not begin another.
+fn map_lines(
+    file: &FileDraft,
+    contents: &mut BTreeMap<String, (u32, Vec<u8>)>,
+) -> Result<Vec<String>, SpecError> {
+    let fail = |line: usize, why: String| {
+        let name = quoted(&file.path);
+        Err(file.at.error(match line {
+            0 => format!("{name}: {why}"),
+            n => format!("{name}, line {n}: {why}"),
+        }))
+    };
+    // Taken out: the lines are its only use, unless it is sent along too.
+    let Some((_, bytes)) = contents.get(&file.path) else {
+        return fail(0, "was not read".to_owned());
+    };
+    if bytes.len() > limits::LINES_BYTES_MAX {
+        let most = limits::LINES_BYTES_MAX >> 20;
+        return fail(0, format!("larger than {most} MiB"));
+    }
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+        Err(e) => {
+            let before = &bytes[..e.valid_up_to()];
+            let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+            return fail(line, "not UTF-8".to_owned());
+        }
+    };
+    let mut lines = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        if i == limits::LISTED_MAX {
+            return fail(0, format!("more than {i} lines"));
+        }
+        if line.len() > limits::LINE_MAX {
+            return fail(i + 1, format!("longer than {} KiB", limits::LINE_MAX >> 10));
+        }
+        if line.contains('\0') {
+            return fail(i + 1, "a NUL byte".to_owned());
+        }
+        lines.push(line.to_owned());
+    }
+    if lines.is_empty() {
+        return fail(0, "has no lines: expected at least one".to_owned());
+    }
+    Ok(lines)
+}

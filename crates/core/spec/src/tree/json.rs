@@ -1,0 +1,286 @@
+//! Strict JSON (RFC 8259) with places, no repeated keys, and a bound on depth. Reads what clients send, so it must not
+//! grow with anything but the text.
+
+use std::borrow::Cow;
+
+use super::{Budget, Entry, Node, Place, Trouble, Value, too_deep};
+use crate::error::quoted;
+use crate::limits::DEPTH_MAX;
+
+pub(super) fn read<'a>(text: &'a str, budget: &mut Budget) -> Result<Node<'a>, Trouble> {
+    let mut reader = Reader {
+        text,
+        at: 0,
+        line: 1,
+        line_start: 0,
+        budget,
+    };
+    reader.space();
+    if reader.at == text.len() {
+        return reader.fail("empty: expected a JSON object");
+    }
+    let node = reader.value(0)?;
+    reader.space();
+    if reader.at < text.len() {
+        return reader.fail("something after the end of the JSON value");
+    }
+    Ok(node)
+}
+
+struct Reader<'a, 'b> {
+    text: &'a str,
+    at: usize,
+    line: usize,
+    line_start: usize,
+    budget: &'b mut Budget,
+}
+
+impl<'a> Reader<'a, '_> {
+    fn place(&self) -> Place {
+        // Bytes, not characters, within a line: requests are one long line, and counting it again for each value would
+        // take quadratic time.
+        Place::new(self.line, self.at - self.line_start + 1)
+    }
+
+    fn fail<T>(&self, message: impl Into<String>) -> Result<T, Trouble> {
+        Err((self.place(), message.into()))
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn space(&mut self) {
+        while let Some(b) = self.peek() {
+            match b {
+                b' ' | b'\t' | b'\r' => self.at += 1,
+                b'\n' => {
+                    self.at += 1;
+                    self.line += 1;
+                    self.line_start = self.at;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn found(&self) -> String {
+        match self.text[self.at..].chars().next() {
+            Some(c) => format!("found {c:?}"),
+            None => "found the end".to_owned(),
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Node<'a>, Trouble> {
+        let at = self.place();
+        if depth > DEPTH_MAX {
+            return Err((at, too_deep()));
+        }
+        self.budget.take(1, 0).map_err(|m| (at, m))?;
+        let value = match self.peek() {
+            Some(b'{') => self.table(depth)?,
+            Some(b'[') => self.list(depth)?,
+            Some(b'"') => Value::Text(self.string()?),
+            Some(b'-' | b'0'..=b'9') => Value::Number(Cow::Borrowed(self.number()?)),
+            Some(b't') => self.word("true", Value::Bool(true))?,
+            Some(b'f') => self.word("false", Value::Bool(false))?,
+            Some(b'n') => self.word("null", Value::Null)?,
+            _ => return self.fail(format!("expected a JSON value, {}", self.found())),
+        };
+        Ok(Node { value, at })
+    }
+
+    fn word(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>, Trouble> {
+        if self.text[self.at..].starts_with(word) {
+            self.at += word.len();
+            Ok(value)
+        } else {
+            self.fail(format!("expected a JSON value, {}", self.found()))
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Value<'a>, Trouble> {
+        self.at += 1;
+        let mut items = Vec::new();
+        self.space();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(Value::List(items));
+        }
+        loop {
+            self.space();
+            items.push(self.value(depth + 1)?);
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => {
+                    self.at += 1;
+                    return Ok(Value::List(items));
+                }
+                _ => {
+                    return self.fail(format!("expected , or ] in a list, {}", self.found()));
+                }
+            }
+        }
+    }
+
+    fn table(&mut self, depth: usize) -> Result<Value<'a>, Trouble> {
+        self.at += 1;
+        let mut entries: Vec<Entry<'a>> = Vec::new();
+        self.space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(Value::Table(entries));
+        }
+        loop {
+            self.space();
+            let key_at = self.place();
+            if self.peek() != Some(b'"') {
+                return self.fail(format!("expected a key in quotes, {}", self.found()));
+            }
+            let key = self.string()?;
+            self.space();
+            if self.peek() != Some(b':') {
+                return self.fail(format!("expected : after a key, {}", self.found()));
+            }
+            self.at += 1;
+            self.space();
+            let node = self.value(depth + 1)?;
+            entries.push(Entry { key, key_at, node });
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => {
+                    self.at += 1;
+                    super::no_repeats(&entries)?;
+                    return Ok(Value::Table(entries));
+                }
+                _ => {
+                    return self.fail(format!("expected , or }} in an object, {}", self.found()));
+                }
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<&'a str, Trouble> {
+        let start = self.at;
+        let bytes = self.text.as_bytes();
+        let mut end = start;
+        while end < bytes.len()
+            && matches!(bytes[end], b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
+        {
+            end += 1;
+        }
+        let text = &self.text[start..end];
+        if !is_number(text) {
+            return self.fail(format!("{} is not a JSON number", quoted(text)));
+        }
+        self.at = end;
+        Ok(text)
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, Trouble> {
+        self.at += 1;
+        let start = self.at;
+        let mut owned: Option<String> = None;
+        loop {
+            let from = self.at;
+            let bytes = self.text.as_bytes();
+            while self.at < bytes.len() && !matches!(bytes[self.at], b'"' | b'\\' | 0..=0x1f) {
+                self.at += 1;
+            }
+            let plain = &self.text[from..self.at];
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(match owned {
+                        None => Cow::Borrowed(&self.text[start..self.at - 1]),
+                        Some(text) => Cow::Owned(text + plain),
+                    });
+                }
+                Some(b'\\') => {
+                    let text = owned.get_or_insert_with(String::new);
+                    text.push_str(plain);
+                    let c = self.escape()?;
+                    owned.get_or_insert_with(String::new).push(c);
+                }
+                Some(_) => {
+                    return self.fail("a control character in a string: write it as an escape");
+                }
+                None => return self.fail("a string without its closing quote"),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char, Trouble> {
+        self.at += 1;
+        let c = match self.peek() {
+            Some(b'u') => {
+                self.at += 1;
+                return self.unicode();
+            }
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            _ => return self.fail("an unknown escape in a string"),
+        };
+        self.at += 1;
+        Ok(c)
+    }
+
+    fn unicode(&mut self) -> Result<char, Trouble> {
+        let high = self.four_digits()?;
+        let code = if (0xd800..0xdc00).contains(&high) {
+            if !self.text[self.at..].starts_with("\\u") {
+                return self.fail("half of a surrogate pair in a string");
+            }
+            self.at += 2;
+            let low = self.four_digits()?;
+            if !(0xdc00..0xe000).contains(&low) {
+                return self.fail("half of a surrogate pair in a string");
+            }
+            0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00)
+        } else {
+            high
+        };
+        match char::from_u32(code) {
+            Some(c) => Ok(c),
+            None => self.fail("half of a surrogate pair in a string"),
+        }
+    }
+
+    fn four_digits(&mut self) -> Result<u32, Trouble> {
+        let digits = self.text.get(self.at..self.at + 4).unwrap_or("");
+        let ok = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        match u32::from_str_radix(digits, 16) {
+            Ok(code) if ok => {
+                self.at += 4;
+                Ok(code)
+            }
+            _ => self.fail("expected four hexadecimal digits after \\u"),
+        }
+    }
+}
+
+/// Whether a text is a number of JSON's grammar.
+fn is_number(text: &str) -> bool {
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let text = text.strip_prefix('-').unwrap_or(text);
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((m, e)) => (m, Some(e.strip_prefix(['+', '-']).unwrap_or(e))),
+        None => (text, None),
+    };
+    let (whole, part) = match mantissa.split_once('.') {
+        Some((w, p)) => (w, Some(p)),
+        None => (mantissa, None),
+    };
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && part.is_none_or(digits)
+        && exponent.is_none_or(digits)
+}

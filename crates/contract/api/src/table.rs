@@ -177,6 +177,11 @@ pub const ROUTES: &[Route] = &[
         "whether the server lives and is ready; 503 when it is not ready",
     )
     .open()
+    .query(&[param(
+        "always",
+        ParamKind::Flag,
+        "answer 200 even when it is not ready",
+    )])
     .answers(json::<HealthView>()),
     get(Op::Metrics, "/metrics", "server", "figures for Prometheus")
         .open()

@@ -175,7 +175,9 @@ pub struct SandboxRecord {
 pub enum Role {
     /// Only look.
     Viewer,
-    /// Run and change things.
+    /// Run jobs, sweeps and sandboxes.
+    Submitter,
+    /// Look after nodes and images as well.
     Operator,
     /// Everything, tokens and nodes included.
     Admin,

@@ -1,1 +1,65 @@
-fn main() {}
+//! `cargo xtask`: everything that is done to this repository, in one place and without installing anything.
+//!
+//! It calls cargo and the built binaries; nothing of Prism calls it.
+
+#![forbid(unsafe_code)]
+
+mod process;
+mod repo;
+mod test;
+mod tidy;
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use repo::Repo;
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  test [--require all] [GROUP...]   run every group of tests, or some; skipped ones are named with the reason
+                                    (--require all: a skipped group is a failure)
+  test --list                       name the groups
+  tidy                              only the checks of the tree: rings, sizes, purity, licences, docs
+  fix                               format everything
+  bench NAME [--json]               run one bench; it prints one JSON object
+  bench --list                      name the benches
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let repo = Repo::find()?;
+    match args.first().map(String::as_str) {
+        Some("test") => test::main(&repo, &args[1..]),
+        Some("tidy") => tidy::main(&repo),
+        Some("fix") => pass_on(repo.cargo().args(["fmt", "--all"])),
+        Some("bench") => pass_on(
+            repo.cargo()
+                .args(["run", "--release", "--quiet", "-p", "prism-bench", "--"])
+                .args(&args[1..]),
+        ),
+        None | Some("help" | "-h" | "--help") => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(other) => bail!("no command {other:?}: expected test, tidy, fix or bench"),
+    }
+}
+
+/// Runs a command on this terminal and ends as it did.
+fn pass_on(command: &mut Command) -> Result<ExitCode> {
+    let status = command.status().context("cargo could not be started")?;
+    let code = status.code().and_then(|c| u8::try_from(c).ok());
+    Ok(ExitCode::from(code.unwrap_or(1)))
+}

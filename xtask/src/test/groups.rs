@@ -1,0 +1,162 @@
+//! The groups of tests: what each runs, and what it needs from the machine.
+
+use anyhow::Result;
+
+use super::build::TestProgram;
+use super::readme;
+use super::report::Outcome;
+use super::session::{As, Session, is_root};
+use crate::tidy;
+
+/// A named part of the tests.
+pub struct Group {
+    /// What to call it on the command line.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// Whether it runs what the build made.
+    pub needs_build: bool,
+    /// Runs it.
+    pub run: fn(&Session<'_>) -> Result<Outcome>,
+}
+
+/// All groups, in the order in which they run.
+pub const GROUPS: &[Group] = &[
+    Group {
+        name: "tidy",
+        about: "format, rings, sizes, purity, licences, docs, clippy",
+        needs_build: false,
+        run: tidy_group,
+    },
+    Group {
+        name: "doc",
+        about: "rustdoc without warnings",
+        needs_build: false,
+        run: doc,
+    },
+    Group {
+        name: "unit",
+        about: "unit, property, scenario and conformance tests",
+        needs_build: true,
+        run: |s| s.tests(&of(s, Kind::Unit)?, As::Caller),
+    },
+    Group {
+        name: "store-crash",
+        about: "the store killed at random moments under load",
+        needs_build: true,
+        run: |s| s.tests(&of(s, Kind::StoreCrash)?, As::Caller),
+    },
+    Group {
+        name: "sandbox-root",
+        about: "isolation and escape probes, as root",
+        needs_build: true,
+        run: sandbox_root,
+    },
+    Group {
+        name: "sandbox-user",
+        about: "the same as an ordinary user",
+        needs_build: true,
+        run: |s| as_user(s, Kind::Sandbox),
+    },
+    Group {
+        name: "e2e",
+        about: "the real binaries from end to end",
+        needs_build: true,
+        run: |s| s.tests(&of(s, Kind::EndToEnd)?, As::Caller),
+    },
+    Group {
+        name: "e2e-user",
+        about: "the same as an ordinary user",
+        needs_build: true,
+        run: |s| as_user(s, Kind::EndToEnd),
+    },
+    Group {
+        name: "readme",
+        about: "the commands that the README shows",
+        needs_build: true,
+        run: readme::run,
+    },
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unit,
+    StoreCrash,
+    Sandbox,
+    EndToEnd,
+}
+
+fn kind(program: &TestProgram) -> Kind {
+    match program.package.as_str() {
+        "prism-e2e" => Kind::EndToEnd,
+        "prism-sandbox" | "prism-sys" => Kind::Sandbox,
+        "prism-raft" if program.target.contains("crash") => Kind::StoreCrash,
+        _ => Kind::Unit,
+    }
+}
+
+fn of<'s>(session: &'s Session<'_>, wanted: Kind) -> Result<Vec<&'s TestProgram>> {
+    let tests = session.built()?.tests.iter();
+    Ok(tests.filter(|p| kind(p) == wanted).collect())
+}
+
+fn tidy_group(session: &Session<'_>) -> Result<Outcome> {
+    let mut problems = tidy::problems(session.repo)?;
+    let fmt = session.run(session.repo.cargo().args(["fmt", "--all", "--check"]))?;
+    if !fmt.ok {
+        problems.push(format!(
+            "not formatted; run `cargo xtask fix`:\n{}",
+            fmt.output
+        ));
+    }
+    let clippy = session.run(session.repo.cargo().args([
+        "clippy",
+        "--release",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    if !clippy.ok {
+        problems.push(clippy.output);
+    }
+    Ok(Outcome::Ran {
+        counts: Default::default(),
+        ok: problems.is_empty(),
+        output: problems.join("\n"),
+    })
+}
+
+fn doc(session: &Session<'_>) -> Result<Outcome> {
+    let mut command = session.repo.cargo();
+    command.env("RUSTDOCFLAGS", "-D warnings").args([
+        "doc",
+        "--release",
+        "--quiet",
+        "--workspace",
+        "--lib",
+        "--no-deps",
+    ]);
+    session.check(&mut command)
+}
+
+fn sandbox_root(session: &Session<'_>) -> Result<Outcome> {
+    if !is_root() {
+        return Ok(Outcome::Skipped("not root".to_owned()));
+    }
+    session.tests(&of(session, Kind::Sandbox)?, As::Caller)
+}
+
+fn as_user(session: &Session<'_>, wanted: Kind) -> Result<Outcome> {
+    if wanted == Kind::EndToEnd && !is_root() {
+        return Ok(Outcome::Skipped(
+            "the e2e group ran as an ordinary user already".to_owned(),
+        ));
+    }
+    match session.no_user_sandboxes()? {
+        Some(why) => Ok(Outcome::Skipped(why)),
+        None => session.tests(&of(session, wanted)?, As::User),
+    }
+}

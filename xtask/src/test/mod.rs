@@ -1,0 +1,83 @@
+//! `cargo xtask test`: the groups in order, quiet unless something fails, and a last line that sums them up.
+
+mod build;
+mod groups;
+mod readme;
+mod report;
+mod session;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::repo::Repo;
+use groups::{GROUPS, Group};
+use report::{Outcome, Report};
+use session::Session;
+
+struct Wanted {
+    require_all: bool,
+    groups: Vec<&'static Group>,
+}
+
+/// Runs the groups that the arguments name.
+pub fn main(repo: &Repo, args: &[String]) -> Result<ExitCode> {
+    if args.iter().any(|a| a == "--list") {
+        for group in GROUPS {
+            println!("{:<14}{}", group.name, group.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let wanted = parse(args)?;
+    let mut session = Session::new(repo)?;
+    let mut report = Report::new(wanted.require_all);
+    if wanted.groups.iter().any(|g| g.needs_build) {
+        let started = Instant::now();
+        let built = session.build()?;
+        report.add("build", started.elapsed(), built);
+    }
+    for group in wanted.groups {
+        let (took, outcome) = run(group, &session);
+        report.add(group.name, took, outcome);
+    }
+    Ok(report.finish())
+}
+
+fn run(group: &Group, session: &Session<'_>) -> (Duration, Outcome) {
+    let started = Instant::now();
+    let outcome = if group.needs_build && !session.is_built() {
+        Outcome::broken("not run: the build failed".to_owned())
+    } else {
+        (group.run)(session).unwrap_or_else(|e| Outcome::broken(format!("{e:#}")))
+    };
+    (started.elapsed(), outcome)
+}
+
+fn parse(args: &[String]) -> Result<Wanted> {
+    let mut wanted = Wanted {
+        require_all: false,
+        groups: Vec::new(),
+    };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--require" => match args.next().map(String::as_str) {
+                Some("all") => wanted.require_all = true,
+                other => bail!("--require expects all, found {other:?}"),
+            },
+            "--require=all" => wanted.require_all = true,
+            name => match GROUPS.iter().find(|g| g.name == name) {
+                Some(group) => wanted.groups.push(group),
+                None => {
+                    let names: Vec<_> = GROUPS.iter().map(|g| g.name).collect();
+                    bail!("no group {name:?}: expected {}", names.join(", "));
+                }
+            },
+        }
+    }
+    if wanted.groups.is_empty() {
+        wanted.groups = GROUPS.iter().collect();
+    }
+    Ok(wanted)
+}

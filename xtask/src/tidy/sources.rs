@@ -21,7 +21,8 @@ const UNFINISHED: &[&str] = &[
 ];
 
 const MACHINES: &[&str] = &[
-    concat!("/wo", "rk/"),
+    concat!("/work", "/main"),
+    concat!("/work", "/shared"),
     concat!("/fa", "rm/"),
     concat!("/ro", "ot/."),
     concat!("crates", ".io/api"),

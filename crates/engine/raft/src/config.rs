@@ -1,0 +1,34 @@
+//! How to open a store. Plain values; made by the node from its own configuration.
+
+use std::path::PathBuf;
+
+use prism_store::Window;
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it lives; made if it is missing. One process at a time.
+    pub dir: PathBuf,
+    /// The number of this server in its cluster; a store keeps the one it was made with.
+    pub server: u64,
+    /// How much of the past can be read and watched from.
+    pub window: Window,
+    /// A snapshot is taken, and the log before it dropped, when the log is larger than this and than twice the last
+    /// snapshot. In bytes.
+    pub log_bytes: u64,
+    /// A new log file is begun when the current one is larger than this. In bytes.
+    pub segment_bytes: u64,
+}
+
+impl Config {
+    /// The defaults, for a store in `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            server: 1,
+            window: Window::default(),
+            log_bytes: 64 * 1024 * 1024,
+            segment_bytes: 16 * 1024 * 1024,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Opening and closing a store, and its face to the rest of Prism.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use openraft::BasicNode;
+use prism_store::{
+    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SharedTable, Status, Store,
+    StoreError, Table, Watch,
+};
+use prism_types::Fence;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::command::Write;
+use crate::disk::{self, DirLock, Disk};
+use crate::log::{self, Log};
+use crate::machine::Machine;
+use crate::network::Alone;
+use crate::queue::{self, Job};
+use crate::raft::{self, Membership, Raft};
+use crate::snapshot::{self, Snapshots};
+use crate::{Config, OpenError};
+
+/// A store on local disk. Dropping it without [`RaftStore::close`] is safe for the data, but the directory may stay
+/// locked for a moment.
+pub struct RaftStore {
+    table: Arc<SharedTable>,
+    jobs: mpsc::Sender<Job>,
+    raft: Raft,
+    log: Log,
+    snapshots: Arc<Snapshots>,
+    lock: Arc<DirLock>,
+    keeper: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for RaftStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RaftStore")
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens a store, making it if the directory is empty; returns when everything that was ever acknowledged can be
+/// read. Must be called on a Tokio runtime.
+///
+/// # Errors
+/// When the directory is in use, belongs to another server or a newer version, cannot be read, or is damaged.
+pub async fn open(config: Config) -> Result<Arc<RaftStore>, OpenError> {
+    open_with(config, disk::sync_file).await
+}
+
+/// As [`open`], making files durable as `sync` does; tests give one that fails.
+pub(crate) async fn open_with(
+    config: Config,
+    sync: disk::Sync,
+) -> Result<Arc<RaftStore>, OpenError> {
+    let dir = config.dir.clone();
+    let failed = |why: String| OpenError::Consensus { dir, why };
+    let reading = config.clone();
+    let opened = match tokio::task::spawn_blocking(move || Opened::read(&reading, sync)).await {
+        Ok(opened) => opened?,
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    let Opened {
+        lock,
+        log,
+        snapshots,
+        machine,
+    } = opened;
+    let table = Arc::clone(&machine.table);
+    let raft = start(config.server, log.clone(), machine)
+        .await
+        .map_err(failed)?;
+    let (jobs, inbox) = mpsc::channel(queue::WAITING);
+    tokio::spawn(serve(raft.clone(), Arc::clone(&table), inbox));
+    let keeper = keep_short(
+        raft.clone(),
+        log.clone(),
+        Arc::clone(&snapshots),
+        config.log_bytes,
+    );
+    Ok(Arc::new(RaftStore {
+        table,
+        jobs,
+        raft,
+        log,
+        snapshots,
+        lock,
+        keeper: tokio::spawn(keeper),
+    }))
+}
+
+/// What was read from disk, before consensus runs.
+struct Opened {
+    lock: Arc<DirLock>,
+    log: Log,
+    snapshots: Arc<Snapshots>,
+    machine: Machine,
+}
+
+impl Opened {
+    fn read(config: &Config, sync: disk::Sync) -> Result<Self, OpenError> {
+        let disk = Disk::take(config, sync)?;
+        snapshot::sweep(&disk)?;
+        disk::prepare(&disk, config.server)?;
+        let (snapshots, loaded) = Snapshots::open(&disk, config.window)?;
+        let last = loaded.as_ref().and_then(|loaded| loaded.last);
+        let log = log::recover(config, &disk, last)?;
+        let (table, membership) = match loaded {
+            Some(loaded) => (loaded.table, loaded.membership),
+            None => (Table::new(config.window), Membership::default()),
+        };
+        let machine = Machine {
+            table: SharedTable::new(table),
+            log: log.clone(),
+            snapshots: Arc::clone(&snapshots),
+            window: config.window,
+            applied: last,
+            membership,
+        };
+        Ok(Self {
+            lock: Arc::clone(&disk.lock),
+            log,
+            snapshots,
+            machine,
+        })
+    }
+}
+
+/// Starts consensus, and waits until it leads and has applied all that is durable.
+async fn start(server: u64, log: Log, machine: Machine) -> Result<Raft, String> {
+    let raft = Raft::new(server, raft::config(), Alone, log, machine)
+        .await
+        .map_err(|error| error.to_string())?;
+    if raft
+        .is_initialized()
+        .await
+        .map_err(|error| error.to_string())?
+    {
+        // There are no timers, so an election that a crash interrupted is held again here.
+        if !raft.is_leader() {
+            raft.trigger()
+                .elect(false)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+    } else {
+        let voters = BTreeMap::from([(server, BasicNode::default())]);
+        raft.initialize(voters)
+            .await
+            .map_err(|error| error.to_string())?;
+    }
+    raft.wait_for_recovery(None)
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(raft)
+}
+
+/// Runs the queue, and stops the store for everyone when it ends.
+async fn serve(raft: Raft, table: Arc<SharedTable>, jobs: mpsc::Receiver<Job>) {
+    queue::run(raft, Arc::clone(&table), jobs).await;
+    table.stop("the store was closed");
+}
+
+/// Takes a snapshot whenever the log has grown long; consensus then drops the log before it.
+async fn keep_short(raft: Raft, log: Log, snapshots: Arc<Snapshots>, log_bytes: u64) {
+    let mut progress = raft.watch_snapshot_progress();
+    loop {
+        log.set_limit(log_bytes.max(snapshots.bytes().saturating_mul(2)));
+        log.long().await;
+        if log.bytes() <= log_bytes.max(snapshots.bytes().saturating_mul(2)) {
+            continue;
+        }
+        log.set_limit(u64::MAX);
+        let before = progress.get();
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        if progress.wait_until(|now| *now > before).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for RaftStore {
+    fn drop(&mut self) {
+        // The last task that would keep consensus, and with it the lock, alive.
+        self.keeper.abort();
+    }
+}
+
+impl RaftStore {
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+    ) -> Result<T, StoreError> {
+        self.table.running()?;
+        let (done, answer) = oneshot::channel();
+        if self.jobs.send(job(done)).await.is_err() {
+            self.table.running()?;
+            return Err(StoreError::Stopped("its queue has ended".to_owned()));
+        }
+        match answer.await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Unanswered("it was stopped".to_owned())),
+        }
+    }
+
+    /// Stops the store: what was acknowledged is on disk, what was not is answered with an error. Returns when
+    /// another process could open the directory.
+    pub async fn close(&self) {
+        self.table.stop("the store was closed");
+        // An error means that the queue has ended already.
+        let _ended = self.jobs.send(Job::Stop).await;
+        self.keeper.abort();
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "consensus did not stop cleanly");
+        }
+        let snapshots = Arc::clone(&self.snapshots);
+        // Closing waits for a snapshot that is being written; it cannot fail.
+        let _closed = tokio::task::spawn_blocking(move || snapshots.close()).await;
+        self.log.stop().await;
+        self.lock.release();
+    }
+}
+
+impl Store for RaftStore {
+    fn lead(&self) -> BoxFuture<'_, Result<Leadership, StoreError>> {
+        Box::pin(self.ask(Job::Lead))
+    }
+
+    fn commit(&self, fence: Fence, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        Box::pin(async move {
+            batch.check()?;
+            let write = Write { fence, batch };
+            self.ask(|done| Job::Commit(write, done)).await
+        })
+    }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a [u8],
+        at: Option<Revision>,
+    ) -> BoxFuture<'a, Result<Option<Item>, StoreError>> {
+        Box::pin(async move { self.table.get(key, at) })
+    }
+
+    fn range(
+        &self,
+        range: KeyRange,
+        at: Option<Revision>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(async move { self.table.range(&range, at, limit) })
+    }
+
+    fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {
+        Box::pin(async move { self.table.watch(prefix, after) })
+    }
+
+    fn compact(&self, to: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.ask(move |done| Job::Compact(to, done)))
+    }
+
+    fn status(&self) -> Status {
+        let leader = self.table.running().is_ok() && self.raft.is_leader();
+        self.table.status(leader)
+    }
+}

@@ -168,6 +168,8 @@ pub enum ToWorker {
     },
     /// These outcomes are recorded (or will never be): forget them.
     Ack(Vec<TaskRef>),
+    /// A job is over: its files may go.
+    JobOver(JobId),
     /// Starts a sandbox.
     SandboxStart {
         /// Which.

@@ -4,6 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+mod files;
+
+pub use files::{Entry, EntryKind, HostFiles, ImageInfo, Saved};
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

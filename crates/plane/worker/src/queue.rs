@@ -1,0 +1,198 @@
+//! What waits on this node and what may start now. Pure: the session loop feeds it and carries out what it says.
+//!
+//! The control plane grants each job a number of lanes here; at most so many of its tasks run at once, whatever waits.
+//! Waiting tasks are a buffer that hides the round trip for short tasks, so its wanted size follows the measured rate.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use prism_link::AssignedTask;
+use prism_types::{JobId, TaskRef};
+
+/// Tasks wanted in the buffer before anything is known of their length.
+const TARGET_MIN: u32 = 16;
+/// Most tasks wanted in the buffer.
+const TARGET_MAX: u32 = 16_384;
+/// The buffer should last this long, seconds.
+const TARGET_SECONDS: f64 = 0.25;
+
+#[derive(Debug, Default)]
+struct JobQueue {
+    lanes: u32,
+    running: BTreeSet<TaskRef>,
+    waiting: VecDeque<AssignedTask>,
+}
+
+/// The node's queue.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    jobs: BTreeMap<JobId, JobQueue>,
+    waiting: u32,
+    running: u32,
+    finished: u32,
+    /// Finished per second, averaged.
+    rate: f64,
+}
+
+impl Queue {
+    /// Takes tasks in, and the number of lanes of their job.
+    pub(crate) fn assign(&mut self, job: JobId, lanes: u32, tasks: Vec<AssignedTask>) {
+        self.waiting += u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        let q = self.jobs.entry(job).or_default();
+        q.lanes = lanes;
+        q.waiting.extend(tasks);
+    }
+
+    /// Takes in a task that runs already (found after a restart).
+    pub(crate) fn adopt(&mut self, task: TaskRef) {
+        if self.jobs.entry(task.job).or_default().running.insert(task) {
+            self.running += 1;
+        }
+    }
+
+    /// The tasks to start now, at most `limit`; they count as running from here on.
+    pub(crate) fn starts(&mut self, limit: usize) -> Vec<(JobId, AssignedTask)> {
+        let mut out = Vec::new();
+        for (job, q) in &mut self.jobs {
+            while out.len() < limit && q.running.len() < q.lanes as usize {
+                let Some(task) = q.waiting.pop_front() else { break };
+                q.running.insert(TaskRef { job: *job, index: task.index, attempt: task.attempt });
+                out.push((*job, task));
+            }
+        }
+        let n = u32::try_from(out.len()).unwrap_or(u32::MAX);
+        self.waiting -= n;
+        self.running += n;
+        out
+    }
+
+    /// A running task is over. False if it was not known to run.
+    pub(crate) fn over(&mut self, task: TaskRef) -> bool {
+        let Some(q) = self.jobs.get_mut(&task.job) else { return false };
+        let known = q.running.remove(&task);
+        if q.running.is_empty() && q.waiting.is_empty() {
+            self.jobs.remove(&task.job);
+        }
+        if known {
+            self.running -= 1;
+            self.finished += 1;
+        }
+        known
+    }
+
+    /// Takes a task out that has not started. False if it does not wait here.
+    pub(crate) fn withdraw(&mut self, task: TaskRef) -> bool {
+        let Some(q) = self.jobs.get_mut(&task.job) else { return false };
+        let at = q.waiting.iter().position(|t| t.index == task.index && t.attempt == task.attempt);
+        if let Some(at) = at {
+            q.waiting.remove(at);
+            self.waiting -= 1;
+        }
+        if q.running.is_empty() && q.waiting.is_empty() {
+            self.jobs.remove(&task.job);
+        }
+        at.is_some()
+    }
+
+    /// Tasks that run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = TaskRef> {
+        self.jobs.values().flat_map(|q| q.running.iter().copied())
+    }
+
+    /// Tasks that wait.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = TaskRef> {
+        self.jobs.iter().flat_map(|(job, q)| {
+            q.waiting.iter().map(|t| TaskRef { job: *job, index: t.index, attempt: t.attempt })
+        })
+    }
+
+    /// Whether a task runs here.
+    pub(crate) fn is_running(&self, task: TaskRef) -> bool {
+        self.jobs.get(&task.job).is_some_and(|q| q.running.contains(&task))
+    }
+
+    /// Whether anything of a job is here.
+    pub(crate) fn holds(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
+    /// How many run and wait.
+    pub(crate) fn counts(&self) -> (u32, u32) {
+        (self.running, self.waiting)
+    }
+
+    /// Folds what finished in the last `seconds` into the rate.
+    pub(crate) fn measure(&mut self, seconds: f64) {
+        if seconds <= 0.0 {
+            return;
+        }
+        let now = f64::from(self.finished) / seconds;
+        self.finished = 0;
+        // Follows a rise at once and a fall slowly: an empty buffer costs more than a long one.
+        self.rate = if now > self.rate { now } else { 0.8 * self.rate + 0.2 * now };
+    }
+
+    /// How many more tasks the buffer wants.
+    pub(crate) fn credits(&self) -> u32 {
+        self.target().saturating_sub(self.waiting)
+    }
+
+    /// Whether the buffer is less than half full: time to ask for more.
+    pub(crate) fn low(&self) -> bool {
+        self.waiting < self.target() / 2
+    }
+
+    fn target(&self) -> u32 {
+        let wanted = (self.rate * TARGET_SECONDS).min(f64::from(TARGET_MAX));
+        (wanted as u32).max(TARGET_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(index: u32) -> AssignedTask {
+        AssignedTask { index, attempt: 1, results: None }
+    }
+
+    #[test]
+    fn no_more_than_the_lanes_run() {
+        let (mut q, job) = (Queue::default(), JobId::new(1, 1));
+        q.assign(job, 2, (0..5).map(task).collect());
+        assert_eq!(q.starts(10).len(), 2);
+        assert_eq!(q.starts(10).len(), 0);
+        assert!(q.over(TaskRef { job, index: 0, attempt: 1 }));
+        assert!(!q.over(TaskRef { job, index: 0, attempt: 1 }), "over is over");
+        let next = q.starts(10);
+        assert_eq!(next.len(), 1);
+        assert_eq!(next[0].1.index, 2, "first come, first served");
+        assert_eq!(q.counts(), (2, 2));
+    }
+
+    #[test]
+    fn a_waiting_task_can_be_withdrawn_and_a_running_one_cannot() {
+        let (mut q, job) = (Queue::default(), JobId::new(1, 1));
+        q.assign(job, 1, vec![task(0), task(1)]);
+        q.starts(10);
+        assert!(!q.withdraw(TaskRef { job, index: 0, attempt: 1 }));
+        assert!(q.withdraw(TaskRef { job, index: 1, attempt: 1 }));
+        q.over(TaskRef { job, index: 0, attempt: 1 });
+        assert!(!q.holds(job));
+        assert_eq!(q.counts(), (0, 0));
+    }
+
+    #[test]
+    fn the_buffer_grows_with_the_rate_and_shrinks_slowly() {
+        let (mut q, job) = (Queue::default(), JobId::new(1, 1));
+        assert_eq!(q.credits(), TARGET_MIN);
+        q.assign(job, 1000, (0..1000).map(task).collect());
+        q.starts(1000);
+        for i in 0..1000 {
+            q.over(TaskRef { job, index: i, attempt: 1 });
+        }
+        q.measure(0.1);
+        assert_eq!(q.credits(), 2500);
+        q.measure(0.1);
+        assert_eq!(q.credits(), 2000);
+    }
+}

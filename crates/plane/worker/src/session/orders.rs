@@ -1,0 +1,203 @@
+//! What the control plane asks, and what is started because of it.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use prism_link::{JobBundle, SandboxStatus, StopWhy, ToControl, ToWorker};
+use prism_runtime::{Launch, RuntimeError};
+use prism_spec::SandboxSpec;
+use prism_types::{JobId, Millis, RunId, RunReport, SandboxId, TaskRef};
+
+use super::{LAUNCH_BATCH, Worker, now};
+use crate::{inputs, launch};
+
+impl Worker {
+    pub(super) async fn on_orders(&mut self, orders: impl Iterator<Item = ToWorker>) {
+        let mut sandboxes: Vec<(SandboxId, SandboxSpec)> = Vec::new();
+        for order in orders {
+            match order {
+                ToWorker::Desired { tasks, sandboxes } => self.on_desired(&tasks, &sandboxes),
+                ToWorker::Job(bundle) => self.on_job(*bundle).await,
+                ToWorker::Assign { job, lanes, tasks } => {
+                    self.live().extend(tasks.iter().map(|t| TaskRef { job, index: t.index, attempt: t.attempt }));
+                    self.queue.assign(job, lanes, tasks);
+                }
+                ToWorker::Stop { tasks, why } => self.on_stop(&tasks, why),
+                ToWorker::Ack(tasks) => self.reports.acknowledged(&tasks),
+                ToWorker::JobOver(job) => self.on_job_over(job),
+                ToWorker::SandboxStart { id, spec } => sandboxes.push((id, *spec)),
+                ToWorker::SandboxStop(id) => self.stop_runs(&[RunId::sandbox(id)], Millis(0)),
+            }
+        }
+        if !sandboxes.is_empty() {
+            self.start_sandboxes(sandboxes).await;
+        }
+    }
+
+    /// Ends what is held but not wanted.
+    fn on_desired(&mut self, tasks: &[TaskRef], sandboxes: &[SandboxId]) {
+        let wanted: BTreeSet<TaskRef> = tasks.iter().copied().collect();
+        let waiting: Vec<TaskRef> = self.queue.waiting().filter(|t| !wanted.contains(t)).collect();
+        for task in waiting {
+            self.queue.withdraw(task);
+            self.live().remove(&task);
+        }
+        let mut stop: Vec<RunId> =
+            self.queue.running().filter(|t| !wanted.contains(t)).map(RunId::task).collect();
+        let kept: BTreeSet<SandboxId> = sandboxes.iter().copied().collect();
+        stop.extend(
+            self.shared.table.ids().into_iter().filter(|id| !kept.contains(id)).map(RunId::sandbox),
+        );
+        self.stop_runs(&stop, Millis(0));
+    }
+
+    async fn on_job(&mut self, bundle: JobBundle) {
+        let job = bundle.job;
+        let spec = bundle.spec.clone();
+        let data_dir = self.shared.config.data_dir.clone();
+        let written = tokio::task::spawn_blocking(move || inputs::write(&data_dir, &bundle)).await;
+        if let Ok(Err(e)) = written {
+            // The tasks say it themselves when they miss their files; the node goes on.
+            tracing::error!(%job, error = %e, "could not write the files of a job; its tasks will not start well");
+        }
+        self.jobs.insert(job, spec);
+        let adopted: Vec<TaskRef> = self.queue.running().filter(|t| t.job == job).collect();
+        for task in adopted {
+            self.watch_metrics(task);
+        }
+    }
+
+    fn on_job_over(&mut self, job: JobId) {
+        if self.queue.holds(job) {
+            return;
+        }
+        self.jobs.remove(&job);
+        let data_dir = self.shared.config.data_dir.clone();
+        tokio::task::spawn_blocking(move || inputs::remove(&data_dir, job));
+    }
+
+    fn on_stop(&mut self, tasks: &[TaskRef], why: StopWhy) {
+        let mut running = Vec::new();
+        for task in tasks {
+            if self.queue.withdraw(*task) {
+                self.live().remove(task);
+                let cause = prism_types::StopCause::Requested;
+                let report = RunReport { cause, ..RunReport::not_started(now(), "stopped before it started") };
+                self.reports.task_over(*task, report, None);
+            } else if self.queue.is_running(*task) {
+                running.push(RunId::task(*task));
+            }
+        }
+        let grace = match why {
+            StopWhy::Cancelled => self.shared.config.grace,
+            StopWhy::EarlyStopped => Millis(0),
+        };
+        self.stop_runs(&running, grace);
+    }
+
+    fn stop_runs(&self, ids: &[RunId], grace: Millis) {
+        if ids.is_empty() {
+            return;
+        }
+        if let Err(e) = self.shared.runtime.stop(ids, grace) {
+            tracing::warn!(error = %e, "could not ask the runtime to stop runs; the next session stops them");
+        }
+    }
+
+    /// Starts what the lanes and the pressure guard allow.
+    pub(super) fn start_tasks(&mut self) {
+        if self.pressure {
+            return;
+        }
+        let starts = self.queue.starts(LAUNCH_BATCH);
+        if starts.is_empty() {
+            return;
+        }
+        let mut batch: Vec<Launch> = Vec::with_capacity(starts.len());
+        for (job, task) in starts {
+            let reference = TaskRef { job, index: task.index, attempt: task.attempt };
+            let built = match self.jobs.get(&job) {
+                Some(spec) => launch::task(&self.shared.config, &*self.shared.files, job, spec, &task),
+                None => Err(RuntimeError::Invalid("its job's spec never arrived".to_owned())),
+            };
+            match built {
+                Ok(launch) => batch.push(launch),
+                Err(e) => self.not_started(reference, &e),
+            }
+        }
+        let tasks: Vec<TaskRef> = batch.iter().filter_map(|l| l.id.as_task()).collect();
+        if let Err(e) = self.shared.runtime.launch(batch) {
+            for task in tasks {
+                self.not_started(task, &e);
+            }
+        }
+    }
+
+    fn not_started(&mut self, task: TaskRef, error: &RuntimeError) {
+        self.queue.over(task);
+        self.live().remove(&task);
+        let mut report = RunReport::not_started(now(), error.to_string());
+        if matches!(error, RuntimeError::Unavailable(_)) {
+            // It may run after all: an attempt is used up, but not one of its own tries.
+            report.cause = prism_types::StopCause::Lost;
+        }
+        self.reports.task_over(task, report, None);
+    }
+
+    async fn start_sandboxes(&mut self, wanted: Vec<(SandboxId, SandboxSpec)>) {
+        let shared = self.shared.clone();
+        let prepare = move || -> Vec<(SandboxId, Result<Launch, String>)> {
+            wanted
+                .into_iter()
+                .filter(|(id, _)| !shared.table.holds(*id))
+                .map(|(id, spec)| {
+                    let launch = prepare_sandbox(&shared, id, spec);
+                    (id, launch)
+                })
+                .collect()
+        };
+        let prepared = match tokio::task::spawn_blocking(prepare).await {
+            Ok(prepared) => prepared,
+            Err(e) => {
+                tracing::error!(error = %e, "preparing sandboxes panicked; they stay in STARTING until deleted");
+                return;
+            }
+        };
+        let mut batch = Vec::new();
+        for (id, launch) in prepared {
+            match launch {
+                Ok(launch) => batch.push(launch),
+                Err(detail) => {
+                    let report = RunReport::not_started(now(), detail);
+                    let status = SandboxStatus::Exited(report.clone());
+                    self.reports.push(ToControl::Sandbox { id, status });
+                    self.reports.sandbox_gone(id, report);
+                }
+            }
+        }
+        if let Err(e) = self.shared.runtime.launch(batch) {
+            tracing::error!(error = %e, "the runtime takes no sandboxes; they are reported when it is back");
+        }
+    }
+}
+
+/// Writes down a sandbox, fills its disk from a snapshot if it has one, and says what to launch.
+fn prepare_sandbox(
+    shared: &super::Shared,
+    id: SandboxId,
+    spec: SandboxSpec,
+) -> Result<Launch, String> {
+    let config = &shared.config;
+    if shared.table.len() >= config.sandboxes_max {
+        return Err(format!("this node holds {} sandboxes, as many as it may; delete some", config.sandboxes_max));
+    }
+    let launch = launch::sandbox(config, &*shared.files, id, &spec).map_err(|e| e.to_string())?;
+    if let Some(snapshot) = &spec.snapshot {
+        let archive = crate::service::snapshot_file(&config.data_dir, snapshot)
+            .ok_or_else(|| format!("there is no snapshot {snapshot:?} on this node"))?;
+        let scratch = launch::scratch(&config.data_dir, &launch.id);
+        shared.files.restore(&archive, &scratch).map_err(|e| e.to_string())?;
+    }
+    shared.table.add(id, spec).map_err(|e: io::Error| format!("its record cannot be written: {e}"))?;
+    Ok(launch)
+}

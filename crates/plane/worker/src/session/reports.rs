@@ -1,0 +1,281 @@
+//! What goes back to the control plane: an outbox, outcomes until they are acknowledged, and the blocking work behind them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use prism_link::{Readings, TaskMetric, TaskOutcome, ToControl};
+use prism_spec::JobSpec;
+use prism_types::{RunId, RunReport, SandboxId, TaskRef};
+use tokio::sync::mpsc;
+
+use super::Shared;
+use crate::metrics::Watcher;
+use crate::{launch, outcome, retention};
+
+/// Outcomes in one message.
+const FINISHED_BATCH: usize = 4096;
+/// An outcome that is not acknowledged for so long is told again.
+const REPEAT: Duration = Duration::from_secs(10);
+/// How often the logs of the node are counted.
+const TRIM: Duration = Duration::from_secs(60);
+
+/// What a blocking thread found out.
+pub(super) enum Collected {
+    Outcomes(Vec<TaskOutcome>),
+    Metrics(Vec<TaskMetric>),
+}
+
+/// The reporting half of the loop.
+pub(super) struct Reports {
+    shared: Arc<Shared>,
+    outbox: VecDeque<ToControl>,
+    finished: Vec<TaskOutcome>,
+    heartbeat: Option<(Readings, u32)>,
+    told_waiting: u32,
+    /// Told and not acknowledged.
+    unacknowledged: BTreeMap<TaskRef, (TaskOutcome, Instant)>,
+    collecting: BTreeSet<TaskRef>,
+    watcher: Arc<Mutex<Watcher>>,
+    watching: bool,
+    trimmed: Instant,
+    found: mpsc::Receiver<Collected>,
+    finder: mpsc::Sender<Collected>,
+}
+
+impl Reports {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let (finder, found) = mpsc::channel(1024);
+        Self {
+            shared,
+            outbox: VecDeque::new(),
+            finished: Vec::new(),
+            heartbeat: None,
+            told_waiting: 0,
+            unacknowledged: BTreeMap::new(),
+            collecting: BTreeSet::new(),
+            watcher: Arc::default(),
+            watching: false,
+            trimmed: Instant::now(),
+            found,
+            finder,
+        }
+    }
+
+    /// Starts a session: what an earlier one had not told is told anew by [`Reports::repeat`] and the greeting.
+    pub(super) fn open(&mut self, hello: ToControl) {
+        self.outbox.clear();
+        self.outbox.push_back(hello);
+        for (outcome, _) in std::mem::take(&mut self.unacknowledged).into_values() {
+            self.finished.push(outcome);
+        }
+    }
+
+    pub(super) fn push(&mut self, message: ToControl) {
+        self.outbox.push_back(message);
+    }
+
+    pub(super) fn heartbeat(&mut self, readings: Readings, credits: u32, waiting: u32) {
+        self.heartbeat = Some((readings, credits));
+        self.told_waiting = waiting;
+    }
+
+    /// How many tasks waited when credits were told last.
+    pub(super) fn told_waiting(&self) -> u32 {
+        self.told_waiting.max(1)
+    }
+
+    pub(super) fn pending(&self) -> bool {
+        !self.outbox.is_empty() || !self.finished.is_empty() || self.heartbeat.is_some()
+    }
+
+    /// The next message. Only called when one is pending.
+    pub(super) fn take(&mut self) -> ToControl {
+        if let Some(message) = self.outbox.pop_front() {
+            return message;
+        }
+        if self.finished.is_empty() {
+            let (readings, credits) = self.heartbeat.take().unwrap_or_default();
+            return ToControl::Heartbeat { readings, credits };
+        }
+        let rest = self.finished.split_off(self.finished.len().min(FINISHED_BATCH));
+        let batch = std::mem::replace(&mut self.finished, rest);
+        let now = Instant::now();
+        for outcome in &batch {
+            self.unacknowledged.insert(outcome.task, (outcome.clone(), now));
+        }
+        ToControl::Finished(batch)
+    }
+
+    /// Whether the end of a task is known already.
+    pub(super) fn knows(&self, task: TaskRef) -> bool {
+        self.collecting.contains(&task)
+            || self.unacknowledged.contains_key(&task)
+            || self.finished.iter().any(|o| o.task == task)
+    }
+
+    /// A task is over: collects its outcome, on a blocking thread if it wrote anything or has a disk to clean.
+    pub(super) fn task_over(&mut self, task: TaskRef, report: RunReport, spec: Option<Arc<JobSpec>>) {
+        if !self.collecting.insert(task) {
+            return;
+        }
+        let has_disk = spec.is_none_or(|s| s.resources.disk.0 > 0);
+        let watched = self.watching;
+        if report.stdout_bytes == 0 && report.stderr_bytes == 0 && !has_disk && !watched {
+            let outcome = TaskOutcome { task, report, result: None, tail: String::new() };
+            self.on_collected(Collected::Outcomes(vec![outcome]));
+            return;
+        }
+        let (shared, finder, watcher) = (self.shared.clone(), self.finder.clone(), self.watcher.clone());
+        tokio::task::spawn_blocking(move || {
+            if watched {
+                let mut watcher = watcher.lock().expect("no holder of this lock panics");
+                // The last lines count too, and before the outcome does.
+                let metrics = watcher.round();
+                watcher.remove(task);
+                drop(watcher);
+                if !metrics.is_empty() {
+                    let _gone_at_shutdown = finder.blocking_send(Collected::Metrics(metrics));
+                }
+            }
+            let data_dir = &shared.config.data_dir;
+            let outcome = outcome::collect(task, report, &launch::task_logs(data_dir, task));
+            if has_disk {
+                remove_dir(&launch::scratch(data_dir, &RunId::task(task)));
+            }
+            let _gone_at_shutdown = finder.blocking_send(Collected::Outcomes(vec![outcome]));
+        });
+    }
+
+    pub(super) async fn collected(&mut self) -> Option<Collected> {
+        self.found.recv().await
+    }
+
+    pub(super) fn on_collected(&mut self, first: Collected) {
+        let mut next = Some(first);
+        while let Some(collected) = next {
+            match collected {
+                Collected::Outcomes(outcomes) => {
+                    let mut live = self.shared.live.lock().expect("no holder of this lock panics");
+                    for outcome in &outcomes {
+                        self.collecting.remove(&outcome.task);
+                        live.remove(&outcome.task);
+                    }
+                    drop(live);
+                    self.finished.extend(outcomes);
+                }
+                Collected::Metrics(metrics) => self.outbox.push_back(ToControl::Progress(metrics)),
+            }
+            next = self.found.try_recv().ok();
+        }
+    }
+
+    /// The control plane has these for good.
+    pub(super) fn acknowledged(&mut self, tasks: &[TaskRef]) {
+        let ids: Vec<RunId> = tasks.iter().map(|t| RunId::task(*t)).collect();
+        for task in tasks {
+            self.unacknowledged.remove(task);
+        }
+        if let Err(e) = self.shared.runtime.forget(&ids) {
+            tracing::warn!(error = %e, "the runtime does not forget runs; it is told again at the next start");
+        }
+    }
+
+    /// Tells again what was told long ago and not acknowledged.
+    pub(super) fn repeat(&mut self) {
+        let old: Vec<TaskRef> = self
+            .unacknowledged
+            .iter()
+            .filter(|(_, (_, told))| told.elapsed() > REPEAT)
+            .map(|(task, _)| *task)
+            .collect();
+        for task in old {
+            if let Some((outcome, _)) = self.unacknowledged.remove(&task) {
+                self.finished.push(outcome);
+            }
+        }
+    }
+
+    pub(super) fn watch(&mut self, task: TaskRef, dir: PathBuf, metric: &str) {
+        self.watching = true;
+        self.watcher.lock().expect("no holder of this lock panics").add(task, dir, metric);
+    }
+
+    /// Looks at the output of the watched tasks, on a blocking thread.
+    pub(super) fn watch_round(&mut self) {
+        if !self.watching {
+            return;
+        }
+        let (watcher, finder) = (self.watcher.clone(), self.finder.clone());
+        if watcher.lock().expect("no holder of this lock panics").is_empty() {
+            self.watching = false;
+            return;
+        }
+        tokio::task::spawn_blocking(move || {
+            let metrics = watcher.lock().expect("no holder of this lock panics").round();
+            if !metrics.is_empty() {
+                let _gone_at_shutdown = finder.blocking_send(Collected::Metrics(metrics));
+            }
+        });
+    }
+
+    /// An exec is over: its record goes to disk, then the runtime may forget it.
+    pub(super) fn exec_over(&self, sandbox: SandboxId, exec: String, report: RunReport) {
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = shared.table.exec_over(sandbox, &exec, report) {
+                tracing::warn!(%sandbox, exec, error = %e, "could not keep the record of an exec");
+                return;
+            }
+            if let Ok(id) = RunId::exec(sandbox, &exec) {
+                let _told_again_after_restart = shared.runtime.forget(&[id]);
+            }
+        });
+    }
+
+    /// A sandbox is gone: its files and records go too.
+    pub(super) fn sandbox_gone(&self, sandbox: SandboxId, report: RunReport) {
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || {
+            tracing::debug!(%sandbox, ?report.cause, "sandbox gone");
+            let id = RunId::sandbox(sandbox);
+            remove_dir(&launch::scratch(&shared.config.data_dir, &id));
+            if let Err(e) = shared.table.remove(sandbox) {
+                tracing::warn!(%sandbox, error = %e, "could not remove the record of a sandbox; it goes at the next start");
+            }
+            let _told_again_after_restart = shared.runtime.forget(&[id]);
+        });
+    }
+
+    /// Keeps the logs of the node within their bound.
+    pub(super) fn trim_logs(&mut self) {
+        if self.trimmed.elapsed() < TRIM {
+            return;
+        }
+        self.trimmed = Instant::now();
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut live: BTreeSet<String> = {
+                let tasks = shared.live.lock().expect("no holder of this lock panics");
+                tasks.iter().map(|t| t.job.to_string()).collect()
+            };
+            live.extend(shared.table.ids().iter().map(ToString::to_string));
+            let logs = shared.config.data_dir.join("logs");
+            match retention::trim_logs(&logs, shared.config.logs_total, &live) {
+                Ok(0) => {}
+                Ok(freed) => tracing::info!(freed, "removed the oldest logs"),
+                Err(e) => tracing::warn!(error = %e, "could not trim the logs; trying again in a minute"),
+            }
+        });
+    }
+}
+
+fn remove_dir(path: &std::path::Path) {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), error = %e, "could not remove the files of a run; they go at the next start");
+        }
+        _ => {}
+    }
+}

@@ -101,6 +101,13 @@ impl State {
         for done in job.record.waiting_for.difference(&record.waiting_for) {
             remove_from(&mut self.index.dependents, done, &record.id);
         }
+        for dep in record.waiting_for.difference(&job.record.waiting_for) {
+            let waiting = self.index.dependents.entry(*dep).or_default();
+            waiting.insert(record.id);
+        }
+        let was_over = job.record.state.is_final();
+        self.index.unfinished += u32::from(was_over && !record.state.is_final());
+        self.index.unfinished -= u32::from(!was_over && record.state.is_final());
         job.record = record.clone();
         self.requeue(record.id);
     }
@@ -308,6 +315,7 @@ impl Index {
                 .or_default()
                 .insert(id);
         }
+        self.unfinished += u32::from(!record.state.is_final());
         for dep in &record.waiting_for {
             self.dependents.entry(*dep).or_default().insert(id);
         }

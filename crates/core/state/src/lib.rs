@@ -7,11 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod backoff;
 mod block;
 mod cell;
 mod change;
 mod codec;
 mod command;
+mod decide;
+mod fit;
 mod invariant;
 mod job;
 mod key;
@@ -31,6 +34,8 @@ pub use command::{
     Command, IdempotencyKey, METRIC_LINE_MAX, Metric, Placement, Plan, Proposal, RESULT_MAX,
     Registration, STDERR_TAIL_MAX, SandboxStatus, Submission, TaskResult,
 };
+pub use decide::{KEY_LEN_MAX, KEY_MEMORY, KEYS_MAX, decide, propose};
+pub use fit::misfit;
 pub use job::Job;
 pub use key::{blob_key, event_key, events_prefix, job_results_prefix, results_prefix};
 pub use node::Node;

@@ -31,6 +31,8 @@ pub(crate) struct Index {
     pub jobs_by_group: BTreeMap<Name, BTreeSet<JobId>>,
     /// Jobs that wait for the key.
     pub dependents: BTreeMap<JobId, BTreeSet<JobId>>,
+    /// Jobs that are not over.
+    pub unfinished: u32,
     /// Open jobs with ready tasks: highest priority first, then oldest.
     pub queue: BTreeSet<(Reverse<i32>, JobId)>,
     /// Retrying tasks by when they are due.

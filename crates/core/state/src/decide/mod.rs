@@ -1,0 +1,122 @@
+//! The decision: a command against the state gives changes, actions and an answer, or a rejection that changes nothing.
+//!
+//! One file per family of commands; each works on a [`Draft`](draft::Draft), which sees its own writes and turns them into
+//! changes at the end. Called by the control loop only.
+
+mod assign;
+mod draft;
+mod finish;
+mod job;
+mod job_draft;
+mod node;
+mod progress;
+mod sandbox;
+mod settle;
+mod submit;
+mod task;
+mod tick;
+mod token;
+
+use std::sync::Arc;
+
+use prism_types::{Millis, Reason, Rejection, TimeMs};
+
+use crate::{Change, Changes, Command, IdempotencyKey, KeyRecord, Proposal, Reply, State};
+use draft::Draft;
+
+/// How long an idempotency key is remembered.
+pub const KEY_MEMORY: Millis = Millis(24 * 3_600_000);
+/// Most idempotency keys remembered; beyond it the oldest is forgotten early.
+pub const KEYS_MAX: usize = 100_000;
+/// Longest idempotency key in bytes.
+pub const KEY_LEN_MAX: usize = 200;
+
+/// Decides a command.
+///
+/// # Errors
+/// When it is refused; nothing changes then.
+pub fn decide(state: &State, command: &Command, now: TimeMs) -> Result<Changes, Rejection> {
+    let mut draft = Draft::new(state, now);
+    let d = &mut draft;
+    let reply = match command {
+        Command::Init { cluster } => node::init(d, *cluster),
+        Command::RegisterNode(r) => node::register(d, r),
+        Command::SetNodeState { id, state } => node::set_state(d, *id, *state),
+        Command::Cordon { id, on } => node::cordon(d, *id, *on),
+        Command::RemoveNode { id } => node::remove(d, *id),
+        Command::SubmitJob(submission) => submit::submit(d, submission),
+        Command::CancelJob { id } => job::cancel(d, *id),
+        Command::PauseJob { id } => job::pause(d, *id),
+        Command::ResumeJob { id } => job::resume(d, *id),
+        Command::RetryJob { id } => job::retry(d, *id),
+        Command::Assign(plan) => Ok(assign::assign(d, plan)),
+        Command::Started { node, tasks } => Ok(task::started(d, *node, tasks)),
+        Command::Finished { node, results } => Ok(finish::finished(d, *node, results)),
+        Command::Returned { node, tasks } => Ok(task::returned(d, *node, tasks)),
+        Command::Progress { node, metrics } => Ok(progress::progress(d, *node, metrics)),
+        Command::Tick => Ok(tick::tick(d)),
+        Command::CreateSandbox { id, spec } => sandbox::create(d, *id, spec),
+        Command::SandboxReport { node, id, status } => Ok(sandbox::report(d, *node, *id, status)),
+        Command::DeleteSandbox { id } => sandbox::delete(d, *id),
+        Command::SetSandboxTimeout { id, until } => sandbox::set_timeout(d, *id, *until),
+        Command::CreateToken {
+            id,
+            name,
+            role,
+            hash,
+            expires,
+        } => token::create(d, *id, name, *role, *hash, *expires),
+        Command::RevokeToken { id } => token::revoke(d, *id),
+    }?;
+    Ok(draft.finish(reply))
+}
+
+/// Decides a command that may carry an idempotency key: a key seen before with the same request gets the same answer and
+/// changes nothing.
+///
+/// # Errors
+/// When the command is refused, or its key came with another request.
+pub fn propose(state: &State, proposal: &Proposal, now: TimeMs) -> Result<Changes, Rejection> {
+    let Some(key) = &proposal.key else {
+        return decide(state, &proposal.command, now);
+    };
+    if let Some(reply) = known(state, key, now)? {
+        return Ok(Changes {
+            changes: Vec::new(),
+            actions: Vec::new(),
+            reply,
+        });
+    }
+    let mut decided = decide(state, &proposal.command, now)?;
+    if state.keys.len() >= KEYS_MAX
+        && let Some((_, oldest)) = state.index.key_timer.first()
+    {
+        decided.changes.push(Change::KeyRemoved(Arc::clone(oldest)));
+    }
+    let record = KeyRecord {
+        digest: key.request_digest,
+        reply: decided.reply.clone(),
+        expires: now.after(KEY_MEMORY),
+    };
+    decided
+        .changes
+        .push(Change::Key(Arc::clone(&key.key), record));
+    Ok(decided)
+}
+
+fn known(state: &State, key: &IdempotencyKey, now: TimeMs) -> Result<Option<Reply>, Rejection> {
+    if key.key.is_empty() || key.key.len() > KEY_LEN_MAX {
+        return Err(Rejection::new(
+            Reason::Invalid,
+            format!("an idempotency key has 1 to {KEY_LEN_MAX} bytes; send a shorter one"),
+        ));
+    }
+    match state.keys.get(&key.key).filter(|k| k.expires > now) {
+        None => Ok(None),
+        Some(known) if known.digest == key.request_digest => Ok(Some(known.reply.clone())),
+        Some(_) => Err(Rejection::new(
+            Reason::KeyReused,
+            "this idempotency key came with another request before; use a new key for a new request",
+        )),
+    }
+}

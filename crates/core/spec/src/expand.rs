@@ -120,7 +120,7 @@ impl JobSpec {
         let (point_index, runner_index) = sweep.beam(index)?;
         let runner = sweep.runners.get(usize::try_from(runner_index).ok()?)?;
         let point = sweep.point(point_index)?;
-        Some(self.beam_task(runner, &point, point_index))
+        Some(self.beam_task(runner, &point, index))
     }
 
     fn beam_task<'a>(&'a self, runner: &'a Runner, point: &Point, index: u32) -> TaskCommand<'a> {

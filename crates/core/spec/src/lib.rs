@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod contents;
 mod cursor;
 mod decode;
 mod document;

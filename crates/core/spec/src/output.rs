@@ -21,12 +21,14 @@ fn object(line: &[u8]) -> Option<Value> {
 }
 
 /// One report of a metric.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MetricPoint {
     /// Its number among the lines that have the metric, from 1.
     pub step: u32,
     /// Its value, finite.
     pub value: f64,
+    /// The line, as it was printed.
+    pub line: String,
 }
 
 /// Finds a metric in standard output as it comes, in chunks of any size. Holds at most one line.
@@ -93,6 +95,7 @@ impl MetricScanner {
         Some(MetricPoint {
             step: self.steps,
             value,
+            line: String::from_utf8_lossy(&line).into_owned(),
         })
     }
 }

@@ -132,7 +132,11 @@ mod tests {
         assert_ne!(Random::new(8, 0).next(), first[0]);
     }
 
-    const GOLDEN_STREAM: [u64; 3] = [0, 0, 0];
+    const GOLDEN_STREAM: [u64; 3] = [
+        6_518_265_341_098_969_982,
+        2_946_477_934_030_207_231,
+        11_122_591_023_857_803_805,
+    ];
 
     #[test]
     fn a_shuffle_takes_each_place_once() {

@@ -14,9 +14,13 @@ pub(super) fn read<'a>(text: &'a str, budget: &mut Budget) -> Result<Node<'a>, T
         return Err((Place::default(), message));
     }
     let lines = Lines::new(text);
-    let table = DeTable::parse(text).map_err(|e| {
-        let at = e.span().map_or(Place::default(), |s| lines.place(s.start));
-        (at, format!("not TOML: {}", e.message()))
+    let table = DeTable::parse(text).map_err(|e| match e.span() {
+        Some(span) => (
+            lines.place(span.start),
+            format!("not TOML: {}", e.message()),
+        ),
+        // The one error without a place is that of the depth; the line with the most to nest is a good guess.
+        None => (deepest_line(text), too_deep()),
     })?;
     let mut reader = Reader { lines, budget };
     let value = reader.table(table.into_inner(), 0)?;
@@ -86,4 +90,10 @@ impl<'a> Lines<'a> {
         let line = self.starts.partition_point(|start| *start <= byte);
         Place::new(line, byte - self.starts[line - 1] + 1)
     }
+}
+
+fn deepest_line(text: &str) -> Place {
+    let nests = |line: &str| line.bytes().filter(|b| b"[{.".contains(b)).count();
+    let line = text.lines().position(|line| nests(line) > DEPTH_MAX);
+    line.map_or(Place::default(), |i| Place::new(i + 1, 1))
 }

@@ -23,7 +23,7 @@ pub(super) fn read<'a>(text: &'a str, budget: &mut Budget) -> Result<Node<'a>, T
     for event in Parser::new_from_str_with_options(text, options) {
         let (event, span) = event.map_err(|e| {
             let at = Place::new(e.marker().line(), e.marker().col() + 1);
-            (at, format!("not YAML: {}", e.info()))
+            tab(text, at).unwrap_or_else(|| (at, format!("not YAML: {}", e.info())))
         })?;
         builder.on(event, place(&span))?;
     }
@@ -31,6 +31,19 @@ pub(super) fn read<'a>(text: &'a str, budget: &mut Budget) -> Result<Node<'a>, T
         Some(node) => Ok(node),
         None => Err((Place::new(1, 1), "empty: expected a table".to_owned())),
     }
+}
+
+/// The tab in an indentation that may be what a parser's error at `at` is about.
+fn tab(text: &str, at: Place) -> Option<Trouble> {
+    let first = usize::try_from(at.line).ok()?.saturating_sub(1);
+    let near = text.lines().enumerate().skip(first).take(2);
+    let indent = |line: &str| {
+        line.find(|c| c != ' ')
+            .filter(|i| line[*i..].starts_with('\t'))
+    };
+    let (line, column) = near.into_iter().find_map(|(i, l)| Some((i, indent(l)?)))?;
+    let message = "not YAML: a tab in the indentation; indent with spaces";
+    Some((Place::new(line + 1, column + 1), message.to_owned()))
 }
 
 fn place(span: &Span) -> Place {

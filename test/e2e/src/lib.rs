@@ -1,1 +1,19 @@
-//! (being written)
+//! The kit of the end-to-end tests: the real `prismd` and `prismctl` in directories of their own, killed and cleaned up by id.
+//!
+//! It knows Prism only from outside: command lines, HTTP, files. Callers: the tests beside it, one file for each promise.
+
+#![forbid(unsafe_code)]
+
+mod http;
+mod place;
+mod procs;
+mod program;
+mod server;
+mod wait;
+
+pub use http::{Answer, Api, Lines};
+pub use place::Place;
+pub use procs::{alive, kill, kill_group};
+pub use program::{Output, Running};
+pub use server::{Server, Shared};
+pub use wait::{LIMIT, until, until_within};

@@ -78,7 +78,7 @@ pub struct Table {
     floor: u64,
     fence: u64,
     window: Window,
-    pinned: Option<u64>,
+    pins: Vec<u64>,
 }
 
 impl Table {
@@ -93,7 +93,7 @@ impl Table {
             floor: 0,
             fence: 0,
             window,
-            pinned: None,
+            pins: Vec::new(),
         }
     }
 
@@ -225,9 +225,9 @@ impl Table {
         }
     }
 
-    /// Raises the floor to `to`, or to the pinned revision if that is lower.
+    /// Raises the floor to `to`, or to the lowest pinned revision if that is lower.
     fn drop_past(&mut self, to: u64) {
-        let to = self.pinned.map_or(to, |pin| to.min(pin));
+        let to = self.pins.iter().fold(to, |to, pin| to.min(*pin));
         while self.floor < to {
             let Some(past) = self.past.pop_front() else {
                 break;
@@ -262,12 +262,14 @@ impl Table {
 
     /// Keeps the floor at or below the current revision until [`Table::unpin`], so that a snapshot can read it.
     pub(crate) fn pin(&mut self) -> Revision {
-        self.pinned = Some(self.revision);
+        self.pins.push(self.revision);
         Revision(self.revision)
     }
 
-    pub(crate) fn unpin(&mut self) {
-        self.pinned = None;
+    pub(crate) fn unpin(&mut self, revision: Revision) {
+        if let Some(at) = self.pins.iter().position(|pin| *pin == revision.0) {
+            self.pins.swap_remove(at);
+        }
         self.trim();
     }
 

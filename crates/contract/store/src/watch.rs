@@ -142,7 +142,7 @@ impl SharedTable {
         }
     }
 
-    /// Keeps the current revision readable until the pin is dropped. One pin at a time.
+    /// Keeps the current revision readable until the pin is dropped.
     pub fn pin(self: &Arc<Self>) -> SnapshotPin {
         let (revision, fence) = {
             let mut table = self.write();
@@ -178,7 +178,7 @@ impl SnapshotPin {
 
 impl Drop for SnapshotPin {
     fn drop(&mut self) {
-        self.table.write().unpin();
+        self.table.write().unpin(self.revision);
     }
 }
 

@@ -93,15 +93,15 @@ pub(crate) async fn open_with(
 }
 
 /// What was read from disk, before consensus runs.
-struct Opened {
-    lock: Arc<DirLock>,
-    log: Log,
+pub(crate) struct Opened {
+    pub(crate) lock: Arc<DirLock>,
+    pub(crate) log: Log,
     snapshots: Arc<Snapshots>,
-    machine: Machine,
+    pub(crate) machine: Machine,
 }
 
 impl Opened {
-    fn read(config: &Config, sync: disk::Sync) -> Result<Self, OpenError> {
+    pub(crate) fn read(config: &Config, sync: disk::Sync) -> Result<Self, OpenError> {
         let disk = Disk::take(config, sync)?;
         snapshot::sweep(&disk)?;
         disk::prepare(&disk, config.server)?;

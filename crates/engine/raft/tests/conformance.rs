@@ -1,4 +1,5 @@
 //! The engine passes the suite of the contract, and again after every case when it is opened anew.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Kills a process that writes with many callers, twenty times, and checks after each that nothing acknowledged is
 //! gone, nothing is torn, and every batch is there as a whole or not at all.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

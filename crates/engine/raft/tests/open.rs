@@ -1,4 +1,5 @@
 //! Opening: one process at a time, versions, servers, snapshots and the log they replace.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs;
 use std::path::Path;

@@ -118,20 +118,21 @@ pub(super) fn entry(frame: &Frame, body: &[u8]) -> Result<Entry, String> {
     })
 }
 
-/// Looks in `bytes` behind the bad frame at `bad` for one that proves it was durable once: a good frame of a later
-/// write, which is only begun after the earlier one was synced.
-pub(super) fn proves_durable(bytes: &[u8], bad: usize, next_index: u64) -> Option<usize> {
+/// Looks behind a bad frame for one that proves it was durable once: a good frame of a later write, which is only begun
+/// after the earlier one was synced. `rest` is the file from the bad frame's offset `bad` on.
+pub(super) fn proves_durable(rest: &[u8], bad: u64, next_index: u64) -> Option<u64> {
     /// How far ahead of the bad frame's entry a later one may be; more would not fit in a segment.
     const AHEAD: u64 = 1 << 24;
-    let mut at = bad + ALIGN;
-    while at + FRAME_HEADER < bytes.len() {
-        let plausible = peek(&bytes[at..]).is_some_and(|frame| {
+    let mut at = ALIGN;
+    while at + FRAME_HEADER < rest.len() {
+        let here = bad + at as u64;
+        let plausible = peek(&rest[at..]).is_some_and(|frame| {
             let ahead = frame.id.index.wrapping_sub(next_index);
-            let later = frame.write > bad as u64 && frame.write <= at as u64;
+            let later = frame.write > bad && frame.write <= here;
             frame.len > 0 && later && ahead <= AHEAD
         });
-        if plausible && decode(&bytes[at..]).is_ok() {
-            return Some(at);
+        if plausible && decode(&rest[at..]).is_ok() {
+            return Some(here);
         }
         at += ALIGN;
     }
@@ -202,15 +203,14 @@ mod tests {
         encode(&entry_at(1, Command::Grant), 64, &mut bytes);
         let second = bytes.len();
         encode(&entry_at(2, Command::Grant), 64, &mut bytes);
-        assert_eq!(
-            proves_durable(&bytes, 64, 1),
-            None,
-            "the same write proves nothing"
-        );
+        let none = proves_durable(&bytes[64..], 64, 1);
+        assert_eq!(none, None, "the same write proves nothing");
         let third = bytes.len();
         encode(&entry_at(3, Command::Grant), third as u64, &mut bytes);
-        assert_eq!(proves_durable(&bytes, 64, 1), Some(third));
-        assert_eq!(proves_durable(&bytes, second, 2), Some(third));
-        assert_eq!(proves_durable(&bytes, third, 3), None);
+        for (bad, next) in [(64, 1), (second, 2)] {
+            let proof = proves_durable(&bytes[bad..], bad as u64, next);
+            assert_eq!(proof, Some(third as u64));
+        }
+        assert_eq!(proves_durable(&bytes[third..], third as u64, 3), None);
     }
 }

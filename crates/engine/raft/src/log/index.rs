@@ -74,6 +74,9 @@ impl Index {
     /// Adds entries that are about to be written.
     pub(super) fn push(&mut self, entries: &[Entry]) {
         for entry in entries {
+            if self.last.is_none() {
+                self.first = entry.log_id.index;
+            }
             if self.recent.is_empty() {
                 self.recent_first = entry.log_id.index;
             }
@@ -103,7 +106,8 @@ impl Index {
 
     /// What is there of a range of entries.
     pub(super) fn find(&self, range: Range<u64>) -> Vec<Found> {
-        let first = self.purged.map_or(0, |id| id.index + 1);
+        let kept = self.purged.map_or(0, |id| id.index + 1);
+        let first = self.first.max(kept);
         let end = self.last.map_or(0, |id| id.index + 1);
         (range.start.max(first)..range.end.min(end))
             .map_while(|index| self.find_one(index))

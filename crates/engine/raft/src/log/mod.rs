@@ -10,6 +10,7 @@
 
 mod frame;
 mod index;
+mod reader;
 mod recover;
 mod segment;
 mod storage;

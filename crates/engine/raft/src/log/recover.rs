@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::frame::{self, BODY_VERSION};
 use super::index::{Held, Index, Place};
+use super::reader::Reader;
 use super::segment::{self, Header, SEGMENT_HEADER};
 use super::storage::Log;
 use super::writer::Active;
@@ -49,6 +50,19 @@ pub(crate) fn recover(
 
 fn shown(id: Option<LogId>) -> String {
     id.map_or_else(|| "none".to_owned(), |id| id.index.to_string())
+}
+
+/// A frame that is not one.
+struct Bad {
+    at: u64,
+    /// The entry that should be there.
+    next: u64,
+    why: &'static str,
+}
+
+fn reader(path: &Path) -> Result<Reader, OpenError> {
+    let opened = fs::File::open(path).and_then(Reader::new);
+    opened.map_err(OpenError::io("open", path))
 }
 
 struct Scan<'a> {
@@ -95,14 +109,7 @@ impl<'a> Scan<'a> {
         let mut start = 0;
         for (n, number) in numbers.iter().enumerate() {
             let path = segment::path(self.disk, *number);
-            let mut head = Vec::new();
-            let file = fs::File::open(&path).map_err(OpenError::io("open", &path))?;
-            std::io::Read::read_to_end(
-                &mut std::io::Read::take(file, SEGMENT_HEADER as u64),
-                &mut head,
-            )
-            .map_err(OpenError::io("read", &path))?;
-            let header = Header::decode(&head, &path)?;
+            let header = self.header(&path, &mut reader(&path)?)?;
             if header.number != *number {
                 return Err(OpenError::corrupt(
                     &path,
@@ -121,14 +128,19 @@ impl<'a> Scan<'a> {
         Ok(numbers[start..].to_vec())
     }
 
+    fn header(&self, path: &Path, reader: &mut Reader) -> Result<Header, OpenError> {
+        let head = reader.at(0, SEGMENT_HEADER as u64);
+        Header::decode(head.map_err(OpenError::io("read", path))?, path)
+    }
+
     fn one(&mut self, number: u64, first: bool, newest: bool) -> Result<(), OpenError> {
         let path = segment::path(self.disk, number);
         if !first && self.segments.keys().last() != Some(&(number - 1)) {
             let missing = segment::path(self.disk, number - 1);
             return Err(OpenError::corrupt(&missing, 0, "the file is missing"));
         }
-        let bytes = fs::read(&path).map_err(OpenError::io("read", &path))?;
-        let header = Header::decode(&bytes, &path)?;
+        let mut reader = reader(&path)?;
+        let header = self.header(&path, &mut reader)?;
         if first {
             self.before = header.before;
             self.last = header.before;
@@ -136,14 +148,14 @@ impl<'a> Scan<'a> {
         } else if header.before != self.last {
             return Err(self.gap(&path, number, header.before));
         }
-        let end = self.frames(&path, number, &bytes, header.first(), newest)?;
+        let end = self.frames(&path, &mut reader, &header, newest)?;
         let held = Held {
             file: Arc::new(segment::open(&path)),
             before: header.before,
-            end: end as u64,
+            end,
         };
         self.segments.insert(number, held);
-        self.end = end as u64;
+        self.end = end;
         Ok(())
     }
 
@@ -165,24 +177,28 @@ impl<'a> Scan<'a> {
     fn frames(
         &mut self,
         path: &Path,
-        number: u64,
-        bytes: &[u8],
-        mut next: u64,
+        reader: &mut Reader,
+        header: &Header,
         newest: bool,
-    ) -> Result<usize, OpenError> {
-        let known = self.known(number);
-        let mut at = SEGMENT_HEADER;
-        while at < bytes.len() {
-            let (frame, body) = match frame::decode(&bytes[at..]) {
-                Ok(found) => found,
-                Err(why) => {
-                    self.torn_or_damaged(path, bytes, at, next, newest, known, why)?;
+    ) -> Result<u64, OpenError> {
+        let known = self.known(header.number);
+        let mut next = header.first();
+        let mut at = SEGMENT_HEADER as u64;
+        while at < reader.size() {
+            let left = reader.size() - at;
+            let bytes = reader.frame(at).map_err(OpenError::io("read", path))?;
+            let (frame, body) = match frame::decode(bytes) {
+                Ok((frame, body)) if frame.stride() as u64 <= left => (frame, body),
+                bad => {
+                    let why = bad.err().unwrap_or("the file ends inside an entry");
+                    let bad = Bad { at, next, why };
+                    self.torn_or_damaged(path, reader, &bad, newest, known)?;
                     break;
                 }
             };
             if frame.id.index != next || Some(frame.id) <= self.last {
                 let why = format!("entry {next} should be here, but it is {}", frame.id.index);
-                return Err(OpenError::corrupt(path, at as u64, why));
+                return Err(OpenError::corrupt(path, at, why));
             }
             if let Some(version) = body.first().filter(|v| **v != BODY_VERSION) {
                 return Err(OpenError::Newer {
@@ -191,15 +207,14 @@ impl<'a> Scan<'a> {
                     known: u64::from(BODY_VERSION),
                 });
             }
-            self.places.push_back(place(number, at));
+            self.places.push_back(place(header.number, at));
             self.last = Some(frame.id);
             next += 1;
-            at += frame.stride();
+            at += frame.stride() as u64;
         }
-        let at = at.min(bytes.len());
-        if (at as u64) < known {
+        if at < known {
             let why = format!("the file ends here, but it was written up to {known}");
-            return Err(OpenError::corrupt(path, at as u64, why));
+            return Err(OpenError::corrupt(path, at, why));
         }
         Ok(at)
     }
@@ -214,45 +229,41 @@ impl<'a> Scan<'a> {
     }
 
     /// Decides what a bad frame means; comes back only when it is a torn end, which is then cut off.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the evidence, all of it used once, right here"
-    )]
     fn torn_or_damaged(
         &self,
         path: &Path,
-        bytes: &[u8],
-        at: usize,
-        next: u64,
+        reader: &mut Reader,
+        bad: &Bad,
         newest: bool,
         known: u64,
-        why: &str,
     ) -> Result<(), OpenError> {
-        let corrupt =
-            |more: String| Err(OpenError::corrupt(path, at as u64, format!("{why}{more}")));
-        if (at as u64) < known {
+        let Bad { at, next, why } = bad;
+        let corrupt = |more: String| Err(OpenError::corrupt(path, *at, format!("{why}{more}")));
+        if *at < known {
             return corrupt(format!(", although the file was durable up to {known}"));
         }
         if !newest {
             return corrupt(", although another file follows".to_owned());
         }
-        if let Some(proof) = frame::proves_durable(bytes, at, next) {
+        let rest = reader.rest(*at).map_err(OpenError::io("read", path))?;
+        let Some(rest) = rest else {
+            return Ok(());
+        };
+        if let Some(proof) = frame::proves_durable(&rest, *at, *next) {
             return corrupt(format!(
                 ", although the entry at {proof} was written after it"
             ));
         }
-        let rest = bytes.len() - at;
-        if bytes[at..].iter().any(|b| *b != 0) {
-            tracing::warn!(
-                file = %path.display(),
-                offset = at,
-                "cut off an unfinished write of at most {rest} bytes that was never acknowledged"
-            );
-            let file = segment::open(path);
-            file.set_len(at as u64)
-                .unwrap_or_else(|error| fatal("truncate", path, &error));
-            self.disk.sync(&file, path);
-        }
+        tracing::warn!(
+            file = %path.display(),
+            offset = at,
+            "cut off an unfinished write of at most {} bytes that was never acknowledged",
+            rest.len()
+        );
+        let file = segment::open(path);
+        file.set_len(*at)
+            .unwrap_or_else(|error| fatal("truncate", path, &error));
+        self.disk.sync(&file, path);
         Ok(())
     }
 
@@ -275,7 +286,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-pub(super) fn place(segment: u64, offset: usize) -> Place {
+pub(super) fn place(segment: u64, offset: u64) -> Place {
     Place {
         segment: u32::try_from(segment)
             .expect("four billion segments are more than any disk holds"),

@@ -122,8 +122,8 @@ impl Writer {
     fn encode(&mut self, entries: &[Entry], places: &mut Vec<Place>) {
         let start = self.active.offset;
         for entry in entries {
-            let at = usize::try_from(start).expect("a segment is far below 4 GiB");
-            places.push(place(self.active.number, at + self.buffer.len()));
+            let at = start + self.buffer.len() as u64;
+            places.push(place(self.active.number, at));
             frame::encode(entry, start, &mut self.buffer);
             self.last = Some(entry.log_id);
         }

@@ -1,4 +1,7 @@
-//! Tests that need a disk which fails: each runs its store in a child process, because that is what ends.
+//! Tests that need the inside of the crate. Here: a disk that fails, with the store in a child process, because that is
+//! what ends.
+
+mod storage;
 
 use std::fs::File;
 use std::io::{self, Write};

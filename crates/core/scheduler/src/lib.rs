@@ -1,1 +1,38 @@
-//! (being written)
+//! Placement: what of the queue runs where. Filter the nodes, score what is left, and fill by ranges.
+//!
+//! [`plan`] is a pure function of the state, of what the leader has heard from each node, and of the coefficients. It never
+//! changes the state: its plan goes through `decide`, which checks everything again. Called by the control loop's scheduling
+//! round; [`explain`] answers people.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod explain;
+mod pool;
+mod sandboxes;
+mod score;
+mod share;
+mod tasks;
+
+use std::collections::BTreeMap;
+
+use prism_state::{Plan, State};
+use prism_types::NodeId;
+
+pub use config::{Config, NodeView, Weights};
+pub use explain::{Explanation, NodeVerdict, Verdict, explain_job, explain_sandbox};
+pub use score::Score;
+
+/// Plans placements for what waits: sandboxes first (someone is waiting for them), then tasks by priority and age, fairly
+/// between jobs of one priority. Nodes without a view are not used.
+///
+/// Costs the number of nodes once, and then what it places; a task's cost does not grow with nodes or with the job.
+pub fn plan(state: &State, views: &BTreeMap<NodeId, NodeView>, config: &Config) -> Plan {
+    let mut pool = pool::Pool::new(state, views, config);
+    let sandboxes = sandboxes::plan(state, &mut pool, config);
+    let placements = tasks::plan(state, &mut pool, config);
+    Plan {
+        placements,
+        sandboxes,
+    }
+}

@@ -159,12 +159,14 @@ wire! {
         pub pending: Vec<PendingBeam>,
         /// The best beam so far.
         pub best: Option<BestBeam>,
-        /// Each runner's answer; only for several runners on one point.
+        /// Each beam as runner, output and status; only when there are several runners.
         pub results: Option<Vec<RunnerOutput>>,
         /// The command over all results, if there is one.
         pub aggregate: Option<AggregateView>,
         /// Beams (and the aggregate) by state.
         pub counts: TaskCounts,
+        /// Whether `completed` and `pending` leave beams out because there are too many; `GET /jobs/{id}/results` has them all.
+        pub truncated: bool,
         /// Why it did not complete.
         pub reason: Option<Reason>,
         /// The same for people.

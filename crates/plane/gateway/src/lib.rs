@@ -1,1 +1,43 @@
-//! (being written)
+//! The REST gateway: serves every row of `prism-api`'s table of routes over HTTP/1.1, for the control plane of this process.
+//!
+//! It decides nothing: it checks who asks and what, makes a command or reads committed state, and answers in wire types.
+//! The node's wiring calls [`serve`]. Tasks: one that accepts, one per connection, one per streamed answer; every queue
+//! between them is bounded.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod app;
+mod ask;
+mod auth;
+mod cluster;
+mod config;
+mod events;
+mod execs;
+mod explain;
+mod files;
+mod health;
+mod idempotency;
+mod images;
+mod jobs;
+mod list;
+mod logs;
+mod metrics;
+mod nodes;
+mod output;
+mod pipeline;
+mod query;
+mod refuse;
+mod results;
+mod sandboxes;
+mod server;
+mod snapshots;
+mod stream;
+mod submit;
+mod sweeps;
+mod tasks;
+mod tokens;
+
+pub use auth::{NewToken, new_token, read_token};
+pub use config::GatewayConfig;
+pub use server::serve;

@@ -1,0 +1,163 @@
+//! What all handlers share, the router that the table makes, and which handler serves which operation.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawPathParams, State};
+use axum::http::{Request, Response};
+use axum::routing::{MethodFilter, on};
+use bytes::Bytes;
+use prism_api::{Method, Op, ROUTES, Route};
+use prism_control::Control;
+use prism_types::TimeMs;
+use tokio_util::sync::CancellationToken;
+
+use crate::ask::Ask;
+use crate::idempotency::Replays;
+use crate::metrics::Metrics;
+use crate::refuse::Answered;
+use crate::{
+    GatewayConfig, answer, cluster, events, execs, explain, files, health, images, jobs, logs,
+    nodes, pipeline, results, sandboxes, snapshots, submit, sweeps, tasks, tokens,
+};
+
+/// Shared by every request.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) control: Control,
+    pub(crate) config: GatewayConfig,
+    pub(crate) metrics: Metrics,
+    pub(crate) replays: Replays,
+    pub(crate) openapi: Bytes,
+    pub(crate) address: String,
+    pub(crate) started: TimeMs,
+    /// Ends open streams when the server stops.
+    pub(crate) stop: CancellationToken,
+}
+
+impl App {
+    pub(crate) fn new(
+        control: Control,
+        config: GatewayConfig,
+        address: String,
+        stop: CancellationToken,
+    ) -> Self {
+        let document = prism_api::openapi(&config.version);
+        Self {
+            started: control.now(),
+            openapi: serde_json::to_vec_pretty(&document)
+                .unwrap_or_default()
+                .into(),
+            metrics: Metrics::default(),
+            replays: Replays::default(),
+            control,
+            config,
+            address,
+            stop,
+        }
+    }
+}
+
+/// A router with exactly the rows of the table.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let filter = match route.method {
+            Method::Get => MethodFilter::GET,
+            Method::Post => MethodFilter::POST,
+            Method::Put => MethodFilter::PUT,
+            Method::Delete => MethodFilter::DELETE,
+        };
+        let handler = move |State(app): State<Arc<App>>, params: Params, request: Request<Body>| {
+            pipeline::run(app, Some(route), params.0, request)
+        };
+        router = router.route(route.path, on(filter, handler));
+    }
+    let unknown = move |State(app): State<Arc<App>>, request: Request<Body>| {
+        pipeline::run(app, None, Ok(Vec::new()), request)
+    };
+    router
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .with_state(app)
+}
+
+/// Names in the path, decoded; or why they cannot be.
+pub(crate) struct Params(pub(crate) Result<Vec<(String, String)>, String>);
+
+impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Params {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        state: &S,
+    ) -> Result<Self, Self::Rejection> {
+        let found = RawPathParams::from_request_parts(parts, state).await;
+        Ok(Self(match found {
+            Ok(params) => Ok(params
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()),
+            Err(e) => Err(e.to_string()),
+        }))
+    }
+}
+
+/// Runs the handler of an operation.
+pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answered<Response<Body>> {
+    match route.op {
+        Op::Health => health::get(app, &ask).await,
+        Op::Metrics => health::metrics(app).await,
+        Op::OpenApi | Op::OpenApiVersioned => {
+            Ok(answer::of("application/json", app.openapi.clone()))
+        }
+        Op::ClusterGet => cluster::get(app).await,
+        Op::ClusterMembers => cluster::members(app, &ask).await,
+        Op::ClusterResources => cluster::resources(app).await,
+        Op::NodeList => nodes::list(app, &ask).await,
+        Op::NodeGet => nodes::get(app, &ask).await,
+        Op::NodeResources => nodes::resources(app, &ask).await,
+        Op::NodeHealth => nodes::health(app, &ask).await,
+        Op::NodeCordon => nodes::cordon(app, ask, true).await,
+        Op::NodeUncordon => nodes::cordon(app, ask, false).await,
+        Op::JobSubmit => submit::job(app, ask).await,
+        Op::JobList => jobs::list(app, &ask).await,
+        Op::JobGet => jobs::get(app, &ask).await,
+        Op::JobTasks => tasks::list(app, &ask).await,
+        Op::JobResults => results::stream(app, &ask).await,
+        Op::JobLogs => logs::job(app, &ask).await,
+        Op::JobCancel | Op::JobRetry | Op::JobPause | Op::JobResume => jobs::act(app, ask).await,
+        Op::SweepSubmit => submit::sweep(app, ask).await,
+        Op::SweepList => sweeps::list(app, &ask).await,
+        Op::SweepGet => sweeps::get(app, &ask).await,
+        Op::SweepResults => sweeps::results(app, &ask).await,
+        Op::SweepCancel | Op::SweepPause | Op::SweepResume => sweeps::act(app, ask).await,
+        Op::SandboxCreate => submit::sandbox(app, ask).await,
+        Op::SandboxList => sandboxes::list(app, &ask).await,
+        Op::SandboxGet => sandboxes::get(app, &ask).await,
+        Op::SandboxDelete => sandboxes::delete(app, ask).await,
+        Op::SandboxTimeout => sandboxes::timeout(app, ask).await,
+        Op::SandboxLogs => logs::sandbox(app, &ask).await,
+        Op::ExecStart => execs::start(app, ask).await,
+        Op::ExecList => execs::list(app, &ask).await,
+        Op::ExecGet => execs::get(app, &ask).await,
+        Op::ExecOutput => logs::exec(app, &ask).await,
+        Op::ExecInput => execs::input(app, ask).await,
+        Op::ExecSignal => execs::signal(app, &ask).await,
+        Op::ExecResize => execs::resize(app, &ask).await,
+        Op::SandboxSignal => execs::signal_all(app, &ask).await,
+        Op::FileGet => files::get(app, &ask).await,
+        Op::FilePut => files::put(app, ask).await,
+        Op::FileDelete => files::delete(app, &ask).await,
+        Op::SnapshotList => snapshots::list(app, &ask).await,
+        Op::SnapshotCreate => snapshots::create(app, ask).await,
+        Op::TokenCreate => tokens::create(app, ask).await,
+        Op::TokenList => tokens::list(app, &ask).await,
+        Op::TokenRevoke => tokens::revoke(app, ask).await,
+        Op::EventList => events::list(app, &ask).await,
+        Op::Explain => explain::get(app, &ask).await,
+        Op::ImageLoad => images::load(app, &ask).await,
+        Op::ImageList => images::list(app, &ask).await,
+    }
+}

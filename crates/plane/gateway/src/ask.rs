@@ -1,0 +1,72 @@
+//! A request as handlers see it: authenticated, its query checked, its body read within bounds.
+
+use bytes::Bytes;
+use prism_api::Route;
+use prism_state::IdempotencyKey;
+use prism_types::Reason;
+use serde::de::DeserializeOwned;
+
+use crate::query::Query;
+use crate::refuse::{Answered, Refusal};
+
+/// A checked request.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) route: &'static Route,
+    pub(crate) params: Vec<(String, String)>,
+    pub(crate) query: Query,
+    pub(crate) body: Bytes,
+    pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) request_id: String,
+    /// What the client says it takes.
+    pub(crate) accept: String,
+    pub(crate) last_event_id: Option<u64>,
+}
+
+impl Ask {
+    /// A name in the path, such as `id`.
+    pub(crate) fn param(&self, name: &str) -> Answered<&str> {
+        let found = self.params.iter().find(|(n, _)| n == name);
+        let text = found.map(|(_, v)| v.as_str()).unwrap_or_default();
+        if text.is_empty() || text.len() > 200 || text.chars().any(char::is_control) {
+            return Err(Refusal::not_found(format!(
+                "{:?} is not an id or name",
+                text.chars().take(80).collect::<String>()
+            )));
+        }
+        Ok(text)
+    }
+
+    /// The body as JSON of a type.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Answered<T> {
+        if self.body.is_empty() {
+            return Err(Refusal::invalid(format!(
+                "{} {} needs a JSON body",
+                self.route.method, self.route.path
+            )));
+        }
+        serde_json::from_slice(&self.body).map_err(|e| {
+            Refusal::invalid(format!("the request body: {e}"))
+                .detail("line", e.line())
+                .detail("column", e.column())
+        })
+    }
+
+    /// Refuses a body where there is to be none.
+    pub(crate) fn no_body(&self) -> Answered<()> {
+        let blank = self.body.iter().all(u8::is_ascii_whitespace);
+        if blank || *self.body == *b"{}" {
+            Ok(())
+        } else {
+            Err(Refusal::new(
+                Reason::Invalid,
+                format!("{} {} takes no body", self.route.method, self.route.path),
+            ))
+        }
+    }
+
+    /// Whether the client asks for this type.
+    pub(crate) fn accepts(&self, kind: &str) -> bool {
+        self.accept.contains(kind)
+    }
+}

@@ -1,0 +1,162 @@
+//! `/explain/{id}`: why a job, task, sandbox or node is as it is, with a verdict for each node.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Response;
+use prism_api::{CandidateView, ExplainView};
+use prism_scheduler::{Explanation, Verdict};
+use prism_state::State;
+use prism_types::{JobId, NodeState, Rejection, TaskState};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::ask::Ask;
+use crate::refuse::{Answered, Refusal};
+use crate::{answer, tasks};
+
+/// What a text names.
+enum Subject {
+    Job(JobId),
+    Task(JobId, u32),
+    Sandbox(String),
+    Node,
+}
+
+fn resolve(state: &State, text: &str) -> Result<(Subject, String), Rejection> {
+    let task = text
+        .rsplit_once('.')
+        .and_then(|(job, index)| Some((state.find_job(job).ok()?, index.parse().ok()?)));
+    if let Some((job, index)) = task
+        && let Some(view) = state.task(job.id(), index)
+    {
+        return Ok((Subject::Task(job.id(), index), view.state.to_string()));
+    }
+    if let Ok(job) = state.find_job(text) {
+        return Ok((Subject::Job(job.id()), job.record().state.to_string()));
+    }
+    if let Ok(sandbox) = state.find_sandbox(text) {
+        let id = sandbox.id.to_string();
+        return Ok((Subject::Sandbox(id), sandbox.state.to_string()));
+    }
+    match state.find_node(text) {
+        Ok(node) => Ok((Subject::Node, node.record().state.to_string())),
+        Err(_) => Err(Rejection::new(
+            prism_types::Reason::NotFound,
+            format!("there is no job, task (JOB.INDEX), sandbox or node {text:?}"),
+        )),
+    }
+}
+
+pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+    let text = ask.param("id")?;
+    let (subject, status) = app.control.read(|s| resolve(s, text)).await?;
+    let blank = |kind: &str| ExplainView {
+        subject: text.to_owned(),
+        kind: kind.to_owned(),
+        status: status.clone(),
+        summary: String::new(),
+        advice: String::new(),
+        candidates: Vec::new(),
+        details: json!({}),
+    };
+    let view = match subject {
+        Subject::Job(id) => {
+            let found = app.control.explain(&id.to_string()).await?;
+            filled(blank("job"), found)
+        }
+        Subject::Sandbox(id) => {
+            let found = app.control.explain(&id).await?;
+            filled(blank("sandbox"), found)
+        }
+        Subject::Task(job, index) => task(app, job, index, blank("task")).await?,
+        Subject::Node => node(app, text, blank("node")).await?,
+    };
+    answer::json(&view)
+}
+
+fn filled(mut view: ExplainView, found: Explanation) -> ExplainView {
+    view.summary = found.sentence;
+    let candidates = found.nodes.into_iter().map(|n| match n.verdict {
+        Verdict::Fits(score) => CandidateView {
+            node: n.name,
+            fits: true,
+            score: Some(score.total()),
+            reason: None,
+        },
+        Verdict::Dropped(why) => CandidateView {
+            node: n.name,
+            fits: false,
+            score: None,
+            reason: Some(why),
+        },
+    });
+    view.candidates = candidates.collect();
+    view
+}
+
+async fn task(app: &App, job: JobId, index: u32, mut view: ExplainView) -> Answered<ExplainView> {
+    let gone = || Refusal::not_found(format!("task {index} of job {job} is gone"));
+    let row = tasks::rows(app, job, index, 1)
+        .await
+        .pop()
+        .ok_or_else(gone)?;
+    let mut records = tasks::records(app, job, index / prism_state::BLOCK).await?;
+    let message = tasks::record_of(&row, &mut records).and_then(|r| tasks::message(&r));
+    let on = row.node.as_deref().unwrap_or("no node");
+    let why = row
+        .task
+        .reason
+        .map_or_else(String::new, |r| format!(" ({r})"));
+    let text = match row.task.state {
+        TaskState::Queued => {
+            let found = app.control.explain(&job.to_string()).await?;
+            view = filled(view, found);
+            format!("it waits for a place: {}", view.summary)
+        }
+        TaskState::Retrying => {
+            let failures = row.task.failures;
+            format!("it failed {failures} times{why} and will be tried again")
+        }
+        TaskState::Assigned => format!("it is placed on {on} and waits to start there"),
+        TaskState::Running => format!("attempt {} runs on {on}", row.task.attempt),
+        TaskState::Completed | TaskState::Failed | TaskState::Cancelled => {
+            format!(
+                "it ended {} on {on} at attempt {}{why}",
+                row.task.state, row.task.attempt
+            )
+        }
+    };
+    view.summary = match message {
+        Some(message) => format!("{text}: {message}"),
+        None => text,
+    };
+    view.details = json!({
+        "attempt": row.task.attempt,
+        "failures": row.task.failures,
+        "losses": row.task.losses,
+        "retry_at": row.task.due,
+        "node": row.node,
+    });
+    Ok(view)
+}
+
+async fn node(app: &App, text: &str, mut view: ExplainView) -> Answered<ExplainView> {
+    let health = app
+        .control
+        .read(|s| {
+            s.find_node(text)
+                .map(|n| crate::nodes::health_view(&app.control, n))
+        })
+        .await?;
+    view.summary = if health.ready {
+        "it takes work".to_owned()
+    } else {
+        health.reasons.join("; ")
+    };
+    if health.state == NodeState::Offline {
+        view.advice = "start prismd on it again".to_owned();
+    }
+    view.details = serde_json::to_value(&health).unwrap_or(Value::Null);
+    Ok(view)
+}

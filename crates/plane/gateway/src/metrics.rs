@@ -1,0 +1,118 @@
+//! Counters of the gateway itself, and the text that Prometheus reads.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prism_api::Route;
+
+/// Upper ends of the latency histogram's buckets, seconds.
+const BUCKETS: &[f64] = &[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// What the gateway counts. Its labels are routes of the table and statuses, so their number is bounded.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics(Mutex<BTreeMap<(&'static str, u16), Series>>);
+
+#[derive(Debug, Default, Clone)]
+struct Series {
+    count: u64,
+    seconds: f64,
+    buckets: [u64; BUCKETS.len()],
+}
+
+impl Metrics {
+    /// Counts an answer, by the time to its head.
+    pub(crate) fn observe(&self, route: Option<&'static Route>, status: u16, took: Duration) {
+        let name = route.map_or("unknown", |r| r.op.name());
+        let seconds = took.as_secs_f64();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = all.entry((name, status)).or_default();
+        series.count += 1;
+        series.seconds += seconds;
+        for (bucket, end) in series.buckets.iter_mut().zip(BUCKETS) {
+            *bucket += u64::from(seconds <= *end);
+        }
+    }
+
+    pub(crate) fn write(&self, text: &mut Text) {
+        let all = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        text.head(
+            "prism_http_requests_total",
+            "counter",
+            "Requests by route and status.",
+        );
+        let mut by_route: BTreeMap<&str, Series> = BTreeMap::new();
+        for ((route, status), series) in &all {
+            let labels = format!("route=\"{route}\",status=\"{status}\"");
+            text.sample("prism_http_requests_total", &labels, series.count);
+            let sum = by_route.entry(route).or_default();
+            sum.count += series.count;
+            sum.seconds += series.seconds;
+            for (a, b) in sum.buckets.iter_mut().zip(series.buckets) {
+                *a += b;
+            }
+        }
+        let name = "prism_http_request_duration_seconds";
+        text.head(name, "histogram", "Time to the head of the answer.");
+        for (route, series) in by_route {
+            for (count, end) in series.buckets.iter().zip(BUCKETS) {
+                let labels = format!("route=\"{route}\",le=\"{end}\"");
+                text.sample(&format!("{name}_bucket"), &labels, count);
+            }
+            let labels = format!("route=\"{route}\",le=\"+Inf\"");
+            text.sample(&format!("{name}_bucket"), &labels, series.count);
+            let labels = format!("route=\"{route}\"");
+            text.sample(&format!("{name}_sum"), &labels, series.seconds);
+            text.sample(&format!("{name}_count"), &labels, series.count);
+        }
+    }
+}
+
+/// Prometheus text being written.
+#[derive(Debug, Default)]
+pub(crate) struct Text(String);
+
+impl Text {
+    pub(crate) fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
+        let _written = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    pub(crate) fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _written = if labels.is_empty() {
+            writeln!(self.0, "{name} {value}")
+        } else {
+            writeln!(self.0, "{name}{{{labels}}} {value}")
+        };
+    }
+
+    /// A metric with one sample.
+    pub(crate) fn single(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        value: impl std::fmt::Display,
+    ) {
+        self.head(name, kind, help);
+        self.sample(name, "", value);
+    }
+
+    pub(crate) fn into_string(self) -> String {
+        self.0
+    }
+}
+
+/// Escapes a label's value.
+pub(crate) fn label(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}

@@ -1,0 +1,114 @@
+//! The listener: accepts connections within a bound, cuts slow clients off, drains at the end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use prism_control::Control;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::GatewayConfig;
+use crate::app::{App, router};
+
+/// Largest head of a request, bytes.
+const HEAD_MAX: usize = 64 << 10;
+/// Most headers.
+const HEADERS_MAX: usize = 100;
+/// Pause after `accept` failed for want of something, such as file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the API on `listener` until `shutdown`; then lets open requests end for a moment.
+///
+/// # Errors
+/// When the listener is not on loopback (this version has no TLS), or its address cannot be read.
+pub async fn serve(
+    listener: TcpListener,
+    control: Control,
+    config: GatewayConfig,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        return Err(refuse_open(address));
+    }
+    let drain = config.drain;
+    let permits = Arc::new(Semaphore::new(config.connections_max.max(1)));
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .max_buf_size(HEAD_MAX)
+        .max_headers(HEADERS_MAX)
+        .keep_alive(true);
+    let app = Arc::new(App::new(
+        control,
+        config,
+        format!("http://{address}"),
+        shutdown.clone(),
+    ));
+    let service = router(app);
+    let graceful = GracefulShutdown::new();
+    loop {
+        let permit = tokio::select! {
+            () = shutdown.cancelled() => break,
+            permit = permits.clone().acquire_owned() => permit.map_err(io::Error::other)?,
+        };
+        let stream = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    tracing::warn!(error = %e, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let service = TowerToHyperService::new(service.clone());
+        let connection = http.serve_connection(TokioIo::new(tuned(stream)), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(end_of(connection, permit));
+    }
+    if tokio::time::timeout(drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::info!("open requests were cut off at the end");
+    }
+    Ok(())
+}
+
+async fn end_of<E: std::fmt::Display>(
+    connection: impl Future<Output = Result<(), E>>,
+    permit: OwnedSemaphorePermit,
+) {
+    if let Err(e) = connection.await {
+        tracing::debug!(error = %e, "connection ended");
+    }
+    drop(permit);
+}
+
+fn tuned(stream: TcpStream) -> TcpStream {
+    // Without it a small answer may wait for the acknowledgement of the one before; failing is harmless.
+    if let Err(e) = stream.set_nodelay(true) {
+        tracing::debug!(error = %e, "TCP_NODELAY");
+    }
+    stream
+}
+
+fn refuse_open(address: SocketAddr) -> io::Error {
+    let port = address.port();
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "the API will not be served on {address}: off loopback it needs TLS, which comes with clusters. \
+             Nothing was started. Serve it on 127.0.0.1:{port} and reach it through a tunnel: \
+             ssh -L {port}:127.0.0.1:{port} HOST"
+        ),
+    )
+}

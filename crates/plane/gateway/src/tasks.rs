@@ -1,0 +1,199 @@
+//! A job's tasks, and their recorded results read from the store, block by block.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Response;
+use prism_api::TaskView;
+use prism_spec::{JobSpec, Work, point_json};
+use prism_state::{BLOCK, ResultRecord, decode_results, results_prefix};
+use prism_store::{Key, KeyRange};
+use prism_types::{ExitStatus, JobId, TaskState};
+use serde_json::{Map, Value};
+
+use crate::app::App;
+use crate::ask::Ask;
+use crate::list::{cursor, limit, page};
+use crate::refuse::{Answered, Refusal};
+use crate::{answer, jobs};
+
+/// Values that are read from the store at once.
+const RANGE_ITEMS: usize = 64;
+
+/// A task's place in a sweep.
+pub(crate) fn beam(spec: &JobSpec, index: u32) -> Option<(Map<String, Value>, String)> {
+    let sweep = spec.sweep()?;
+    let (point, runner) = sweep.beam(index)?;
+    let runner = sweep.runners.get(usize::try_from(runner).ok()?)?;
+    match point_json(&sweep.point(point)?) {
+        Value::Object(point) => Some((point, runner.name.clone())),
+        _ => None,
+    }
+}
+
+fn name(spec: &JobSpec, index: u32) -> Option<String> {
+    match &spec.work {
+        Work::List { tasks } => {
+            let task = tasks.get(usize::try_from(index).ok()?)?;
+            task.name.as_ref().map(ToString::to_string)
+        }
+        Work::Sweep(sweep) => sweep.is_aggregate(index).then(|| "aggregate".to_owned()),
+        Work::Array { .. } | Work::Map { .. } => None,
+    }
+}
+
+/// A task of a block with its node's name, copied out of the state.
+#[derive(Clone, Debug)]
+pub(crate) struct TaskRow {
+    pub(crate) task: prism_state::TaskView,
+    pub(crate) node: Option<String>,
+}
+
+/// The tasks of a job from `from` on, at most `take`.
+pub(crate) async fn rows(app: &App, job: JobId, from: u32, take: usize) -> Vec<TaskRow> {
+    app.control
+        .read(|s| {
+            s.tasks(job, from)
+                .take(take)
+                .map(|task| TaskRow {
+                    node: task
+                        .node
+                        .and_then(|id| Some(s.node(id)?.record().name.to_string())),
+                    task,
+                })
+                .collect()
+        })
+        .await
+}
+
+/// A task as clients see it, with its record if there is one.
+pub(crate) fn view(spec: &JobSpec, row: &TaskRow, record: Option<ResultRecord>) -> TaskView {
+    let (point, runner) = beam(spec, row.task.index).unzip();
+    let mut view = TaskView {
+        index: row.task.index,
+        name: name(spec, row.task.index),
+        status: row.task.state,
+        attempt: row.task.attempt,
+        node: row.node.clone(),
+        point,
+        runner,
+        result: None,
+        reason: row.task.reason,
+        message: None,
+        exit_code: None,
+        signal: None,
+        started: None,
+        retry_at: row.task.due,
+        wall_ms: None,
+        cpu_us: None,
+        memory_peak: None,
+    };
+    if let Some(record) = record {
+        view.result = parsed(&record);
+        view.message = message(&record);
+        match record.report.exit {
+            ExitStatus::Code(code) => view.exit_code = Some(code),
+            ExitStatus::Signal(signal) => view.signal = Some(signal),
+            ExitStatus::Unknown => {}
+        }
+        view.started = Some(record.report.started);
+        view.wall_ms = Some(record.report.wall.0);
+        view.cpu_us = Some(record.report.cpu_us);
+        view.memory_peak = Some(record.report.memory_peak);
+    }
+    view
+}
+
+/// The result as JSON.
+pub(crate) fn parsed(record: &ResultRecord) -> Option<Value> {
+    serde_json::from_str(record.result.as_deref()?).ok()
+}
+
+/// Why, for people: what the runtime says, then the end of standard error. `None` for a task that simply completed.
+pub(crate) fn message(record: &ResultRecord) -> Option<String> {
+    if record.state == TaskState::Completed && record.reason.is_none() {
+        return None;
+    }
+    let parts = [record.report.detail.as_str(), record.stderr_tail.trim_end()];
+    let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+    jobs::some(&parts.join("\n"))
+}
+
+/// The recorded results of a block by task, each the last one of its task.
+pub(crate) async fn records(
+    app: &App,
+    job: JobId,
+    block: u32,
+) -> Answered<BTreeMap<u32, ResultRecord>> {
+    let mut found = BTreeMap::new();
+    let mut range = KeyRange::prefix(Key::from(results_prefix(job, block)));
+    loop {
+        let page = app
+            .control
+            .store()
+            .range(range.clone(), None, RANGE_ITEMS)
+            .await?;
+        for item in &page.items {
+            for record in decode_results(&item.key, &item.value)? {
+                found.insert(record.index, record);
+            }
+        }
+        match page.items.last() {
+            Some(last) if page.more => range = range.after(&last.key),
+            _ => return Ok(found),
+        }
+    }
+}
+
+/// The record that counts for a task: of the attempt at which it ended.
+pub(crate) fn record_of(
+    row: &TaskRow,
+    records: &mut BTreeMap<u32, ResultRecord>,
+) -> Option<ResultRecord> {
+    let record = records.remove(&row.task.index)?;
+    (row.task.state.is_final() && record.attempt == row.task.attempt).then_some(record)
+}
+
+pub(crate) fn wanted_state(ask: &Ask) -> Option<TaskState> {
+    let text = ask.query.text("state")?;
+    TaskState::ALL.iter().copied().find(|s| s.as_str() == text)
+}
+
+/// `GET /jobs/{id}/tasks`
+pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+    let text = ask.param("id")?;
+    let (id, spec, total) = app
+        .control
+        .read(|s| {
+            let job = s.find_job(text)?;
+            Ok::<_, Refusal>((job.id(), job.spec().clone(), job.record().tasks))
+        })
+        .await?;
+    let limit = limit(ask)?;
+    let after: Option<u32> = cursor(ask, "t")?;
+    let wanted = wanted_state(ask);
+    let mut from = after.map_or(0, |index| index.saturating_add(1));
+    let mut views: Vec<TaskView> = Vec::new();
+    while from < total && views.len() <= limit {
+        let block = from / BLOCK;
+        let end = ((block + 1) * BLOCK).min(total);
+        let rows = rows(app, id, from, usize::try_from(end - from).unwrap_or(0)).await;
+        let picked: Vec<_> = rows
+            .into_iter()
+            .filter(|row| wanted.is_none_or(|state| row.task.state == state))
+            .take(limit + 1 - views.len())
+            .collect();
+        let mut records = if picked.iter().any(|row| row.task.state.is_final()) {
+            records(app, id, block).await?
+        } else {
+            BTreeMap::new()
+        };
+        for row in picked {
+            let record = record_of(&row, &mut records);
+            views.push(view(&spec, &row, record));
+        }
+        from = end;
+    }
+    answer::json(&page(views, limit, "t", |v| v.index.to_string()))
+}

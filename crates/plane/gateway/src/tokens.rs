@@ -1,0 +1,100 @@
+//! `/tokens`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Response;
+use prism_api::{TokenCreate, TokenCreated, TokenView};
+use prism_state::{Command, Reply, TokenRecord};
+use prism_types::{Reason, TokenId, parse_duration};
+
+use crate::app::App;
+use crate::ask::Ask;
+use crate::list::{cursor, limit, page};
+use crate::refuse::{Answered, Refusal};
+use crate::submit::unexpected;
+use crate::{answer, auth};
+
+/// Longest name, characters.
+const NAME_MAX: usize = 100;
+
+fn view(record: &TokenRecord) -> TokenView {
+    TokenView {
+        id: record.id,
+        name: record.name.clone(),
+        role: auth::wire_role(record.role),
+        created: record.created,
+        expires: record.expires,
+    }
+}
+
+pub(crate) async fn create(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+    let body: TokenCreate = ask.json()?;
+    let fits = (1..=NAME_MAX).contains(&body.name.chars().count());
+    if !fits || body.name.chars().any(char::is_control) {
+        return Err(Refusal::invalid(format!(
+            "name is to be 1 to {NAME_MAX} characters without control characters"
+        ))
+        .detail("field", "name"));
+    }
+    let length = body.expires_in.as_deref().map(parse_duration).transpose();
+    let length = length.map_err(|why| Refusal::invalid(why).detail("field", "expires_in"))?;
+    let expires = length.map(|length| app.control.now().after(length));
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|e| {
+        Refusal::new(
+            Reason::Internal,
+            format!("the system gives no random numbers: {e}"),
+        )
+    })?;
+    let (ms, entropy) = app.control.mint();
+    let minted = TokenId::new(ms, entropy);
+    let token = auth::new_token(minted, secret);
+    let command = Command::CreateToken {
+        id: minted,
+        name: body.name.clone(),
+        role: auth::state_role(body.role),
+        hash: token.hash,
+        expires,
+    };
+    let id = match app.control.propose(command, ask.key).await? {
+        Reply::TokenCreated { id } => id,
+        other => return Err(unexpected(&other)),
+    };
+    let stored = app.control.read(|s| s.token(id).map(|t| t.expires)).await;
+    answer::json(&TokenCreated {
+        id,
+        // A repeated request is answered with the first token's id; its secret is gone.
+        token: (id == minted).then_some(token.text),
+        name: body.name,
+        role: body.role,
+        expires: stored.unwrap_or(expires),
+    })
+}
+
+pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+    let limit = limit(ask)?;
+    let after: Option<TokenId> = cursor(ask, "k")?;
+    let items = app
+        .control
+        .read(|s| {
+            s.tokens()
+                .filter(|t| after.is_none_or(|id| t.id > id))
+                .take(limit + 1)
+                .map(view)
+                .collect()
+        })
+        .await;
+    answer::json(&page(items, limit, "k", |t: &TokenView| t.id.to_string()))
+}
+
+pub(crate) async fn revoke(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+    let text = ask.param("id")?;
+    let id: TokenId = text
+        .parse()
+        .map_err(|e| Refusal::not_found(format!("there is no token {text:?}: {e}")))?;
+    app.control
+        .propose(Command::RevokeToken { id }, ask.key)
+        .await?;
+    Ok(answer::nothing())
+}

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod schema;
+mod submission;
 #[macro_use]
 mod wire;
 mod access;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Access, Definitions, Described, ErrorBody, KEY_MAX, Method, Op, Param, ParamKind, Payload,
-    ROUTES, Route,
+    ROUTES, Route, submission,
 };
 
 /// The document.
@@ -18,9 +18,6 @@ pub fn openapi(version: &str) -> Value {
             .entry(route.path)
             .or_insert_with(|| Value::Object(Map::new()));
         entry[route.method.as_str().to_ascii_lowercase()] = operation;
-    }
-    for kind in ["job", "sweep", "sandbox"] {
-        defs.insert(spec_name(kind), spec_schema(kind));
     }
     json!({
         "openapi": "3.1.0",
@@ -131,7 +128,7 @@ fn content(payload: &Payload, defs: &mut Definitions) -> Option<Value> {
             json!({"application/json": {"schema": schema(defs), "example": sample()}})
         }
         Payload::Spec(kind) => {
-            let reference = format!("#/components/schemas/{}", spec_name(kind));
+            let reference = format!("#/components/schemas/{}", submission::define(kind, defs));
             json!({"application/json": {"schema": {"$ref": reference}}})
         }
         Payload::Lines { schema, sample } => {
@@ -148,20 +145,6 @@ fn content(payload: &Payload, defs: &mut Definitions) -> Option<Value> {
     })
 }
 
-fn spec_name(kind: &str) -> String {
-    match kind {
-        "job" => "JobSubmission",
-        "sweep" => "SweepSubmission",
-        _ => "SandboxSubmission",
-    }
-    .to_owned()
-}
-
-fn spec_schema(kind: &str) -> Value {
-    json!({"type": "object", "description": format!("a {kind}")})
-}
-
-/// The route for a method and path template, for tests and clients.
 impl Route {
     /// The row of an operation.
     pub fn of(op: Op) -> &'static Self {

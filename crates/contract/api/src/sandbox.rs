@@ -20,7 +20,7 @@ wire! {
         pub pids: Option<u32>,
         /// Environment of every exec.
         pub env: Option<Labels>,
-        /// Its lease of life, such as `30m`; for ever unless said.
+        /// Its lease of life, such as `30m`; one hour unless said, `0` for ever.
         pub timeout: Option<String>,
         /// For finding it again.
         pub labels: Option<Labels>,

@@ -101,8 +101,8 @@ plain! {
     f64 => {"type": "number"}, 0.5;
     Value => {"description": "any JSON value"}, json!({"accuracy": 0.97});
     TimeMs => {"type": "integer", "minimum": 0, "description": "Unix time in milliseconds"}, TimeMs(1_700_000_000_000);
-    MilliCpu => {"type": "string", "description": "cores (2, 0.5) or thousandths of a core (500m)"}, MilliCpu(500);
-    Bytes => {"type": "string", "description": "bytes (4096) or with a unit (256Mi)"}, Bytes::mib(256);
+    MilliCpu => {"type": ["string", "number"], "description": "cores (2, 0.5) or thousandths of a core (500m)"}, MilliCpu(500);
+    Bytes => {"type": ["string", "number"], "description": "bytes (4096) or with a unit (256Mi)"}, Bytes::mib(256);
     Name => {"type": "string", "pattern": "^[a-z0-9-]{1,63}$"}, "sample".parse().expect("a name");
     Labels => {"type": "object", "additionalProperties": {"type": "string"}}, Labels::from([("team".to_owned(), "blue".to_owned())]);
     [f64; 3] => {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}, [0.5, 0.4, 0.3];

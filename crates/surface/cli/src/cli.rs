@@ -1,0 +1,273 @@
+//! The command line: its grammar and its help. Each verb's own arguments are beside the verb.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser, Subcommand};
+use prism_types::nearest;
+
+use crate::settings::Globals;
+use crate::verb;
+
+const ABOUT: &str = "Runs jobs, sweeps and sandboxes on machines you own";
+
+const LONG: &str = "\
+Runs jobs, sweeps and sandboxes on machines you own.
+
+A job or sweep file needs no server: `prismctl run FILE` starts what it takes, shows how far it is, prints the
+result and leaves nothing running. All other verbs talk to a server: that of the current context, or the one
+that --api or --context names.";
+
+const AFTER: &str = "\
+Examples:
+  prismctl run examples/digits/sweep.yaml        a parameter sweep on this machine
+  prismctl job submit job.yaml --wait            a job on the cluster, waited for
+  prismctl sandbox create --name box             an isolated Linux, to run commands in
+  prismctl sandbox exec box -- python3 -c 'print(6*7)'
+  prismctl doctor                                what this machine can do, and what is missing
+
+Exit codes:
+  0    all went well
+  1    it failed
+  2    the command line or a file is wrong; nothing was done
+  3    some tasks completed and some did not
+  4    the server cannot be reached
+  130  ended from the keyboard
+  `sandbox exec` ends with the status of its command.
+
+Files and environment:
+  $XDG_CONFIG_HOME/prism/contexts.toml           the clusters you know (see `prismctl context`)
+  $XDG_STATE_HOME/prism/run                      what `prismctl run` keeps, so that it can go on
+  PRISM_API PRISM_TOKEN PRISM_CONTEXT PRISM_NAMESPACE PRISM_TIMEOUT PRISM_OUTPUT NO_COLOR
+  A flag comes before the environment, that before the file, that before the default.";
+
+/// The whole command line.
+#[derive(Parser, Debug)]
+#[command(
+    name = "prismctl",
+    version,
+    about = ABOUT,
+    long_about = LONG,
+    after_help = AFTER,
+    max_term_width = 110,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    infer_long_args = false
+)]
+pub struct Cli {
+    /// Flags of every verb.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Verbs and nouns.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a job or sweep file and print its result; needs no server
+    Run(verb::run::RunArgs),
+    /// Submit jobs, look at them, and get their results
+    #[command(subcommand)]
+    Job(verb::job::JobCommand),
+    /// Submit parameter sweeps to a server and look at them
+    #[command(subcommand)]
+    Sweep(verb::sweep::SweepCommand),
+    /// Make isolated Linuxes, and run commands and copy files in them
+    #[command(subcommand)]
+    Sandbox(verb::sandbox::SandboxCommand),
+    /// Load images and see which there are
+    #[command(subcommand)]
+    Image(verb::image::ImageCommand),
+    /// Look at the machines, and say which take new work
+    #[command(subcommand)]
+    Node(verb::node::NodeCommand),
+    /// The cluster in one look
+    Info(verb::info::InfoArgs),
+    /// Print what happened, and go on printing with --follow
+    Events(verb::events::EventsArgs),
+    /// Say why a thing is as it is, or what an error code means
+    Explain(verb::explain::ExplainArgs),
+    /// Say what this machine can do, what is missing, and what is lost without it
+    Doctor(verb::doctor::DoctorArgs),
+    /// Make and revoke access tokens
+    #[command(subcommand)]
+    Token(verb::token::TokenCommand),
+    /// Say which clusters you know and which one is meant
+    #[command(subcommand)]
+    Context(verb::context::ContextCommand),
+    /// Print the completion script of a shell
+    Completion(verb::completion::CompletionArgs),
+}
+
+impl Cli {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    /// Help and version, and what is wrong with it, with the nearest right word.
+    pub fn read(args: &[OsString]) -> Result<Self, clap::Error> {
+        Self::try_parse_from(args).map_err(|e| suggest(e, args))
+    }
+}
+
+/// The parser suggests by likeness, which short verbs with two letters swapped do not reach.
+fn suggest(mut e: clap::Error, args: &[OsString]) -> clap::Error {
+    let wrong = match e.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) if e.get(ContextKind::SuggestedSubcommand).is_none() => {
+            word.clone()
+        }
+        _ => return e,
+    };
+    let mut root = Cli::command();
+    root.build();
+    let mut at = &root;
+    for word in args.iter().skip(1).filter_map(|a| a.to_str()) {
+        at = at.find_subcommand(word).unwrap_or(at);
+    }
+    let near =
+        nearest(&wrong, at.get_subcommands().map(clap::Command::get_name)).map(str::to_owned);
+    if let Some(near) = near {
+        e.insert(
+            ContextKind::SuggestedSubcommand,
+            ContextValue::Strings(vec![near]),
+        );
+    }
+    e
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        let words: Vec<OsString> = std::iter::once("prismctl")
+            .chain(line.split_whitespace())
+            .map(OsString::from)
+            .collect();
+        Cli::read(&words)
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn documented_command_lines_parse() {
+        for line in [
+            "run examples/digits/sweep.yaml -o json",
+            "run f.yaml --new",
+            "job submit job.yaml --wait --name x",
+            "job submit --array 100000 -- echo {index}",
+            "job ls --watch",
+            "job get 01k8z3v6m0000000000000000a",
+            "job results x -o ndjson",
+            "job logs x --task 3 --follow --stderr",
+            "job wait x",
+            "job cancel x",
+            "job retry x",
+            "job pause x",
+            "job resume x",
+            "sweep run f.yaml",
+            "sweep ls",
+            "sweep get x -o yaml",
+            "sweep cancel x",
+            "sweep resume x",
+            "sandbox create --name box --lifetime 30m",
+            "sandbox ls --watch",
+            "sandbox exec box -- sh -c true",
+            "sandbox exec -i -t box -- sh",
+            "sandbox cp ./a box:/work/a",
+            "sandbox snapshot box",
+            "sandbox logs box",
+            "sandbox rm box",
+            "image load ./x.tar --name x",
+            "image ls",
+            "node ls",
+            "node top --watch",
+            "node info n1",
+            "node cordon n1",
+            "node uncordon n1",
+            "info",
+            "events --follow",
+            "explain PRISM-T003",
+            "doctor -o json",
+            "token create ci --role submitter --expires-in 90d",
+            "token ls",
+            "token revoke 01k8z3v6m0000000000000000a",
+            "context ls",
+            "context use dev",
+            "context add lab --api http://10.0.0.1:8008",
+            "completion bash",
+            "--api http://h --timeout 5s -v job ls",
+        ] {
+            parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_the_nearest_right_one() {
+        for (line, suggested) in [
+            ("jbo ls", "job"),
+            ("sanbox ls", "sandbox"),
+            ("job sl", "ls"),
+            ("--api http://h node inof x", "info"),
+            ("job sumbit x", "submit"),
+            ("job submit --wiat x", "--wait"),
+            ("job ls --outptu json", "--output"),
+            ("completion bsh", "bash"),
+            ("job ls -o tabel", "table"),
+        ] {
+            let text = parse(line).unwrap_err().to_string();
+            assert!(text.contains(suggested), "{line}: {text}");
+        }
+        let e = parse("job ls --timeout soon").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::ValueValidation);
+        assert_eq!(e.exit_code(), 2);
+        assert!(e.to_string().contains("such as 90s"), "{e}");
+    }
+
+    /// Every `prismctl WORD WORD` in help texts, error pages and sources must parse that far.
+    #[test]
+    fn help_renders_and_names_only_verbs_that_exist() {
+        let mut root = Cli::command();
+        root.build();
+        let mut texts: Vec<String> = crate::pages::ALL
+            .iter()
+            .map(|(_, p)| (*p).to_owned())
+            .collect();
+        render(&root, &mut texts);
+        assert!(texts.len() > 60);
+        for text in &texts {
+            for mention in text.split("prismctl ").skip(1) {
+                let words: Vec<&str> = mention
+                    .split(|c: char| c.is_whitespace() || matches!(c, '`' | ',' | '.' | '\'' | ')'))
+                    .take_while(|w| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase()))
+                    .take(2)
+                    .collect();
+                let Some(first) = words.first() else { continue };
+                let noun = root
+                    .find_subcommand(first)
+                    .unwrap_or_else(|| panic!("prismctl {mention}"));
+                if let (true, Some(second)) = (noun.has_subcommands(), words.get(1)) {
+                    assert!(noun.find_subcommand(second).is_some(), "prismctl {mention}");
+                }
+            }
+        }
+    }
+
+    fn render(command: &clap::Command, texts: &mut Vec<String>) {
+        let text = command.clone().render_long_help().to_string();
+        assert!(
+            command.get_about().is_some(),
+            "{} has no help",
+            command.get_name()
+        );
+        texts.push(text);
+        for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
+            render(sub, texts);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! One noun per file: its arguments, what it asks the server, how the answer is shown.
+
+pub mod completion;
+pub mod context;
+pub mod doctor;
+pub mod events;
+pub mod explain;
+pub mod image;
+pub mod info;
+pub mod job;
+pub mod node;
+pub mod run;
+pub mod sandbox;
+pub mod sweep;
+pub mod token;

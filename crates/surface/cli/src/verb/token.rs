@@ -1,0 +1,151 @@
+//! `token`: who may ask the server.
+
+use clap::{Subcommand, ValueEnum};
+use prism_api::{Op, Role, TokenCreate, TokenCreated, TokenView};
+use prism_types::parse_duration;
+use serde_json::Value;
+
+use crate::exit::{Done, Exit, Failure};
+use crate::listing::{WatchArgs, show};
+use crate::output::{Column, Format, Out, Table, human};
+use crate::server::{Server, now, typed, typed_all};
+use prism_client::Ask;
+
+/// What a token may do; each role may do what the ones before it may.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleArg {
+    /// Look
+    Viewer,
+    /// Run jobs, sweeps and sandboxes
+    Submitter,
+    /// Run the machines as well: nodes, images
+    Operator,
+    /// Hand out tokens as well
+    Admin,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Viewer => Self::Viewer,
+            RoleArg::Submitter => Self::Submitter,
+            RoleArg::Operator => Self::Operator,
+            RoleArg::Admin => Self::Admin,
+        }
+    }
+}
+
+/// Make and revoke access tokens.
+#[derive(Subcommand, Debug)]
+#[command(after_help = "\
+Examples:
+  prismctl token create ci --role submitter --expires-in 90d > token-file
+  prismctl token ls
+  prismctl token revoke 01k8z3v6m0000000000000000a")]
+pub enum TokenCommand {
+    /// Make a token; its text is printed once and kept nowhere
+    Create {
+        /// What it is for
+        name: String,
+        /// What it may do
+        #[arg(long, value_enum, default_value = "submitter")]
+        role: RoleArg,
+        /// How long it is good [default: for ever]
+        #[arg(long, value_name = "TIME", value_parser = duration_text)]
+        expires_in: Option<String>,
+    },
+    /// List the tokens, without their secrets
+    Ls(WatchArgs),
+    /// Revoke a token, at once
+    Revoke {
+        /// Its whole id
+        id: String,
+    },
+}
+
+/// Checks a duration, and passes on what was written.
+pub fn duration_text(s: &str) -> Result<String, String> {
+    parse_duration(s).map(|_| s.to_owned())
+}
+
+/// Does it.
+///
+/// # Errors
+/// What the server says, or when the output cannot be written.
+pub async fn run(command: TokenCommand, server: &Server, out: &Out) -> Done {
+    match command {
+        TokenCommand::Create {
+            name,
+            role,
+            expires_in,
+        } => {
+            let body = TokenCreate {
+                name,
+                role: role.into(),
+                expires_in,
+            };
+            let answer = server.ask(Ask::new(Op::TokenCreate).json(&body)).await?;
+            created(&answer, out)?;
+        }
+        TokenCommand::Ls(watch) => {
+            show(
+                server,
+                out,
+                Ask::new(Op::TokenList),
+                1_000_000,
+                watch,
+                listing,
+            )
+            .await?;
+        }
+        TokenCommand::Revoke { id } => {
+            server.ask(Ask::new(Op::TokenRevoke).at(&*id)).await?;
+            out.note(&format!("token {id} is revoked"));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// The token alone on standard output, so that it can go straight into a file.
+fn created(answer: &Value, out: &Out) -> Result<(), Failure> {
+    let t: TokenCreated = typed(answer)?;
+    if out.format != Format::Table {
+        return out.doc(answer, Table::fields);
+    }
+    let text = t.token.ok_or_else(|| {
+        Failure::failed(format!(
+            "token {} was made before; its text is shown only once",
+            t.id
+        ))
+        .next(format!(
+            "prismctl token revoke {}, then make a new one",
+            t.id
+        ))
+    })?;
+    out.note(&format!(
+        "token {} ({}, {}); it is shown only this once",
+        t.id, t.name, t.role
+    ));
+    out.print(&format!("{text}\n"))
+}
+
+fn listing(items: &[Value]) -> Result<Table, Failure> {
+    let mut t = Table::new([
+        ("id", Column::Whole),
+        ("name", Column::Cut),
+        ("role", Column::Whole),
+        ("age", Column::Right),
+        ("good until", Column::Whole),
+    ]);
+    let now = now();
+    for token in typed_all::<TokenView>(items)? {
+        t.row([
+            token.id.to_string(),
+            token.name,
+            token.role.to_string(),
+            human::age(token.created, now),
+            token.expires.map_or("for ever".to_owned(), human::moment),
+        ]);
+    }
+    Ok(t)
+}

@@ -1,0 +1,233 @@
+//! Limits and counts of everything in a run together, by whichever generation of cgroups the host has.
+//!
+//! Groups are pooled: making and removing them is much of what a sandbox costs. A pooled group keeps its files open.
+
+mod v1;
+mod v2;
+
+use std::fs;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use prism_runtime::{Capability, Limits, Usage};
+
+pub use v1::V1;
+pub use v2::V2;
+
+/// One group. Dropping it closes its files and leaves the directories.
+#[derive(Debug)]
+pub struct Group {
+    /// Its name beneath the instance's parent group.
+    pub name: String,
+    /// Open files, in the driver's own order; empty when parked.
+    files: Vec<OwnedFd>,
+    /// The limits that are written.
+    applied: Option<Applied>,
+    /// Kernel's count of out-of-memory kills when the run began.
+    kills_before: u64,
+}
+
+impl Group {
+    /// Closes its files; what is asked of it later goes by its name.
+    pub fn close(&mut self) {
+        self.files = Vec::new();
+    }
+}
+
+/// The limits that a group holds: cpu, memory, pids, io.
+type Applied = (u64, u64, u32, u64);
+
+fn wanted(limits: &Limits) -> Applied {
+    (
+        u64::from(limits.cpu.0),
+        limits.memory.0,
+        limits.pids,
+        limits.io_bytes_per_s,
+    )
+}
+
+/// What a group knows at the end of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Highest memory use in bytes, if it is counted.
+    pub peak: Option<u64>,
+    /// Whether the kernel killed something in it for memory since the run began.
+    pub out_of_memory: bool,
+}
+
+/// A generation of cgroups.
+pub trait Driver {
+    /// Makes a group, or opens it if it is there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn make(&self, name: &str) -> io::Result<Group>;
+
+    /// Writes the limits that differ from what the group holds, and begins to count anew.
+    ///
+    /// # Errors
+    /// Which limit could not be set, and why.
+    fn apply(&self, group: &mut Group, limits: &Limits) -> Result<(), String>;
+
+    /// The group as a place to clone a process into, where that exists.
+    fn clone_into<'a>(&self, group: &'a Group) -> Option<BorrowedFd<'a>>;
+
+    /// Moves the calling process into the group, where it was not cloned into it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn join(&self, group: &Group) -> io::Result<()>;
+
+    /// The kernel's count of out-of-memory kills in the group, ever.
+    fn kills(&self, group: &Group) -> u64;
+
+    /// What became of a run.
+    fn outcome(&self, group: &Group) -> Outcome;
+
+    /// Counts of a live group.
+    fn usage(&self, name: &str) -> Usage;
+
+    /// The processes in a group, as this process numbers them.
+    fn processes(&self, name: &str) -> Vec<i32>;
+
+    /// Kills everything in it; true when nothing is left.
+    fn kill(&self, name: &str) -> bool;
+
+    /// Removes the group's directories; fails quietly while something is in them.
+    fn remove(&self, name: &str);
+
+    /// Groups that exist now, whoever made them.
+    fn names(&self) -> Vec<String>;
+
+    /// Removes the instance's parent group once it is empty.
+    fn remove_parent(&self);
+
+    /// What works of it.
+    fn capabilities(&self) -> Vec<Capability>;
+}
+
+/// Finds the generation that limits memory here and prepares the instance's parent group `prism/<instance>`.
+/// `None` where there is none that may be written, with the reason.
+pub fn detect(instance: &str) -> Result<Box<dyn Driver>, String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
+    let mut v1 = Vec::new();
+    let mut v2 = None;
+    for line in mounts.lines() {
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
+        let Some(at) = left.split(' ').nth(4) else {
+            continue;
+        };
+        let mut right = right.split(' ');
+        match right.next() {
+            Some("cgroup2") => v2 = Some(PathBuf::from(at)),
+            Some("cgroup") => {
+                let options = right.nth(1).unwrap_or_default();
+                v1.push((PathBuf::from(at), options.to_owned()));
+            }
+            _ => {}
+        }
+    }
+    if let Some(root) = v2 {
+        match V2::prepare(&root, instance) {
+            Ok(driver) => return Ok(Box::new(driver)),
+            Err(e) if v1.is_empty() => return Err(e),
+            Err(_) => {}
+        }
+    }
+    V1::prepare(&v1, instance).map(|driver| Box::new(driver) as Box<dyn Driver>)
+}
+
+/// Kills and removes every group of an instance that an earlier supervisor left behind. Bounded in time.
+pub fn sweep(driver: &dyn Driver) {
+    for _ in 0..500 {
+        let names = driver.names();
+        if names.is_empty() {
+            return;
+        }
+        let mut busy = false;
+        for name in &names {
+            if driver.kill(name) {
+                driver.remove(name);
+            } else {
+                busy = true;
+            }
+        }
+        if busy {
+            // Killed processes need a moment to be gone; nothing tells when.
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+fn read(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+fn read_number(path: &Path) -> Option<u64> {
+    read(path)?.trim().parse().ok()
+}
+
+/// The value of `key` in text of lines `key value`.
+fn field(text: &str, key: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+fn read_processes(path: &Path) -> Vec<i32> {
+    read(path)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|l| l.parse().ok())
+        .collect()
+}
+
+fn kill_all(processes: &[i32]) {
+    for pid in processes {
+        let _ = prism_sys::process::kill(*pid, libc::SIGKILL);
+    }
+}
+
+fn subdirectories(path: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .filter_map(|e| e.file_name().into_string().ok())
+        .collect()
+}
+
+/// The block devices that a bandwidth limit is for, as `major:minor`: every whole disk.
+fn disks() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/sys/block") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|e| {
+            let name = e.file_name();
+            let name = name.to_string_lossy();
+            !name.starts_with("loop") && !name.starts_with("ram")
+        })
+        .filter_map(|e| read(&e.path().join("dev")))
+        .map(|text| text.trim().to_owned())
+        .collect()
+}
+
+fn capability(controller: &str, found: &Path, works: bool, lost: &str) -> Capability {
+    Capability {
+        name: format!("cgroup-{controller}"),
+        works,
+        found: if works {
+            found.display().to_string()
+        } else {
+            "not available".to_owned()
+        },
+        lost: if works { String::new() } else { lost.to_owned() },
+        required: false,
+    }
+}

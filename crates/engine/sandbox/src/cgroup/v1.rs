@@ -1,0 +1,300 @@
+//! Cgroups of the first generation: a tree per controller. A process joins the ones that matter for it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use prism_runtime::{Capability, Limits, Usage};
+
+use super::{Applied, Driver, Group, Outcome, wanted};
+
+/// Order of a group's open files.
+const MEMORY_JOIN: usize = 0;
+const PIDS_JOIN: usize = 1;
+const PEAK: usize = 2;
+const OOM: usize = 3;
+const CPU_JOIN: usize = 4;
+const IO_JOIN: usize = 5;
+
+/// The controllers' parent groups; memory and pids are the least that is any use.
+#[derive(Debug)]
+pub struct V1 {
+    memory: PathBuf,
+    pids: PathBuf,
+    cpu: Option<PathBuf>,
+    io: Option<PathBuf>,
+    swap: bool,
+    disks: Vec<String>,
+}
+
+impl V1 {
+    /// Makes `prism/<instance>` in each tree.
+    ///
+    /// # Errors
+    /// Why memory and pids cannot be limited.
+    pub fn prepare(mounts: &[(PathBuf, String)], instance: &str) -> Result<Self, String> {
+        let tree = |controller: &str| -> Result<PathBuf, String> {
+            let (at, _) = mounts
+                .iter()
+                .find(|(_, options)| options.split(',').any(|o| o == controller))
+                .ok_or_else(|| format!("no cgroup controller {controller:?} is mounted"))?;
+            let dir = at.join("prism").join(instance);
+            fs::create_dir_all(&dir).map_err(|e| format!("make {}: {e}", dir.display()))?;
+            Ok(dir)
+        };
+        let memory = tree("memory")?;
+        Ok(Self {
+            pids: tree("pids")?,
+            cpu: tree("cpu").ok(),
+            io: tree("blkio").ok(),
+            swap: memory.join("memory.memsw.limit_in_bytes").exists(),
+            memory,
+            disks: super::disks(),
+        })
+    }
+
+    fn trees(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.memory, &self.pids]
+            .into_iter()
+            .chain(self.cpu.iter())
+            .chain(self.io.iter())
+    }
+
+    fn set_memory(&self, dir: &Path, bytes: u64) -> Result<(), String> {
+        let value = if bytes == 0 {
+            "-1".to_owned()
+        } else {
+            bytes.to_string()
+        };
+        let ram = dir.join("memory.limit_in_bytes");
+        let both = dir.join("memory.memsw.limit_in_bytes");
+        if !self.swap {
+            write(&dir.join("memory.swappiness"), "0")?;
+            return write(&ram, &value);
+        }
+        // The kernel wants memory <= memory+swap at every step: which goes first depends on the direction.
+        if write(&ram, &value).is_ok() {
+            return write(&both, &value);
+        }
+        write(&both, &value)?;
+        write(&ram, &value)
+    }
+
+    fn set_cpu(&self, name: &str, milli: u64) -> Result<(), String> {
+        let Some(cpu) = &self.cpu else {
+            return Err("this host has no cgroup controller \"cpu\"".into());
+        };
+        let dir = cpu.join(name);
+        // A tenth of a second, the kernel's default period; the quota has a floor of a millisecond.
+        let quota = (milli * 100).max(1_000);
+        write(&dir.join("cpu.cfs_quota_us"), &quota.to_string())
+    }
+
+    fn set_io(&self, name: &str, bytes: u64) -> Result<(), String> {
+        let Some(io) = &self.io else {
+            return Err("this host has no cgroup controller \"blkio\"".into());
+        };
+        let dir = io.join(name);
+        for disk in &self.disks {
+            for file in ["blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"] {
+                write(&dir.join(file), &format!("{disk} {bytes}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_limits(&self, name: &str, old: Option<Applied>, new: Applied) -> Result<(), String> {
+        let (cpu, memory, pids, io) = new;
+        if old.is_none_or(|o| o.1 != memory) && (old.is_some() || memory != 0) {
+            self.set_memory(&self.memory.join(name), memory)?;
+        }
+        if old.is_none_or(|o| o.2 != pids) {
+            // One more for the sandbox's own first process, one for a helper on its way in.
+            let max = if pids == 0 {
+                "max".to_owned()
+            } else {
+                (u64::from(pids) + 2).to_string()
+            };
+            write(&self.pids.join(name).join("pids.max"), &max)?;
+        }
+        if cpu != 0 && old.is_none_or(|o| o.0 != cpu) {
+            self.set_cpu(name, cpu)?;
+        }
+        if io != 0 && old.is_none_or(|o| o.3 != io) {
+            self.set_io(name, io)?;
+        }
+        Ok(())
+    }
+}
+
+fn write(path: &Path, value: &str) -> Result<(), String> {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut f| f.write_all(value.as_bytes()))
+        .map_err(|e| format!("write {value:?} to {}: {e}", path.display()))
+}
+
+fn read_at_start(file: BorrowedFd<'_>) -> Option<String> {
+    let mut buffer = [0u8; 512];
+    let n = rustix::io::pread(file, &mut buffer, 0).ok()?;
+    String::from_utf8(buffer[..n].to_vec()).ok()
+}
+
+fn open(path: &Path, write: bool) -> io::Result<OwnedFd> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(write)
+        .open(path)
+        .map(OwnedFd::from)
+}
+
+impl Driver for V1 {
+    fn make(&self, name: &str) -> io::Result<Group> {
+        for tree in self.trees() {
+            match fs::create_dir(tree.join(name)) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+        }
+        let memory = self.memory.join(name);
+        let mut files = vec![
+            open(&memory.join("cgroup.procs"), true)?,
+            open(&self.pids.join(name).join("cgroup.procs"), true)?,
+            open(&memory.join("memory.max_usage_in_bytes"), true)?,
+            open(&memory.join("memory.oom_control"), false)?,
+        ];
+        for tree in [&self.cpu, &self.io].into_iter().flatten() {
+            files.push(open(&tree.join(name).join("cgroup.procs"), true)?);
+        }
+        Ok(Group {
+            name: name.to_owned(),
+            files,
+            applied: None,
+            kills_before: 0,
+        })
+    }
+
+    fn apply(&self, group: &mut Group, limits: &Limits) -> Result<(), String> {
+        let new = wanted(limits);
+        if group.applied != Some(new) {
+            let old = group.applied.take();
+            self.write_limits(&group.name, old, new)?;
+            group.applied = Some(new);
+        }
+        if let Some(peak) = group.files.get(PEAK) {
+            let _ = rustix::io::pwrite(peak, b"0", 0);
+        }
+        group.kills_before = self.kills(group);
+        Ok(())
+    }
+
+    fn clone_into<'a>(&self, _group: &'a Group) -> Option<BorrowedFd<'a>> {
+        None
+    }
+
+    fn join(&self, group: &Group) -> io::Result<()> {
+        let (cpu, io) = group.applied.map_or((0, 0), |a| (a.0, a.3));
+        let has_cpu = self.cpu.is_some();
+        let mut which = vec![MEMORY_JOIN, PIDS_JOIN];
+        if cpu != 0 && has_cpu {
+            which.push(CPU_JOIN);
+        }
+        if io != 0 && self.io.is_some() {
+            which.push(if has_cpu { IO_JOIN } else { CPU_JOIN });
+        }
+        for file in which.into_iter().filter_map(|i| group.files.get(i)) {
+            rustix::io::write(file, b"0")?;
+        }
+        Ok(())
+    }
+
+    fn kills(&self, group: &Group) -> u64 {
+        let text = match group.files.get(OOM) {
+            Some(file) => read_at_start(file.as_fd()),
+            None => super::read(&self.memory.join(&group.name).join("memory.oom_control")),
+        };
+        text.and_then(|t| super::field(&t, "oom_kill")).unwrap_or(0)
+    }
+
+    fn outcome(&self, group: &Group) -> Outcome {
+        let peak = match group.files.get(PEAK) {
+            Some(file) => read_at_start(file.as_fd()).and_then(|t| t.trim().parse().ok()),
+            None => super::read_number(
+                &self
+                    .memory
+                    .join(&group.name)
+                    .join("memory.max_usage_in_bytes"),
+            ),
+        };
+        Outcome {
+            peak,
+            out_of_memory: self.kills(group) > group.kills_before,
+        }
+    }
+
+    fn usage(&self, name: &str) -> Usage {
+        let pids = super::read_number(&self.pids.join(name).join("pids.current")).unwrap_or(0);
+        Usage {
+            cpu_us: 0,
+            memory: super::read_number(&self.memory.join(name).join("memory.usage_in_bytes"))
+                .unwrap_or(0),
+            pids: u32::try_from(pids).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn processes(&self, name: &str) -> Vec<i32> {
+        super::read_processes(&self.pids.join(name).join("cgroup.procs"))
+    }
+
+    fn kill(&self, name: &str) -> bool {
+        // A process that forks while the list is read is caught in the next round.
+        for _ in 0..50 {
+            let mut found = self.processes(name);
+            found.extend(super::read_processes(
+                &self.memory.join(name).join("cgroup.procs"),
+            ));
+            if found.is_empty() {
+                return true;
+            }
+            super::kill_all(&found);
+        }
+        false
+    }
+
+    fn remove(&self, name: &str) {
+        for tree in self.trees() {
+            let _ = fs::remove_dir(tree.join(name));
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .trees()
+            .flat_map(|tree| super::subdirectories(tree))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn remove_parent(&self) {
+        for tree in self.trees() {
+            let _ = fs::remove_dir(tree);
+        }
+    }
+
+    fn capabilities(&self) -> Vec<Capability> {
+        let none = PathBuf::new();
+        let line = |name: &str, at: Option<&PathBuf>, lost: &str| {
+            super::capability(name, at.unwrap_or(&none), at.is_some(), lost)
+        };
+        vec![
+            line("memory", Some(&self.memory), ""),
+            line("pids", Some(&self.pids), ""),
+            line("cpu", self.cpu.as_ref(), "runs with a cpu limit are refused; mount the cpu controller"),
+            line("io", self.io.as_ref(), "runs with an io limit are refused; mount the blkio controller"),
+        ]
+    }
+}

@@ -1,0 +1,221 @@
+//! Cgroups of the second generation: one tree, and processes are cloned straight into their group.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use prism_runtime::{Capability, Limits, Usage};
+
+use super::{Driver, Group, Outcome, wanted};
+
+const DIRECTORY: usize = 0;
+const JOIN: usize = 1;
+
+/// The parent group and the controllers that its groups have.
+#[derive(Debug)]
+pub struct V2 {
+    parent: PathBuf,
+    controllers: Vec<String>,
+    disks: Vec<String>,
+}
+
+impl V2 {
+    /// Makes `prism/<instance>` in the tree, or in the part of it that was given to this user.
+    ///
+    /// # Errors
+    /// Why memory and pids cannot be limited.
+    pub fn prepare(root: &Path, instance: &str) -> Result<Self, String> {
+        let own = fs::read_to_string("/proc/self/cgroup").map_err(|e| e.to_string())?;
+        let own = own
+            .lines()
+            .find_map(|l| l.strip_prefix("0::/"))
+            .unwrap_or_default();
+        let base = if fs::create_dir_all(root.join("prism")).is_ok() {
+            root.to_owned()
+        } else {
+            let base = root.join(own);
+            // Controllers are only handed down from a group without processes, so step aside first.
+            let aside = base.join("prism-supervisor");
+            fs::create_dir_all(&aside)
+                .and_then(|()| fs::write(aside.join("cgroup.procs"), "0"))
+                .map_err(|e| format!("no part of the cgroup tree may be written: {e}"))?;
+            base
+        };
+        let parent = base.join("prism").join(instance);
+        fs::create_dir_all(&parent).map_err(|e| format!("make {}: {e}", parent.display()))?;
+        for dir in [&base, &base.join("prism"), &parent] {
+            for controller in ["memory", "pids", "cpu", "io"] {
+                let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
+        let controllers = fs::read_to_string(parent.join("cgroup.subtree_control"))
+            .map_err(|e| e.to_string())?
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
+        let driver = Self {
+            parent,
+            controllers,
+            disks: super::disks(),
+        };
+        if driver.has("memory") && driver.has("pids") {
+            Ok(driver)
+        } else {
+            driver.remove_parent();
+            Err("the cgroup tree hands down no memory and pids controllers".into())
+        }
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|c| c == controller)
+    }
+
+    fn kills_of(&self, name: &str) -> u64 {
+        super::read(&self.parent.join(name).join("memory.events"))
+            .and_then(|t| super::field(&t, "oom_kill"))
+            .unwrap_or(0)
+    }
+}
+
+fn write(path: &Path, value: &str) -> Result<(), String> {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut f| f.write_all(value.as_bytes()))
+        .map_err(|e| format!("write {value:?} to {}: {e}", path.display()))
+}
+
+fn or_max(value: u64) -> String {
+    if value == 0 {
+        "max".to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
+impl Driver for V2 {
+    fn make(&self, name: &str) -> io::Result<Group> {
+        let dir = self.parent.join(name);
+        match fs::create_dir(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        let procs = fs::OpenOptions::new()
+            .write(true)
+            .open(dir.join("cgroup.procs"))?;
+        Ok(Group {
+            name: name.to_owned(),
+            files: vec![OwnedFd::from(fs::File::open(&dir)?), OwnedFd::from(procs)],
+            applied: None,
+            kills_before: 0,
+        })
+    }
+
+    fn apply(&self, group: &mut Group, limits: &Limits) -> Result<(), String> {
+        let new = wanted(limits);
+        let (cpu, memory, pids, io) = new;
+        if group.applied != Some(new) {
+            group.applied = None;
+            let dir = self.parent.join(&group.name);
+            write(&dir.join("memory.max"), &or_max(memory))?;
+            for (file, value) in [("memory.swap.max", "0"), ("memory.oom.group", "0")] {
+                if dir.join(file).exists() {
+                    write(&dir.join(file), value)?;
+                }
+            }
+            let pids = if pids == 0 { 0 } else { u64::from(pids) + 2 };
+            write(&dir.join("pids.max"), &or_max(pids))?;
+            if self.has("cpu") {
+                let quota = if cpu == 0 { 0 } else { (cpu * 100).max(1_000) };
+                write(&dir.join("cpu.max"), &format!("{} 100000", or_max(quota)))?;
+            } else if cpu != 0 {
+                return Err("this host hands down no cgroup controller \"cpu\"".into());
+            }
+            if io != 0 && !self.has("io") {
+                return Err("this host hands down no cgroup controller \"io\"".into());
+            }
+            for disk in self.disks.iter().filter(|_| self.has("io")) {
+                let bps = or_max(io);
+                write(&dir.join("io.max"), &format!("{disk} rbps={bps} wbps={bps}"))?;
+            }
+            group.applied = Some(new);
+        }
+        group.kills_before = self.kills_of(&group.name);
+        Ok(())
+    }
+
+    fn clone_into<'a>(&self, group: &'a Group) -> Option<BorrowedFd<'a>> {
+        group.files.get(DIRECTORY).map(AsFd::as_fd)
+    }
+
+    fn join(&self, group: &Group) -> io::Result<()> {
+        if let Some(file) = group.files.get(JOIN) {
+            rustix::io::write(file, b"0")?;
+        }
+        Ok(())
+    }
+
+    fn kills(&self, group: &Group) -> u64 {
+        self.kills_of(&group.name)
+    }
+
+    fn outcome(&self, group: &Group) -> Outcome {
+        Outcome {
+            // The kernel's peak is of the group's whole life; a pooled group lives through many runs, so the caller's own
+            // count of the run is used instead.
+            peak: None,
+            out_of_memory: self.kills_of(&group.name) > group.kills_before,
+        }
+    }
+
+    fn usage(&self, name: &str) -> Usage {
+        let dir = self.parent.join(name);
+        let pids = super::read_number(&dir.join("pids.current")).unwrap_or(0);
+        Usage {
+            cpu_us: 0,
+            memory: super::read_number(&dir.join("memory.current")).unwrap_or(0),
+            pids: u32::try_from(pids).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn processes(&self, name: &str) -> Vec<i32> {
+        super::read_processes(&self.parent.join(name).join("cgroup.procs"))
+    }
+
+    fn kill(&self, name: &str) -> bool {
+        let dir = self.parent.join(name);
+        for _ in 0..50 {
+            let found = self.processes(name);
+            if found.is_empty() {
+                return true;
+            }
+            if fs::write(dir.join("cgroup.kill"), "1").is_err() {
+                super::kill_all(&found);
+            }
+        }
+        false
+    }
+
+    fn remove(&self, name: &str) {
+        let _ = fs::remove_dir(self.parent.join(name));
+    }
+
+    fn names(&self) -> Vec<String> {
+        super::subdirectories(&self.parent)
+    }
+
+    fn remove_parent(&self) {
+        let _ = fs::remove_dir(&self.parent);
+    }
+
+    fn capabilities(&self) -> Vec<Capability> {
+        ["memory", "pids", "cpu", "io"]
+            .iter()
+            .map(|c| {
+                let lost = format!("runs with a limit of {c} are refused; hand the controller down");
+                super::capability(c, &self.parent, self.has(c), &lost)
+            })
+            .collect()
+    }
+}

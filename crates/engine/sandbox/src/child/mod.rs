@@ -1,0 +1,235 @@
+//! What happens between fork and exec: the first process of a sandbox, and the helper that starts a program in a running sandbox
+//! or plainly on the host. The order of the steps is the security of the thing; each says what failed if it fails.
+//!
+//! Runs in forked children of the supervisor only, which have one thread.
+
+mod harden;
+mod program;
+mod root;
+
+use std::fmt::Display;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use prism_runtime::{Isolation, Launch, Limits, Program};
+use prism_sys::filter::Instruction;
+use prism_sys::process::{self, SingleThread};
+use prism_sys::table::Entry;
+use prism_sys::{creds, mounts};
+
+use crate::cgroup::{Driver, Group};
+use crate::slots::Slot;
+use crate::template::Template;
+
+/// What every child needs from the supervisor.
+pub struct Context<'a> {
+    /// Proof that forking was sound.
+    pub proof: SingleThread,
+    /// The shared parts of a root.
+    pub template: &'a Template,
+    /// The seccomp filter; empty where the kernel has none.
+    pub filter: &'a [Instruction],
+    /// Landlock's version; 0 for none.
+    pub landlock: u32,
+    /// Wakes the supervisor.
+    pub wake: BorrowedFd<'a>,
+    /// Where to tell what became of it.
+    pub entry: &'static Entry,
+    /// Cgroups, if there are any.
+    pub driver: Option<&'a dyn Driver>,
+    /// Set when the supervisor is root of a user namespace only: the real user and group.
+    pub user: Option<(u32, u32)>,
+}
+
+/// The program's ends of its streams; what is missing is `/dev/null`.
+#[derive(Debug, Default)]
+pub struct Stdio {
+    /// Standard input.
+    pub input: Option<OwnedFd>,
+    /// Standard output.
+    pub output: Option<OwnedFd>,
+    /// Standard error.
+    pub error: Option<OwnedFd>,
+    /// Where to send the master of a new terminal to, which then takes the place of all three.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// A step's failure, as text for the report.
+type Step<T> = Result<T, String>;
+
+trait Named<T> {
+    /// Names the step that failed.
+    fn step(self, what: impl Display) -> Step<T>;
+}
+
+impl<T, E: Display> Named<T> for Result<T, E> {
+    fn step(self, what: impl Display) -> Step<T> {
+        self.map_err(|e| format!("{what}: {e}"))
+    }
+}
+
+/// Runs the life of a child, and tells if it fails.
+fn live(entry: &Entry, life: impl FnOnce() -> Step<()>) -> ! {
+    // A panic must not unwind into the supervisor's loop, of which this process is a copy.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(life)) {
+        Ok(Ok(())) => process::exit(0),
+        Ok(Err(why)) => entry.failed(&why),
+        Err(_) => entry.failed("internal error: a panic while preparing the sandbox"),
+    }
+    process::exit(1)
+}
+
+const UNSHARED: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+
+/// The first process of a sandbox (pid 1 inside): builds it, starts the program, reaps what is left to it, and tells how the
+/// program ended. Without a program it lives until it is killed.
+pub fn init(ctx: &Context<'_>, slot: &Slot, launch: &Launch, stdio: Stdio) -> ! {
+    live(ctx.entry, || {
+        process::die_with_parent();
+        creds::umask(0);
+        if let (Some(driver), Some(group)) = (ctx.driver, &slot.group)
+            && driver.clone_into(group).is_none()
+        {
+            driver.join(group).step("join the cgroup")?;
+        }
+        process::unshare(ctx.proof, UNSHARED).step("make namespaces")?;
+        let net = slot.net.as_ref().ok_or("no network namespace")?;
+        process::join(ctx.proof, net.as_fd(), libc::CLONE_NEWNET).step("join the network")?;
+        root::build(ctx, slot, launch)?;
+        mounts::set_hostname(&launch.hostname).step("set the host name")?;
+        limit(&launch.limits, ctx.driver.is_some())?;
+        let user = slot.user.as_ref().ok_or("no user namespace")?;
+        process::join(ctx.proof, user.as_fd(), libc::CLONE_NEWUSER).step("join the users")?;
+        creds::become_root_inside().step("become root inside")?;
+        root::finish(launch)?;
+        program::enter(launch.program.as_ref(), &launch.files)?;
+        process::die_with_parent();
+        process::set_dumpable(false);
+        let scoped = launch.program.is_some();
+        match &launch.program {
+            Some(p) => run(ctx, p, stdio, scoped),
+            None => {
+                program::place(ctx, Stdio::default(), None)?;
+                harden::lock(ctx, scoped)?;
+                ctx.entry.running(0);
+                wake();
+                process::reap_for_ever()
+            }
+        }
+    })
+}
+
+/// Number of the supervisor's wake-up descriptor once the streams are in place.
+const WAKE: i32 = 3;
+
+fn wake() {
+    // A failed write only delays the news until the exit.
+    program::write_wake();
+}
+
+/// Pid 1 with a program: starts it and waits for its end. What is left afterwards dies with this process.
+fn run(ctx: &Context<'_>, program: &Program, stdio: Stdio, scoped: bool) -> Step<()> {
+    let plan = program::plan(program)?;
+    program::place(ctx, stdio, program.tty)?;
+    harden::lock(ctx, scoped)?;
+    let pid = process::spawn(ctx.proof, &plan).map_err(|e| program::why(program, &e))?;
+    ctx.entry.running(pid);
+    wake();
+    // Streams held here would keep their readers waiting.
+    prism_sys::stdio::close_range(0, 2).step("close the streams")?;
+    loop {
+        match process::reap(None, true).step("wait for the program")? {
+            Some(end) if end.pid == pid => {
+                // Of everything reaped here, not only of the program.
+                let (cpu_us, peak) = process::children_usage();
+                ctx.entry.ended(end.status, cpu_us, peak);
+                return Ok(());
+            }
+            Some(_) => {}
+            None => return Err("the program is gone without an exit status".into()),
+        }
+    }
+}
+
+/// Limits that are a process's own, under those of the cgroup.
+fn limit(limits: &Limits, grouped: bool) -> Step<()> {
+    creds::limit(creds::Resource::Core, 0).step("limit core files")?;
+    if limits.nofile != 0 {
+        let n = u64::from(limits.nofile);
+        creds::limit(creds::Resource::Files, n).step("limit open files")?;
+    }
+    if limits.pids != 0 {
+        let n = u64::from(limits.pids) + 2;
+        creds::limit(creds::Resource::Processes, n).step("limit processes")?;
+    }
+    if limits.memory.0 != 0 && !grouped {
+        creds::limit(creds::Resource::Data, limits.memory.0).step("limit memory")?;
+    }
+    Ok(())
+}
+
+/// Starts a program in a sandbox whose first process is `init`, as a child of the supervisor, and ends.
+pub fn exec(
+    ctx: &Context<'_>,
+    init: u32,
+    group: Option<&Group>,
+    program: &Program,
+    stdio: Stdio,
+) -> ! {
+    live(ctx.entry, || {
+        creds::umask(0);
+        if let (Some(driver), Some(group)) = (ctx.driver, group)
+            && driver.clone_into(group).is_none()
+        {
+            driver.join(group).step("join the cgroup")?;
+        }
+        let target = process::pidfd(init).step("find the sandbox")?;
+        let kinds = UNSHARED | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
+        process::join(ctx.proof, target.as_fd(), kinds).step("join the sandbox")?;
+        process::join(ctx.proof, target.as_fd(), libc::CLONE_NEWUSER).step("join the users")?;
+        creds::become_root_inside().step("become root inside")?;
+        std::env::set_current_dir("/").step("enter the root")?;
+        program::enter(Some(program), &[])?;
+        process::set_dumpable(false);
+        creds::limit(creds::Resource::Core, 0).step("limit core files")?;
+        let mut plan = program::plan(program)?;
+        plan.sibling = true;
+        plan.die_with_parent = true;
+        program::place(ctx, stdio, program.tty)?;
+        harden::lock(ctx, false)?;
+        tell_sibling(ctx, &plan, program)
+    })
+}
+
+/// Starts a plain child of the host, as a child of the supervisor, and ends.
+pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, stdio: Stdio) -> ! {
+    debug_assert_eq!(launch.isolation, Isolation::Plain);
+    live(ctx.entry, || {
+        if let (Some(driver), Some(group)) = (ctx.driver, group)
+            && driver.clone_into(group).is_none()
+        {
+            driver.join(group).step("join the cgroup")?;
+        }
+        let program = launch.program.as_ref().ok_or("no program")?;
+        limit(&launch.limits, true)?;
+        if let Some((uid, gid)) = ctx.user {
+            // Back to the user's own numbers, without the powers of the supervisor's namespace.
+            process::unshare(ctx.proof, libc::CLONE_NEWUSER).step("leave the namespace")?;
+            crate::slots::map_self(uid, gid).step("take the user's own ids")?;
+        }
+        program::enter(Some(program), &launch.files)?;
+        creds::umask(0o022);
+        let mut plan = program::plan(program)?;
+        plan.sibling = true;
+        plan.die_with_parent = true;
+        program::place(ctx, stdio, program.tty)?;
+        tell_sibling(ctx, &plan, program)
+    })
+}
+
+fn tell_sibling(ctx: &Context<'_>, plan: &process::Plan, program: &Program) -> Step<()> {
+    let pid = process::spawn(ctx.proof, plan).map_err(|e| program::why(program, &e))?;
+    ctx.entry.running(pid);
+    wake();
+    Ok(())
+}

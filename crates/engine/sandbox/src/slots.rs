@@ -1,0 +1,297 @@
+//! Slots: what a sandbox needs from the kernel and can be used again by the next one (a cgroup, a network namespace, a user
+//! namespace with ids of its own). One slot serves one live run; it goes back to the pool when everything in it is dead.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use prism_runtime::Limits;
+use prism_sys::process::{self, Fork, SingleThread};
+use prism_sys::{creds, mounts};
+
+use crate::cgroup::{Driver, Group};
+
+/// Ids that one slot owns.
+const IDS: u32 = 65_536;
+
+/// First id of slot 0; below it are the host's users and the usual sub-id ranges.
+const FIRST_ID: u32 = 0x1000_0000;
+
+/// Slots that fit between [`FIRST_ID`] and the end of 32 bits.
+const WINDOW: u32 = 60_000;
+
+/// Most slots that one supervisor uses.
+pub const MAX_SLOTS: u32 = 20_000;
+
+/// Slots that are prepared ahead while nothing happens.
+const WARM: usize = 8;
+
+/// Pooled slots that are kept when nothing uses them.
+const MAX_POOLED: usize = 64;
+
+/// One slot.
+#[derive(Debug)]
+pub struct Slot {
+    /// Its number among this supervisor's.
+    pub index: u32,
+    /// The id outside that is 0 inside; 0 when ids are the same inside and outside.
+    pub base: u32,
+    /// Its cgroup.
+    pub group: Option<Group>,
+    /// Its network namespace, with loopback only.
+    pub net: Option<OwnedFd>,
+    /// Its user namespace.
+    pub user: Option<OwnedFd>,
+    /// Whether its descriptors were given up while its run lives on.
+    parked: bool,
+}
+
+impl Slot {
+    /// Gives up the descriptors; the run keeps everything alive by itself. For runs that may be many or long.
+    pub fn park(&mut self) {
+        self.net = None;
+        self.user = None;
+        if let Some(group) = &mut self.group {
+            group.close();
+        }
+        self.parked = true;
+    }
+}
+
+/// The pool.
+pub struct Slots {
+    proof: SingleThread,
+    own_net: OwnedFd,
+    offset: u32,
+    mapped: bool,
+    free: Vec<Slot>,
+    next: u32,
+    returned: BTreeSet<u32>,
+    /// Slots of plain runs whose processes are being killed.
+    draining: Vec<Slot>,
+}
+
+impl Slots {
+    /// `mapped`: whether every slot gets ids of its own (root), or all share the one of the user. `seed` spreads the ids of several
+    /// supervisors on one host.
+    ///
+    /// # Errors
+    /// When the own network namespace cannot be opened.
+    pub fn new(proof: SingleThread, mapped: bool, seed: u32) -> io::Result<Self> {
+        Ok(Self {
+            proof,
+            own_net: fs::File::open("/proc/self/ns/net")?.into(),
+            offset: seed % WINDOW,
+            mapped,
+            free: Vec::new(),
+            next: 0,
+            returned: BTreeSet::new(),
+            draining: Vec::new(),
+        })
+    }
+
+    /// A slot for a run with these limits. Only a sandbox needs the namespaces.
+    ///
+    /// # Errors
+    /// What could not be made, and why.
+    pub fn take(
+        &mut self,
+        driver: Option<&dyn Driver>,
+        limits: &Limits,
+        namespaces: bool,
+    ) -> Result<Slot, String> {
+        let mut slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => self.make(driver)?,
+        };
+        let ready = self.prepare(&mut slot, driver, limits, namespaces);
+        match ready {
+            Ok(()) => Ok(slot),
+            Err(e) => {
+                self.discard(slot, driver);
+                Err(e)
+            }
+        }
+    }
+
+    fn make(&mut self, driver: Option<&dyn Driver>) -> Result<Slot, String> {
+        let index = match self.returned.pop_first() {
+            Some(index) => index,
+            None if self.next < MAX_SLOTS => {
+                self.next += 1;
+                self.next - 1
+            }
+            None => return Err(format!("{MAX_SLOTS} runs are live on this node already")),
+        };
+        let group = match driver.map(|d| d.make(&format!("s{index}"))).transpose() {
+            Ok(group) => group,
+            Err(e) => {
+                self.returned.insert(index);
+                return Err(format!("make a cgroup: {e}"));
+            }
+        };
+        let base = if self.mapped {
+            FIRST_ID + (self.offset + index) % WINDOW * IDS
+        } else {
+            0
+        };
+        Ok(Slot {
+            index,
+            base,
+            group,
+            net: None,
+            user: None,
+            parked: false,
+        })
+    }
+
+    fn prepare(
+        &self,
+        slot: &mut Slot,
+        driver: Option<&dyn Driver>,
+        limits: &Limits,
+        namespaces: bool,
+    ) -> Result<(), String> {
+        if let (Some(driver), Some(group)) = (driver, &mut slot.group) {
+            driver.apply(group, limits)?;
+        }
+        if namespaces && slot.net.is_none() {
+            let net = self.make_net().map_err(|e| format!("make a network namespace: {e}"))?;
+            slot.net = Some(net);
+        }
+        if namespaces && slot.user.is_none() {
+            let user = self
+                .make_user(slot.base)
+                .map_err(|e| format!("make a user namespace: {e}"))?;
+            slot.user = Some(user);
+        }
+        Ok(())
+    }
+
+    fn make_net(&self) -> io::Result<OwnedFd> {
+        process::unshare(self.proof, libc::CLONE_NEWNET)?;
+        let made = mounts::loopback_up()
+            .and_then(|()| fs::File::open("/proc/self/ns/net"))
+            .map(OwnedFd::from);
+        use std::os::fd::AsFd;
+        process::join(self.proof, self.own_net.as_fd(), libc::CLONE_NEWNET)?;
+        made
+    }
+
+    /// A namespace needs a process to be born with; it lives on by its descriptor.
+    pub(crate) fn make_user(&self, base: u32) -> io::Result<OwnedFd> {
+        let flags = libc::CLONE_NEWUSER.cast_unsigned();
+        match process::fork(self.proof, u64::from(flags), None)? {
+            Fork::Child => {
+                process::die_with_parent();
+                process::reap_for_ever()
+            }
+            Fork::Parent(pid) => {
+                let made = map_child(pid, base, self.mapped)
+                    .and_then(|()| fs::File::open(format!("/proc/{pid}/ns/user")));
+                process::kill(pid.cast_signed(), libc::SIGKILL)?;
+                process::reap(Some(pid), true)?;
+                made.map(OwnedFd::from)
+            }
+        }
+    }
+
+    /// Whether preparing a slot ahead would help.
+    pub fn is_cold(&self) -> bool {
+        self.free.len() < WARM
+    }
+
+    /// Prepares one slot ahead.
+    pub fn warm(&mut self, driver: Option<&dyn Driver>) {
+        if self.is_cold()
+            && let Ok(mut slot) = self.make(driver)
+        {
+            slot.net = self.make_net().ok();
+            slot.user = self.make_user(slot.base).ok();
+            self.free.insert(0, slot);
+        }
+    }
+
+    /// Takes a slot back whose run is over and whose processes are all dead.
+    pub fn give_back(&mut self, slot: Slot, driver: Option<&dyn Driver>) {
+        if slot.parked || self.free.len() >= MAX_POOLED {
+            self.discard(slot, driver);
+        } else {
+            self.free.push(slot);
+        }
+    }
+
+    /// Takes a slot back whose processes may still be dying; [`Slots::drain`] finishes it.
+    pub fn give_back_dying(&mut self, slot: Slot) {
+        self.draining.push(slot);
+    }
+
+    /// Kills on in slots that were given back dying; true while there are some.
+    pub fn drain(&mut self, driver: Option<&dyn Driver>) -> bool {
+        for slot in std::mem::take(&mut self.draining) {
+            let dead = match (driver, &slot.group) {
+                (Some(driver), Some(group)) => driver.kill(&group.name),
+                _ => true,
+            };
+            if dead {
+                self.give_back(slot, driver);
+            } else {
+                self.draining.push(slot);
+            }
+        }
+        !self.draining.is_empty()
+    }
+
+    fn discard(&mut self, slot: Slot, driver: Option<&dyn Driver>) {
+        if let (Some(driver), Some(group)) = (driver, &slot.group) {
+            driver.remove(&group.name);
+        }
+        self.returned.insert(slot.index);
+    }
+
+    /// Removes the pooled slots' groups, for a shutdown.
+    pub fn clear(&mut self, driver: Option<&dyn Driver>) {
+        for slot in std::mem::take(&mut self.free) {
+            self.discard(slot, driver);
+        }
+    }
+}
+
+/// Gives a new user namespace its ids: a range of its own, or the supervisor's own as root.
+fn map_child(pid: u32, base: u32, mapped: bool) -> io::Result<()> {
+    let map = if mapped {
+        format!("0 {base} {IDS}\n")
+    } else {
+        "0 0 1\n".to_owned()
+    };
+    if !mapped {
+        fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    }
+    fs::write(format!("/proc/{pid}/uid_map"), &map)?;
+    fs::write(format!("/proc/{pid}/gid_map"), &map)
+}
+
+/// Maps root of the parent namespace to `uid` and `gid` in this new one.
+///
+/// # Errors
+/// The kernel's.
+pub fn map_self(uid: u32, gid: u32) -> io::Result<()> {
+    map_own(uid, 0, gid, 0)
+}
+
+/// Maps one outer user and group into this new user namespace.
+///
+/// # Errors
+/// The kernel's.
+pub fn map_own(uid: u32, outer_uid: u32, gid: u32, outer_gid: u32) -> io::Result<()> {
+    // Needed before a group may be mapped without privilege; already so where an outer namespace forbade it.
+    let _ = fs::write("/proc/self/setgroups", "deny");
+    fs::write("/proc/self/uid_map", format!("{uid} {outer_uid} 1\n"))?;
+    fs::write("/proc/self/gid_map", format!("{gid} {outer_gid} 1\n"))
+}
+
+/// The user and group that this process really is.
+pub fn own_ids() -> (u32, u32) {
+    (creds::uid(), creds::gid())
+}

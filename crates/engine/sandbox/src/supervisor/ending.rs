@@ -1,0 +1,361 @@
+//! Ending runs: exits, time limits, requests to stop; and the report of each.
+
+use std::cmp::Reverse;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use prism_sys::process::{self, Ended};
+use prism_sys::table::State;
+use prism_types::{ExitStatus, Millis, RunId, RunReport, StopCause};
+
+use super::output::{Flow, Stream};
+use super::run::{Kind, Phase, Run};
+use super::state::{Alarm, Supervisor, now, unwatch};
+use crate::cgroup::Outcome;
+use crate::procfs;
+
+impl Supervisor {
+    /// Takes every child that has ended.
+    pub(super) fn reap(&mut self) {
+        let mut info = [0; 128 * 8];
+        while rustix::io::read(&self.signals, &mut info).is_ok_and(|n| n == info.len()) {}
+        // What children told before they ended comes first.
+        if !self.starting.is_empty() {
+            self.hear_children();
+        }
+        while let Ok(Some(ended)) = process::reap(None, false) {
+            self.on_exit(ended);
+        }
+        if self.helpers.is_empty() {
+            self.stray.clear();
+        }
+    }
+
+    /// A child has ended: a run's first process, a helper, or a program whose helper has not told of it yet.
+    pub(super) fn on_exit(&mut self, ended: Ended) {
+        if let Some(index) = self.by_pid.remove(&ended.pid) {
+            if matches!(self.table[index].state(), State::Ended { .. } | State::Running(_)) {
+                self.begin(index, ended.pid);
+            }
+            self.finish(index, ended);
+        } else if let Some(index) = self.helpers.remove(&ended.pid) {
+            self.on_helper_exit(index, ended);
+        } else {
+            self.stray.insert(ended.pid, ended);
+        }
+    }
+
+    fn on_helper_exit(&mut self, index: usize, ended: Ended) {
+        if let Some(run) = self.run(index) {
+            run.helper = None;
+        }
+        match self.table[index].state() {
+            State::Running(pid) => self.begin(index, pid),
+            _ => self.finish(index, ended),
+        }
+    }
+
+    /// Writes a run's report, tells it, and gives back what it held.
+    fn finish(&mut self, index: usize, ended: Ended) {
+        self.starting.retain(|i| *i != index);
+        let Some(mut run) = self.runs[index].take() else {
+            return;
+        };
+        if run.kind == Kind::Plain {
+            self.kill_rest(&run);
+        }
+        self.close_streams(&mut run);
+        let report = self.report(index, &mut run, ended);
+        self.by_id.remove(&run.id);
+        self.free.push(index);
+        if let Some(slot) = run.slot.take() {
+            if run.kind == Kind::Plain {
+                self.slots.give_back_dying(slot);
+            } else {
+                self.slots.give_back(slot, self.driver.as_deref());
+            }
+        }
+        if let Kind::Exec(parent) = run.kind {
+            self.on_inner_end(parent, &report);
+        }
+        let mut observed = run.observed();
+        observed.pid = 0;
+        observed.exited = Some(report);
+        let (id, sandbox) = (run.id, run.kind == Kind::Sandbox);
+        self.remember(observed);
+        if sandbox {
+            self.exec_early(id);
+        }
+    }
+
+    /// A program in a sandbox is over: its use is the sandbox's, and a sandbox that is to end may be waiting for it.
+    fn on_inner_end(&mut self, parent: usize, report: &RunReport) {
+        let others = self.inner(parent).next().is_some();
+        let Some(sandbox) = self.run(parent) else {
+            return;
+        };
+        sandbox.inner_cpu_us += report.cpu_us;
+        sandbox.inner_peak = sandbox.inner_peak.max(report.memory_peak);
+        if sandbox.ending.is_some() && sandbox.kind == Kind::Sandbox && !others {
+            self.kill(parent);
+        }
+    }
+
+    /// The programs in a sandbox.
+    fn inner(&self, parent: usize) -> impl Iterator<Item = usize> {
+        let is_inner = move |run: &Option<Run>| {
+            run.as_ref().is_some_and(|r| r.kind == Kind::Exec(parent))
+        };
+        self.runs
+            .iter()
+            .enumerate()
+            .filter(move |(_, run)| is_inner(run))
+            .map(|(i, _)| i)
+    }
+
+    fn close_streams(&mut self, run: &mut Run) {
+        for (n, stream) in run.streams.iter_mut().enumerate() {
+            if let Some(stream) = stream {
+                unwatch(self.epoll.as_fd(), stream.fd());
+                stream.drain(&mut self.buffer);
+                run.stream_bytes[n] = stream.bytes();
+                note_trouble(&mut run.trouble, stream);
+            }
+            *stream = None;
+        }
+        if let Some(input) = run.input.take() {
+            unwatch(self.epoll.as_fd(), input.fd());
+        }
+        if let Some(socket) = run.terminal_socket.take() {
+            unwatch(self.epoll.as_fd(), socket.as_fd());
+        }
+        run.terminal = None;
+    }
+
+    fn report(&self, index: usize, run: &mut Run, ended: Ended) -> RunReport {
+        let told = self.table[index].state();
+        let outcome = self.outcome(run);
+        let mut report = RunReport {
+            exit: exit_status(ended.status),
+            cause: run.ending.unwrap_or(StopCause::None),
+            started: run.started,
+            wall: Millis(u64::try_from(run.since.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            cpu_us: ended.cpu_us + run.inner_cpu_us,
+            memory_peak: outcome
+                .peak
+                .unwrap_or_else(|| ended.peak.max(run.inner_peak)),
+            stdout_bytes: run.stream_bytes[0],
+            stderr_bytes: run.stream_bytes[1],
+            detail: run.trouble.take().unwrap_or_default(),
+        };
+        if run.kind == Kind::Sandbox {
+            // Its first process was killed, as that is how sandboxes end.
+            report.exit = exit_status(ended.status);
+        }
+        match told {
+            State::Ended {
+                status,
+                cpu_us,
+                peak,
+            } => {
+                report.exit = exit_status(status);
+                report.cpu_us = cpu_us + run.inner_cpu_us;
+                report.memory_peak = outcome.peak.unwrap_or(peak);
+            }
+            State::Failed(why) => {
+                report.exit = ExitStatus::Unknown;
+                report.cause = StopCause::StartFailed;
+                report.detail = why;
+                return report;
+            }
+            State::Preparing | State::Running(_) => {}
+        }
+        let unhappy = report.exit != ExitStatus::Code(0);
+        if report.cause == StopCause::None && outcome.out_of_memory && unhappy {
+            report.cause = StopCause::OutOfMemory;
+        }
+        if report.cause == StopCause::None && run.phase == Phase::Starting {
+            report.cause = StopCause::StartFailed;
+            report.detail = "it was killed while it was prepared".into();
+        }
+        report
+    }
+
+    fn outcome(&self, run: &Run) -> Outcome {
+        let Some(driver) = self.driver.as_deref() else {
+            return Outcome::default();
+        };
+        if let Kind::Exec(parent) = run.kind {
+            let group = self.runs[parent]
+                .as_ref()
+                .and_then(|sandbox| sandbox.slot.as_ref()?.group.as_ref());
+            return Outcome {
+                peak: None,
+                out_of_memory: group.is_some_and(|g| driver.kills(g) > run.kills_before),
+            };
+        }
+        run.slot
+            .as_ref()
+            .and_then(|slot| slot.group.as_ref())
+            .map_or_else(Outcome::default, |group| driver.outcome(group))
+    }
+
+    /// Ends runs for a reason, with grace.
+    pub(super) fn stop(&mut self, ids: &[RunId], grace: Millis) {
+        let queued: std::collections::HashSet<&RunId> =
+            ids.iter().filter(|id| self.queued.contains(*id)).collect();
+        if !queued.is_empty() {
+            let (out, stay) = std::mem::take(&mut self.queue)
+                .into_iter()
+                .partition(|l| queued.contains(&l.id));
+            self.queue = stay;
+            let out: std::collections::VecDeque<prism_runtime::Launch> = out;
+            for launch in out {
+                self.queued.remove(&launch.id);
+                let report = RunReport {
+                    cause: StopCause::Requested,
+                    ..RunReport::not_started(now(), "stopped before it started")
+                };
+                let id = launch.id.clone();
+                self.refuse(launch.id, launch.logs, report);
+                self.exec_early(id);
+            }
+        }
+        for id in ids {
+            if let Some(index) = self.by_id.get(id) {
+                self.end(*index, StopCause::Requested, grace);
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize, cause: StopCause, grace: Millis) {
+        let Some(run) = self.run(index) else {
+            return;
+        };
+        run.ending.get_or_insert(cause);
+        let (id, kind, starting) = (run.id.clone(), run.kind, run.phase == Phase::Starting);
+        if starting || grace == Millis(0) {
+            self.kill(index);
+            return;
+        }
+        if kind == Kind::Sandbox {
+            let inner: Vec<usize> = self.inner(index).collect();
+            if inner.is_empty() {
+                self.kill(index);
+                return;
+            }
+            for program in inner {
+                self.terminate(program);
+            }
+        } else {
+            self.terminate(index);
+        }
+        self.alarm(id, Duration::from_millis(grace.0), Alarm::Kill);
+    }
+
+    fn terminate(&mut self, index: usize) {
+        if let Some(pid) = self.program_of(index) {
+            let _ = process::kill(pid, libc::SIGTERM);
+        }
+    }
+
+    /// The number of a run's program on the host. It is a child of ours or of a child of ours, so it is not reused under us for
+    /// as long as that is not reaped; a task's is looked up among its first process's children just now.
+    pub(super) fn program_of(&self, index: usize) -> Option<i32> {
+        let run = self.runs.get(index)?.as_ref()?;
+        let pid = match run.kind {
+            Kind::Task => procfs::child_named(run.pid, self.table[index].pid())?,
+            Kind::Sandbox => return None,
+            Kind::Exec(_) | Kind::Plain => run.pid,
+        };
+        i32::try_from(pid).ok().filter(|pid| *pid > 0)
+    }
+
+    /// Kills everything in a run.
+    pub(super) fn kill(&mut self, index: usize) {
+        let Some(run) = self.runs.get(index).and_then(Option::as_ref) else {
+            return;
+        };
+        if let Some(helper) = run.helper {
+            let _ = process::kill(helper.cast_signed(), libc::SIGKILL);
+        }
+        if run.pid == 0 {
+            return;
+        }
+        let pid = run.pid.cast_signed();
+        if matches!(run.kind, Kind::Exec(_) | Kind::Plain) {
+            self.kill_rest(run);
+            let _ = process::kill(-pid, libc::SIGKILL);
+        }
+        // A sandbox's first process takes its whole pid namespace with it.
+        let _ = process::kill(pid, libc::SIGKILL);
+    }
+
+    /// Kills what a program outside of a pid namespace of its own has started.
+    fn kill_rest(&self, run: &Run) {
+        if run.pid == 0 {
+            return;
+        }
+        match (&self.driver, &run.slot) {
+            (Some(driver), Some(slot)) if run.kind == Kind::Plain => {
+                if let Some(group) = &slot.group {
+                    driver.kill(&group.name);
+                }
+            }
+            _ => {
+                for pid in procfs::descendants(run.pid) {
+                    let _ = process::kill(pid.cast_signed(), libc::SIGKILL);
+                }
+                let _ = process::kill(-run.pid.cast_signed(), libc::SIGKILL);
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn fire_timers(&mut self, at: Instant) {
+        while self.next_timer().is_some_and(|t| t <= at) {
+            let Some(Reverse((_, id, alarm))) = self.timers.pop() else {
+                return;
+            };
+            let Some(index) = self.by_id.get(&id).copied() else {
+                continue;
+            };
+            match alarm {
+                Alarm::Timeout => self.end(index, StopCause::Timeout, Millis(0)),
+                Alarm::Kill => self.kill(index),
+            }
+        }
+    }
+
+    /// Takes what a stream brings.
+    pub(super) fn pump(&mut self, index: usize, n: usize) {
+        let Some(run) = self.runs.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(stream) = &mut run.streams[n] else {
+            return;
+        };
+        if stream.pump(&mut self.buffer) == Flow::Over {
+            unwatch(self.epoll.as_fd(), stream.fd());
+            run.stream_bytes[n] = stream.bytes();
+            note_trouble(&mut run.trouble, stream);
+            run.streams[n] = None;
+        }
+    }
+}
+
+fn note_trouble(note: &mut Option<String>, stream: &Stream) {
+    if note.is_none() {
+        *note = stream.trouble().map(str::to_owned);
+    }
+}
+
+fn exit_status(raw: i32) -> ExitStatus {
+    if libc::WIFEXITED(raw) {
+        ExitStatus::Code(libc::WEXITSTATUS(raw))
+    } else if libc::WIFSIGNALED(raw) {
+        ExitStatus::Signal(libc::WTERMSIG(raw))
+    } else {
+        ExitStatus::Unknown
+    }
+}

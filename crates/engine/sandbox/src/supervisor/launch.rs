@@ -1,0 +1,423 @@
+//! Beginning runs: out of the queue, a slot, streams, a fork; and hearing from the child how far it came.
+
+use std::cmp::Reverse;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use prism_runtime::{Exec, Isolation, Launch, Limits, Program, RunEvent, Scratch};
+use prism_sys::process::{self, Fork};
+use prism_sys::table::State;
+use prism_types::{Bytes, MilliCpu, Millis, RunId, RunReport};
+use rustix::event::epoll::EventFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::journal::Record;
+use super::output::{Input, Stream};
+use super::run::{Kind, Phase, Run};
+use super::state::{Alarm, Supervisor, Token, now, unwatch, watch};
+use crate::child::{self, Context, Stdio};
+
+/// Most launches that wait.
+const MAX_QUEUED: usize = 200_000;
+
+/// Above this many live tasks, pooled descriptors are given up while a task runs.
+const PARK_ABOVE: usize = 1_000;
+
+/// How many children are prepared at once: enough to keep the processors busy while some wait for the kernel's grace periods.
+fn preparing_at_once() -> usize {
+    static N: OnceLock<usize> = OnceLock::new();
+    *N.get_or_init(|| std::thread::available_parallelism().map_or(4, |n| 4 * n.get()))
+}
+
+/// Our ends of a run's streams.
+#[derive(Default)]
+struct Ends {
+    streams: [Option<Stream>; 2],
+    input: Option<Input>,
+    terminal_socket: Option<OwnedFd>,
+}
+
+impl Supervisor {
+    /// Takes in a batch.
+    pub(super) fn accept_launches(&mut self, batch: Vec<Launch>) {
+        for launch in batch {
+            if self.knows(&launch.id) {
+                continue;
+            }
+            if self.queue.len() >= MAX_QUEUED || self.stopping {
+                let why = "too many runs wait on this node; try again later";
+                self.refuse(launch.id, launch.logs, RunReport::not_started(now(), why));
+                continue;
+            }
+            self.queued.insert(launch.id.clone());
+            self.queue.push_back(launch);
+        }
+    }
+
+    /// Begins as many queued runs as can be prepared at once; true when more could begin right away.
+    pub(super) fn launch_queued(&mut self) -> bool {
+        for _ in 0..preparing_at_once() {
+            if self.starting.len() >= preparing_at_once() {
+                return false;
+            }
+            let Some(launch) = self.queue.pop_front() else {
+                return false;
+            };
+            self.queued.remove(&launch.id);
+            if let Err(why) = self.launch(&launch) {
+                self.refuse(launch.id, launch.logs, RunReport::not_started(now(), why));
+            }
+        }
+        !self.queue.is_empty()
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), String> {
+        check(launch)?;
+        let sandboxed = launch.isolation == Isolation::Sandboxed;
+        let index = self.place().ok_or("too many runs are live on this node")?;
+        let driver = self.driver.as_deref();
+        let slot = match self.slots.take(driver, &launch.limits, sandboxed) {
+            Ok(slot) => slot,
+            Err(why) => {
+                self.free.push(index);
+                return Err(why);
+            }
+        };
+        let into = driver
+            .zip(slot.group.as_ref())
+            .and_then(|(driver, group)| driver.clone_into(group));
+        let flags = if sandboxed {
+            u64::from(libc::CLONE_NEWPID.cast_unsigned())
+        } else {
+            0
+        };
+        let begun = streams(launch.program.as_ref(), &launch.logs, launch.limits.log_bytes)
+            .and_then(|(ends, stdio)| {
+                let side = process::fork(self.proof, flags, into)?;
+                Ok((ends, stdio, side))
+            });
+        let (ends, stdio, side) = match begun {
+            Ok(begun) => begun,
+            Err(e) => {
+                self.slots.give_back(slot, driver);
+                self.free.push(index);
+                return Err(format!("start a process: {e}"));
+            }
+        };
+        match side {
+            Fork::Child if sandboxed => child::init(&self.context(index), &slot, launch, stdio),
+            Fork::Child => child::plain(&self.context(index), slot.group.as_ref(), launch, stdio),
+            Fork::Parent(pid) => {
+                drop(stdio);
+                let kind = match (sandboxed, &launch.program) {
+                    (false, _) => Kind::Plain,
+                    (true, Some(_)) => Kind::Task,
+                    (true, None) => Kind::Sandbox,
+                };
+                let mut run = fresh(launch.id.clone(), kind, ends, &launch.logs, &launch.limits);
+                run.slot = Some(slot);
+                self.adopt(index, run, pid, launch.limits.timeout);
+                Ok(())
+            }
+        }
+    }
+
+    fn context(&self, index: usize) -> Context<'_> {
+        Context {
+            proof: self.proof,
+            template: &self.template,
+            filter: &self.filter,
+            landlock: self.landlock,
+            wake: self.wake.as_fd(),
+            entry: &self.table[index],
+            driver: self.driver.as_deref(),
+            user: self.user,
+        }
+    }
+
+    /// Enters a run whose first child was just made.
+    fn adopt(&mut self, index: usize, mut run: Run, pid: u32, timeout: Option<Millis>) {
+        match run.kind {
+            Kind::Task | Kind::Sandbox => {
+                run.pid = pid;
+                self.by_pid.insert(pid, index);
+            }
+            Kind::Exec(_) | Kind::Plain => {
+                run.helper = Some(pid);
+                self.helpers.insert(pid, index);
+            }
+        }
+        if let Some(Millis(ms)) = timeout {
+            self.alarm(run.id.clone(), Duration::from_millis(ms), Alarm::Timeout);
+        }
+        if let Some(socket) = &run.terminal_socket {
+            let on = EventFlags::IN;
+            watch(self.epoll.as_fd(), socket.as_fd(), Token::Terminal(index), on);
+        }
+        self.by_id.insert(run.id.clone(), index);
+        self.starting.push(index);
+        self.runs[index] = Some(run);
+    }
+
+    /// Sets a timer.
+    pub(super) fn alarm(&mut self, id: RunId, after: Duration, what: Alarm) {
+        if let Some(at) = Instant::now().checked_add(after) {
+            self.timers.push(Reverse((at, id, what)));
+        }
+    }
+
+    /// Takes in a program for a sandbox, which may still be on its way up.
+    pub(super) fn accept_exec(&mut self, exec: Exec) {
+        if self.knows(&exec.id) || self.early.iter().any(|e| e.id == exec.id) {
+            return;
+        }
+        let starting = match self.by_id.get(&exec.inside) {
+            Some(index) => self.runs[*index]
+                .as_ref()
+                .is_some_and(|r| r.phase == Phase::Starting),
+            None => self.queued.contains(&exec.inside),
+        };
+        if starting {
+            self.early.push(exec);
+        } else if let Err(why) = self.exec(&exec) {
+            self.refuse(exec.id, exec.logs, RunReport::not_started(now(), why));
+        }
+    }
+
+    /// Begins the programs that waited for this sandbox (or tells that it is not there).
+    pub(super) fn exec_early(&mut self, inside: RunId) {
+        let (now_possible, later) = std::mem::take(&mut self.early)
+            .into_iter()
+            .partition(|e| e.inside == inside);
+        self.early = later;
+        let now_possible: Vec<Exec> = now_possible;
+        now_possible.into_iter().for_each(|e| self.accept_exec(e));
+    }
+
+    fn exec(&mut self, exec: &Exec) -> Result<(), String> {
+        check_program(&exec.program)?;
+        let parent = *self
+            .by_id
+            .get(&exec.inside)
+            .ok_or_else(|| format!("sandbox {} does not run", exec.inside))?;
+        let sandbox = self.runs[parent].as_ref().ok_or("the sandbox is gone")?;
+        if !matches!(sandbox.kind, Kind::Sandbox | Kind::Task) || sandbox.ending.is_some() {
+            return Err(format!("{} is no running sandbox", exec.inside));
+        }
+        let init = sandbox.pid;
+        let name = sandbox.slot.as_ref().and_then(|s| s.group.as_ref());
+        let driver = self.driver.as_deref();
+        let group = match driver.zip(name) {
+            Some((driver, group)) => Some(
+                driver
+                    .make(&group.name)
+                    .map_err(|e| format!("open the sandbox's cgroup: {e}"))?,
+            ),
+            None => None,
+        };
+        let kills = driver.zip(group.as_ref()).map_or(0, |(d, g)| d.kills(g));
+        let index = self.place().ok_or("too many runs are live on this node")?;
+        let driver = self.driver.as_deref();
+        let into = driver
+            .zip(group.as_ref())
+            .and_then(|(driver, group)| driver.clone_into(group));
+        let begun = streams(Some(&exec.program), &exec.logs, exec.log_bytes).and_then(
+            |(ends, stdio)| Ok((ends, stdio, process::fork(self.proof, 0, into)?)),
+        );
+        match begun {
+            Ok((_, stdio, Fork::Child)) => {
+                let ctx = self.context(index);
+                child::exec(&ctx, init, group.as_ref(), &exec.program, stdio)
+            }
+            Ok((ends, stdio, Fork::Parent(pid))) => {
+                drop(stdio);
+                let limits = no_limits(exec.log_bytes);
+                let mut run = fresh(exec.id.clone(), Kind::Exec(parent), ends, &exec.logs, &limits);
+                run.kills_before = kills;
+                self.adopt(index, run, pid, exec.timeout);
+                Ok(())
+            }
+            Err(e) => {
+                self.free.push(index);
+                Err(format!("start a process: {e}"))
+            }
+        }
+    }
+
+    /// Looks at what children have told.
+    pub(super) fn hear_children(&mut self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.wake, &mut count);
+        for index in self.starting.clone() {
+            match self.table[index].state() {
+                State::Running(pid) => self.begin(index, pid),
+                State::Ended { .. } => self.begin(index, 0),
+                State::Preparing | State::Failed(_) => {}
+            }
+        }
+    }
+
+    /// A run's program runs (or, without one, its sandbox is ready).
+    pub(super) fn begin(&mut self, index: usize, told: u32) {
+        self.starting.retain(|i| *i != index);
+        let over = matches!(self.table[index].state(), State::Ended { .. });
+        let crowded = self.by_id.len() > PARK_ABOVE;
+        let Some(run) = self.runs.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        if run.phase == Phase::Running {
+            return;
+        }
+        run.phase = Phase::Running;
+        if matches!(run.kind, Kind::Exec(_) | Kind::Plain) {
+            run.pid = told;
+            self.by_pid.insert(told, index);
+        }
+        if (run.kind == Kind::Sandbox || crowded)
+            && let Some(slot) = &mut run.slot
+        {
+            slot.park();
+        }
+        if !over {
+            for (n, stream) in run.streams.iter().enumerate() {
+                if let Some(stream) = stream {
+                    let token = Token::Stream(index, n);
+                    watch(self.epoll.as_fd(), stream.fd(), token, EventFlags::IN);
+                }
+            }
+        }
+        let (id, sandbox) = (run.id.clone(), run.kind == Kind::Sandbox);
+        self.events.push(RunEvent::Started {
+            id: id.clone(),
+            at: run.started,
+            pid: run.pid,
+        });
+        self.journal.note(&Record::Run(run.observed()));
+        if sandbox {
+            self.exec_early(id);
+        }
+        if let Some(ended) = self.stray.remove(&told) {
+            self.on_exit(ended);
+        }
+    }
+
+    /// The terminal of a run has come.
+    pub(super) fn take_terminal(&mut self, index: usize) {
+        let Some(run) = self.runs.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(socket) = run.terminal_socket.take() else {
+            return;
+        };
+        unwatch(self.epoll.as_fd(), socket.as_fd());
+        let Ok(Some(master)) = prism_sys::stdio::receive_fd(socket.as_fd()) else {
+            return;
+        };
+        let nonblocking = rustix::io::ioctl_fionbio(&master, true).is_ok();
+        let copies = (master.try_clone(), master.try_clone());
+        if let ((Ok(reader), Ok(writer)), true) = (copies, nonblocking) {
+            let stream = Stream::new(reader, &run.logs, "stdout", run.log_bytes);
+            let token = Token::Stream(index, 0);
+            watch(self.epoll.as_fd(), stream.fd(), token, EventFlags::IN);
+            run.streams[0] = Some(stream);
+            run.input = Some(Input::new(writer));
+            run.terminal = Some(master);
+        }
+    }
+}
+
+fn no_limits(log_bytes: u64) -> Limits {
+    Limits {
+        cpu: MilliCpu(0),
+        memory: Bytes(0),
+        pids: 0,
+        nofile: 0,
+        io_bytes_per_s: 0,
+        timeout: None,
+        log_bytes,
+    }
+}
+
+fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Limits) -> Run {
+    Run {
+        id,
+        kind,
+        phase: Phase::Starting,
+        pid: 0,
+        helper: None,
+        started: now(),
+        since: Instant::now(),
+        slot: None,
+        streams: ends.streams,
+        stream_bytes: [0; 2],
+        input: ends.input,
+        terminal_socket: ends.terminal_socket,
+        terminal: None,
+        logs: logs.to_owned(),
+        log_bytes: limits.log_bytes,
+        ending: None,
+        inner_cpu_us: 0,
+        inner_peak: 0,
+        trouble: None,
+        kills_before: 0,
+    }
+}
+
+fn streams(program: Option<&Program>, logs: &Path, keep: u64) -> std::io::Result<(Ends, Stdio)> {
+    let (mut ends, mut stdio) = (Ends::default(), Stdio::default());
+    let Some(program) = program else {
+        return Ok((ends, stdio));
+    };
+    if program.tty.is_some() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        ends.terminal_socket = Some(ours.into());
+        stdio.terminal = Some(theirs.into());
+        return Ok((ends, stdio));
+    }
+    let pipe = || pipe_with(PipeFlags::CLOEXEC);
+    let ours = |fd: OwnedFd| rustix::io::ioctl_fionbio(&fd, true).map(|()| fd);
+    let (out, theirs) = pipe()?;
+    ends.streams[0] = Some(Stream::new(ours(out)?, logs, "stdout", keep));
+    stdio.output = Some(theirs);
+    let (err, theirs) = pipe()?;
+    ends.streams[1] = Some(Stream::new(ours(err)?, logs, "stderr", keep));
+    stdio.error = Some(theirs);
+    if program.stdin {
+        let (theirs, input) = pipe()?;
+        ends.input = Some(Input::new(ours(input)?));
+        stdio.input = Some(theirs);
+    }
+    Ok((ends, stdio))
+}
+
+fn check(launch: &Launch) -> Result<(), String> {
+    if let Some(program) = &launch.program {
+        check_program(program)?;
+    } else if launch.isolation == Isolation::Plain {
+        return Err("a plain run needs a program".into());
+    }
+    let host_ok = launch.hostname.len() <= 64 && !launch.hostname.contains('\0');
+    if !host_ok {
+        return Err("the host name is longer than 64 bytes".into());
+    }
+    if let Scratch::Disk { dir } = &launch.scratch
+        && launch.isolation == Isolation::Sandboxed
+    {
+        std::fs::create_dir_all(dir)
+            .map_err(|e| format!("make scratch directory {}: {e}", dir.display()))?;
+    }
+    Ok(())
+}
+
+fn check_program(program: &Program) -> Result<(), String> {
+    if program.argv.first().is_none_or(String::is_empty) {
+        return Err("the program has no name".into());
+    }
+    if program.env.iter().any(|(k, _)| k.is_empty() || k.contains('=')) {
+        return Err("a variable's name is empty or holds \"=\"".into());
+    }
+    Ok(())
+}

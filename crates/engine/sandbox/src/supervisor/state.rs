@@ -1,0 +1,375 @@
+//! What the supervisor holds, and the small steps that every part of it needs.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use prism_runtime::{Exec, Launch, Observed, RunEvent};
+use prism_sys::filter::Instruction;
+use prism_sys::process::{self, Ended, SingleThread};
+use prism_sys::table::{self, Entry};
+use prism_types::{RunId, RunReport, StopCause, TimeMs};
+use rustix::event::epoll;
+
+use super::bootstrap::{self, Arguments, Home};
+use super::journal::{Journal, Record};
+use super::peers::Peer;
+use super::run::Run;
+use crate::cgroup::{self, Driver};
+use crate::slots::Slots;
+use crate::template::Template;
+use crate::wire::Reply;
+
+/// Most runs that are live at once.
+pub const MAX_RUNS: usize = 32_768;
+
+/// What an epoll event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// A daemon connects.
+    Listener,
+    /// A child ended.
+    Signals,
+    /// A child has told something.
+    Wake,
+    /// A daemon says something.
+    Peer(usize),
+    /// A run's stream brings something.
+    Stream(usize, usize),
+    /// A run takes input.
+    Input(usize),
+    /// A run's terminal comes.
+    Terminal(usize),
+}
+
+impl Token {
+    /// As the kernel keeps it.
+    pub fn pack(self) -> u64 {
+        let (kind, n, m) = match self {
+            Self::Listener => (0, 0, 0),
+            Self::Signals => (1, 0, 0),
+            Self::Wake => (2, 0, 0),
+            Self::Peer(n) => (3, n, 0),
+            Self::Stream(n, m) => (4, n, m),
+            Self::Input(n) => (5, n, 0),
+            Self::Terminal(n) => (6, n, 0),
+        };
+        kind | (m as u64) << 8 | (n as u64) << 16
+    }
+
+    /// As it was.
+    pub fn unpack(packed: u64) -> Self {
+        let n = usize::try_from(packed >> 16).expect("an index fits");
+        let m = usize::try_from(packed >> 8 & 0xff).expect("eight bits fit");
+        match packed & 0xff {
+            0 => Self::Listener,
+            1 => Self::Signals,
+            2 => Self::Wake,
+            3 => Self::Peer(n),
+            4 => Self::Stream(n, m),
+            5 => Self::Input(n),
+            _ => Self::Terminal(n),
+        }
+    }
+}
+
+/// What a timer does when it fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alarm {
+    /// The run's time is up.
+    Timeout,
+    /// Its grace is over.
+    Kill,
+}
+
+/// Everything.
+pub struct Supervisor {
+    pub(super) proof: SingleThread,
+    pub(super) home: Home,
+    pub(super) idle: Duration,
+    pub(super) epoll: OwnedFd,
+    pub(super) signals: OwnedFd,
+    pub(super) wake: OwnedFd,
+    pub(super) table: &'static [Entry],
+    pub(super) runs: Vec<Option<Run>>,
+    pub(super) free: Vec<usize>,
+    pub(super) by_id: HashMap<RunId, usize>,
+    pub(super) by_pid: HashMap<u32, usize>,
+    /// Helpers that are starting a program.
+    pub(super) helpers: HashMap<u32, usize>,
+    /// Children that ended before their helper told of them.
+    pub(super) stray: HashMap<u32, Ended>,
+    pub(super) queue: VecDeque<Launch>,
+    pub(super) queued: HashSet<RunId>,
+    pub(super) starting: Vec<usize>,
+    /// Programs for sandboxes that do not run yet.
+    pub(super) early: Vec<Exec>,
+    pub(super) ended: BTreeMap<RunId, Observed>,
+    pub(super) journal: Journal,
+    pub(super) timers: BinaryHeap<Reverse<(Instant, RunId, Alarm)>>,
+    pub(super) events: Vec<RunEvent>,
+    pub(super) peers: Vec<Option<Peer>>,
+    pub(super) slots: Slots,
+    pub(super) driver: Option<Box<dyn Driver>>,
+    pub(super) no_cgroups: String,
+    pub(super) template: Template,
+    pub(super) filter: Vec<Instruction>,
+    pub(super) landlock: u32,
+    pub(super) user: Option<(u32, u32)>,
+    pub(super) life: u64,
+    pub(super) lost: bool,
+    pub(super) stopping: bool,
+    pub(super) unneeded_since: Option<Instant>,
+    pub(super) buffer: Vec<u8>,
+}
+
+/// The time of day.
+pub fn now() -> TimeMs {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    TimeMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Supervisor {
+    /// Prepares everything, and clears away what an earlier one left.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn new(proof: SingleThread, home: Home, args: &Arguments) -> Result<Self, String> {
+        let err = |what: &str, e: std::io::Error| format!("{what}: {e}");
+        let (name, seed) = bootstrap::instance(&home.dir);
+        let (driver, no_cgroups) = match cgroup::detect(&name) {
+            Ok(driver) => (Some(driver), String::new()),
+            Err(why) => (None, why),
+        };
+        if let Some(driver) = &driver {
+            cgroup::sweep(driver.as_ref());
+        }
+        let (journal, found) =
+            Journal::open(&home.dir.join("journal")).map_err(|e| err("open the journal", e))?;
+        let template = Template::make(&home.dir.join("t"))?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|e| err("make an epoll", e.into()))?;
+        let wake = rustix::event::eventfd(
+            0,
+            rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK,
+        )
+        .map_err(|e| err("make an eventfd", e.into()))?;
+        let mut this = Self {
+            proof,
+            idle: args.idle,
+            epoll,
+            signals: process::child_signals().map_err(|e| err("watch children", e))?,
+            wake,
+            table: table::map(MAX_RUNS).map_err(|e| err("map the table", e))?,
+            runs: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            by_pid: HashMap::new(),
+            helpers: HashMap::new(),
+            stray: HashMap::new(),
+            queue: VecDeque::new(),
+            queued: HashSet::new(),
+            starting: Vec::new(),
+            early: Vec::new(),
+            ended: BTreeMap::new(),
+            journal,
+            timers: BinaryHeap::new(),
+            events: Vec::new(),
+            peers: Vec::new(),
+            slots: Slots::new(proof, args.user.is_none(), seed)
+                .map_err(|e| err("open the network namespace", e))?,
+            driver,
+            no_cgroups,
+            template,
+            filter: crate::seccomp::program(),
+            landlock: prism_sys::landlock::abi(),
+            user: args.user,
+            life: now().0,
+            lost: false,
+            stopping: false,
+            unneeded_since: Some(Instant::now()),
+            buffer: vec![0; 64 << 10],
+            home,
+        };
+        this.inherit(found);
+        let own = [
+            (this.home.listener.as_fd(), Token::Listener),
+            (this.signals.as_fd(), Token::Signals),
+            (this.wake.as_fd(), Token::Wake),
+        ];
+        for (fd, token) in own {
+            watch(this.epoll.as_fd(), fd, token, epoll::EventFlags::IN);
+        }
+        Ok(this)
+    }
+
+    /// Takes over what an earlier supervisor remembered; what it ran is lost with it.
+    fn inherit(&mut self, found: BTreeMap<RunId, Observed>) {
+        for (id, mut run) in found {
+            if run.exited.is_none() {
+                self.lost = true;
+                run.pid = 0;
+                run.exited = Some(RunReport {
+                    cause: StopCause::Lost,
+                    wall: now().since(run.started),
+                    ..RunReport::not_started(run.started, "its supervisor died while it ran")
+                });
+                self.journal.note(&Record::Run(run.clone()));
+            }
+            self.ended.insert(id, run);
+        }
+    }
+
+    /// The run at an index, if one lives there.
+    pub(super) fn run(&mut self, index: usize) -> Option<&mut Run> {
+        self.runs.get_mut(index).and_then(Option::as_mut)
+    }
+
+    /// Whether an id was launched and is not forgotten.
+    pub(super) fn knows(&self, id: &RunId) -> bool {
+        self.by_id.contains_key(id) || self.queued.contains(id) || self.ended.contains_key(id)
+    }
+
+    /// Finds room for a run.
+    pub(super) fn place(&mut self) -> Option<usize> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None if self.runs.len() < MAX_RUNS => {
+                self.runs.push(None);
+                self.runs.len() - 1
+            }
+            None => return None,
+        };
+        self.table[index].reset();
+        Some(index)
+    }
+
+    /// A run that is over before it was one.
+    pub(super) fn refuse(&mut self, id: RunId, logs: std::path::PathBuf, report: RunReport) {
+        let run = Observed {
+            id,
+            started: report.started,
+            pid: 0,
+            logs,
+            exited: Some(report),
+        };
+        self.remember(run);
+    }
+
+    /// Notes and tells an end.
+    pub(super) fn remember(&mut self, run: Observed) {
+        if let Some(report) = &run.exited {
+            self.events.push(RunEvent::Exited {
+                id: run.id.clone(),
+                report: report.clone(),
+            });
+        }
+        self.journal.note(&Record::Run(run.clone()));
+        self.ended.insert(run.id.clone(), run);
+    }
+
+    /// When the next timer fires.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Whether no run is on its way up.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.queue.is_empty() && self.starting.is_empty() && self.peers.iter().any(Option::is_some)
+    }
+
+    /// Writes what the round brought: the journal first, then the daemons.
+    pub(super) fn tell(&mut self) -> Result<(), String> {
+        self.journal
+            .flush()
+            .map_err(|e| format!("write the journal: {e}"))?;
+        if self.journal.is_stale() {
+            let live: Vec<Observed> = self.runs.iter().flatten().map(Run::observed).collect();
+            self.journal
+                .rewrite(self.ended.values().chain(&live))
+                .map_err(|e| format!("rewrite the journal: {e}"))?;
+        }
+        if !self.events.is_empty() {
+            let events = Reply::Events(std::mem::take(&mut self.events));
+            for n in 0..self.peers.len() {
+                let sent = match &mut self.peers[n] {
+                    Some(peer) if peer.is_greeted() => peer.send(&events),
+                    _ => Ok(()),
+                };
+                if sent.is_err() {
+                    self.drop_peer(n);
+                }
+            }
+        }
+        (0..self.peers.len()).for_each(|n| self.flush_peer(n));
+        let needed = self.peers.iter().any(Option::is_some)
+            || !self.by_id.is_empty()
+            || !self.queue.is_empty();
+        if needed {
+            self.unneeded_since = None;
+        } else if self.unneeded_since.is_none() {
+            self.unneeded_since = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Whether it is time to go.
+    pub(super) fn is_done(&self) -> bool {
+        let bored = self
+            .unneeded_since
+            .is_some_and(|since| since.elapsed() >= self.idle);
+        bored || self.stopping && self.by_id.is_empty()
+    }
+
+    /// Leaves nothing behind.
+    pub(super) fn leave(&mut self) {
+        let driver = self.driver.as_deref();
+        for _ in 0..200 {
+            if !self.slots.drain(driver) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.slots.clear(driver);
+        if let Some(driver) = driver {
+            driver.remove_parent();
+        }
+        let _ = std::fs::remove_file(self.home.dir.join("supervisor.sock"));
+    }
+}
+
+/// Adds a descriptor to an epoll. A failure would be of memory; then its run ends without its output.
+pub fn watch(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, token: Token, on: epoll::EventFlags) {
+    let data = epoll::EventData::new_u64(token.pack());
+    if epoll::add(epoll, fd, data, on).is_err() {
+        let _ = epoll::modify(epoll, fd, data, on);
+    }
+}
+
+/// Takes a descriptor out of an epoll. Needed before closing it: a child on its way up holds a copy for a moment.
+pub fn unwatch(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) {
+    let _ = epoll::delete(epoll, fd);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Token;
+
+    #[test]
+    fn tokens_come_back() {
+        for token in [
+            Token::Listener,
+            Token::Signals,
+            Token::Wake,
+            Token::Peer(7),
+            Token::Stream(70_000, 1),
+            Token::Input(3),
+            Token::Terminal(9),
+        ] {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A table of small records that a supervisor shares with the processes it forks: how they tell what became of them without a
+//! pipe each. Only code of ours maps it; a program that is exec'd loses it.
+
+use std::io;
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// Bytes of a failure text that are kept.
+pub const TEXT: usize = 208;
+
+/// One record. All zeroes is its state before use.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Entry {
+    state: AtomicU32,
+    status: AtomicI32,
+    pid: AtomicU32,
+    length: AtomicU32,
+    cpu_us: AtomicU64,
+    peak: AtomicU64,
+    text: [AtomicU8; TEXT],
+}
+
+/// How far a process came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Still preparing.
+    Preparing,
+    /// Its program runs; the number is as the process that told it sees it (0 for none).
+    Running(u32),
+    /// Its program ended with this raw wait status.
+    Ended {
+        /// Raw wait status.
+        status: i32,
+        /// Processor time in microseconds.
+        cpu_us: u64,
+        /// Largest resident size, bytes.
+        peak: u64,
+    },
+    /// It could not be started, and why.
+    Failed(String),
+}
+
+impl Entry {
+    /// Makes the record new.
+    pub fn reset(&self) {
+        self.state.store(0, Ordering::Release);
+        self.pid.store(0, Ordering::Release);
+    }
+
+    /// Tells that the program runs.
+    pub fn running(&self, pid: u32) {
+        self.pid.store(pid, Ordering::Release);
+        self.state.store(1, Ordering::Release);
+    }
+
+    /// Tells how the program ended.
+    pub fn ended(&self, status: i32, cpu_us: u64, peak: u64) {
+        self.status.store(status, Ordering::Relaxed);
+        self.cpu_us.store(cpu_us, Ordering::Relaxed);
+        self.peak.store(peak, Ordering::Relaxed);
+        self.state.store(2, Ordering::Release);
+    }
+
+    /// Tells why nothing was started; the text is cut to what fits.
+    pub fn failed(&self, why: &str) {
+        let bytes = &why.as_bytes()[..why.len().min(TEXT)];
+        for (to, from) in self.text.iter().zip(bytes) {
+            to.store(*from, Ordering::Relaxed);
+        }
+        let length = u32::try_from(bytes.len()).unwrap_or(0);
+        self.length.store(length, Ordering::Relaxed);
+        self.state.store(3, Ordering::Release);
+    }
+
+    /// The number that was told with [`Entry::running`]; stays after the end.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Acquire)
+    }
+
+    /// Reads the record.
+    pub fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Preparing,
+            1 => State::Running(self.pid.load(Ordering::Acquire)),
+            2 => State::Ended {
+                status: self.status.load(Ordering::Relaxed),
+                cpu_us: self.cpu_us.load(Ordering::Relaxed),
+                peak: self.peak.load(Ordering::Relaxed),
+            },
+            _ => {
+                let length = self.length.load(Ordering::Relaxed) as usize;
+                let bytes: Vec<u8> = self
+                    .text
+                    .iter()
+                    .take(length)
+                    .map(|b| b.load(Ordering::Relaxed))
+                    .collect();
+                State::Failed(String::from_utf8_lossy(&bytes).into_owned())
+            }
+        }
+    }
+}
+
+/// Maps `count` records for the life of this process. Memory is taken only for those that are used.
+///
+/// # Errors
+/// The kernel's.
+pub fn map(count: usize) -> io::Result<&'static [Entry]> {
+    let bytes = count * std::mem::size_of::<Entry>();
+    // SAFETY: an anonymous mapping at an address of the kernel's choice.
+    let at = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping is page-aligned, holds `count` records, is never unmapped, and all zeroes is a valid Entry; every
+    // field is atomic, so sharing it between processes is no data race.
+    Ok(unsafe { std::slice::from_raw_parts(at.cast(), count) })
+}

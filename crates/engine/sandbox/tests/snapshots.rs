@@ -1,6 +1,9 @@
 //! Snapshots: round trips of random trees, hostile archives, and a sandbox that keeps writing.
 
-#![expect(clippy::too_many_lines, reason = "a table of cases reads best in one piece")]
+#![expect(
+    clippy::too_many_lines,
+    reason = "a table of cases reads best in one piece"
+)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail like tests")]
 
 mod kit;

@@ -254,7 +254,8 @@ pub struct OutputRef {
     pub size: u64,
 }
 
-/// One result in `results/JOB/BLOCK/SEQ`. It is the task's result if the task's cell is over with the same attempt.
+/// One result in `results/JOB/BLOCK/SEQ`. It is the task's result if
+/// [`ResultRecord::is_current`]; a job that was retried also has records of attempts that do not count any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultRecord {
     /// Task number.
@@ -277,6 +278,13 @@ pub struct ResultRecord {
     pub stderr_tail: Arc<str>,
     /// Its whole output, if that is kept on the node.
     pub output: Option<OutputRef>,
+}
+
+impl ResultRecord {
+    /// Whether this is the one result of the task as it stands now.
+    pub fn is_current(&self, task: &crate::TaskView) -> bool {
+        task.state.is_final() && task.state == self.state && task.attempt == self.attempt
+    }
 }
 
 /// Tasks by state.

@@ -42,7 +42,8 @@ pub(super) fn progress(d: &mut Draft<'_>, node: NodeId, metrics: &[Metric]) -> R
 fn take(job: &mut JobDraft<'_>, m: &Metric) -> bool {
     let index = m.task.index;
     let beam = job.job.sweep.is_some() && aggregate_of(&job.job.spec) != Some(index);
-    if !beam || !m.value.is_finite() || m.line.len() > METRIC_LINE_MAX {
+    let sound = m.step > 0 && m.value.is_finite();
+    if !beam || !sound || m.line.len() > METRIC_LINE_MAX {
         return false;
     }
     let old = job.beam(index).cloned().unwrap_or_default();

@@ -183,15 +183,15 @@ impl Output {
         })
     }
 
-    /// Each line of its standard output as JSON.
+    /// Its standard output as JSON values, one or many.
     ///
     /// # Panics
-    /// When one is not.
+    /// When it is not.
     #[track_caller]
-    pub fn json_lines(&self) -> Vec<Value> {
-        self.stdout
-            .lines()
-            .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("no JSON ({e}): {l}")))
+    pub fn json_or_lines(&self) -> Vec<Value> {
+        serde_json::Deserializer::from_str(&self.stdout)
+            .into_iter()
+            .map(|v| v.unwrap_or_else(|e| panic!("{}: no JSON ({e}): {}", self.name, self.stdout)))
             .collect()
     }
 }

@@ -1,0 +1,116 @@
+//! Promise: what ran goes on when only `prismd` dies, and nothing is left when it is told to end.
+
+use std::fs;
+use std::path::Path;
+
+use prism_e2e::{Server, until};
+use serde_json::json;
+
+fn mounts_beneath(directory: &Path) -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("this is Linux");
+    let prefix = directory.to_string_lossy().into_owned();
+    mounts
+        .lines()
+        .filter(|l| {
+            l.split(' ')
+                .nth(1)
+                .is_some_and(|target| target.starts_with(&prefix))
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Every control group whose path has `prism` in it.
+fn cgroups() -> Vec<String> {
+    fn walk(directory: &Path, depth: u32, into: &mut Vec<String>) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if depth > 0 && entry.file_type().is_ok_and(|t| t.is_dir()) {
+                let path = entry.path();
+                if path.to_string_lossy().contains("prism") {
+                    into.push(path.to_string_lossy().into_owned());
+                }
+                walk(&path, depth - 1, into);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new("/sys/fs/cgroup"), 6, &mut found);
+    found.sort();
+    found
+}
+
+#[test]
+fn a_task_and_a_sandbox_outlive_prismd() {
+    let mut server = Server::start();
+    let resources = json!({"cpu": "100m", "memory": "32Mi"});
+    let sandbox = json!({"name": "survivor", "resources": resources});
+    server.api().post("/api/v1/sandboxes", &sandbox).expect(201);
+    let write = [
+        "sandbox",
+        "exec",
+        "survivor",
+        "--",
+        "sh",
+        "-c",
+        "echo kept > /work/state",
+    ];
+    server.ctl(&write).expect(0);
+    let command =
+        "echo begun; i=0; while [ $i -lt 40 ]; do sleep 0.1; i=$((i+1)); done; echo ended";
+    let id = server.submit(
+        &json!({"job": "survivor", "command": ["sh", "-c", command], "resources": resources}),
+    );
+    until("its first output", || {
+        let answer = server.api().get(&format!("/api/v1/jobs/{id}/logs?task=0"));
+        (answer.status == 200 && answer.text() == "begun\n").then_some(())
+    });
+    server.kill();
+    server.restart();
+    let view = server.finished(&id);
+    assert_eq!(view["status"], "COMPLETED", "{view}");
+    let result = &server.results(&id)[0];
+    assert_eq!(result["attempt"], 1, "it was not run again: {result}");
+    let logs = server
+        .api()
+        .get(&format!("/api/v1/jobs/{id}/logs?task=0"))
+        .expect(200)
+        .text();
+    assert_eq!(logs, "begun\nended\n");
+    let read = server
+        .ctl(&["sandbox", "exec", "survivor", "--", "cat", "/work/state"])
+        .expect(0);
+    assert_eq!(read.stdout, "kept\n");
+}
+
+#[test]
+fn nothing_is_left_after_prismd_was_told_to_end() {
+    let before = cgroups();
+    let mut server = Server::start();
+    let resources = json!({"cpu": "100m", "memory": "32Mi"});
+    let id = server
+        .submit(&json!({"job": "some", "command": ["true"], "array": 20, "resources": resources}));
+    server.finished(&id);
+    let view = server
+        .api()
+        .post("/api/v1/sandboxes", &json!({"resources": resources}))
+        .expect(201)
+        .json();
+    let path = format!("/api/v1/sandboxes/{}", view["id"].as_str().expect("an id"));
+    server
+        .api()
+        .post(&format!("{path}/exec"), &json!({"argv": ["sleep", "600"]}));
+    assert!(server.api().delete(&path).status < 300);
+    until("the sandbox to be gone", || {
+        let view = server.api().get(&path).json();
+        (view["status"] == "STOPPED").then_some(())
+    });
+    server.stop().expect(0);
+    until("its processes to end", || {
+        server.place.processes().is_empty().then_some(())
+    });
+    assert_eq!(mounts_beneath(server.place.path()), Vec::<String>::new());
+    let after = cgroups();
+    let left: Vec<&String> = after.iter().filter(|c| !before.contains(c)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    server.place.assert_no_panic();
+}

@@ -21,13 +21,13 @@ const OPTIONS: WriteOptions = WriteOptions {
 };
 
 struct World {
-    dir: tempfile::TempDir,
+    dir: kit::Scratch,
     root: RootDir,
 }
 
 /// `outside/secret` and, beside it, `root` with links that point at it.
 fn world() -> World {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let outside = dir.path().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("secret"), "secret").unwrap();
@@ -393,7 +393,7 @@ fn files_in_a_user_namespace_belong_to_its_users() {
     for map in ["uid_map", "gid_map"] {
         fs::write(format!("/proc/{pid}/{map}"), "0 1000000 65536").unwrap();
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let at = dir.path().to_str().unwrap();
     let mounted = std::process::Command::new("nsenter")
@@ -430,7 +430,7 @@ fn files_in_a_user_namespace_belong_to_its_users() {
         "a mount point stays"
     );
     // This thread is itself again.
-    let mine = tempfile::tempdir().unwrap();
+    let mine = kit::scratch();
     fs::write(mine.path().join("f"), "").unwrap();
     assert_eq!(fs::metadata(mine.path().join("f")).unwrap().uid(), 0);
     drop(stdin);

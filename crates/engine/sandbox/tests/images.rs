@@ -105,7 +105,7 @@ fn check(image: &LoadedImage) {
 
 #[test]
 fn every_format_gives_the_same_layers() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let (base, top) = (base_layer(), top_layer());
     let layers = [
         LayerOf {
@@ -161,7 +161,7 @@ fn every_format_gives_the_same_layers() {
 /// The kernel agrees: mounted as an overlay, the layers show what the image means.
 #[test]
 fn an_overlay_over_the_layers_hides_what_the_whiteouts_say() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let layers = [LayerOf::plain(base_layer()), LayerOf::plain(top_layer())];
     Layout::of(&layers, Some("demo:1")).write(&dir.path().join("layout"));
     let store = ImageStore::open(dir.path().join("store")).unwrap();
@@ -213,7 +213,7 @@ fn an_overlay_over_the_layers_hides_what_the_whiteouts_say() {
 
 #[test]
 fn names_select_list_and_remove() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let mut layout = Layout::empty();
     let one = layout.image(
         &[LayerOf::plain(Tar::new().file("one", b"").end())],
@@ -261,7 +261,7 @@ fn names_select_list_and_remove() {
 
 #[test]
 fn a_layer_is_unpacked_once_and_never_twice_in_one_image() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let (a, b) = (
         Tar::new().file("a", b"").end(),
         Tar::new().file("b", b"").end(),
@@ -285,7 +285,7 @@ fn a_layer_is_unpacked_once_and_never_twice_in_one_image() {
 
 #[test]
 fn a_crash_leaves_only_work_that_the_next_one_clears() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let at = dir.path().join("layout");
     Layout::of(&[LayerOf::plain(base_layer())], Some("demo:1")).write(&at);
     let half = dir.path().join("store/tmp/half/fs/closed");
@@ -300,7 +300,7 @@ fn a_crash_leaves_only_work_that_the_next_one_clears() {
 
 #[test]
 fn parallel_loads_agree() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let at = dir.path().join("layout");
     Layout::of(
         &[LayerOf::plain(base_layer()), LayerOf::plain(top_layer())],

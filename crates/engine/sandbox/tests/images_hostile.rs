@@ -26,7 +26,7 @@ const LIMITS: Limits = Limits {
 
 /// Loads and expects the refusal, in words, and an untouched store and neighbourhood.
 fn refused(case: &str, path: &Path, name: Option<&str>, expected: &str) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let sentinel = dir.path().join("sentinel");
     fs::write(&sentinel, "same").unwrap();
     let store = ImageStore::open_with(dir.path().join("store"), LIMITS).unwrap();
@@ -487,7 +487,7 @@ fn hostile_layers_are_refused() {
     let cases: Vec<LayerCase> = [paths(), kinds(), headers()].concat();
     assert!(cases.len() >= 80, "{}", cases.len());
     for (case, tar, expected) in cases {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = kit::scratch();
         Layout::of(&[LayerOf::plain(tar)], Some("x:1")).write(dir.path());
         refused(case, dir.path(), None, expected);
     }
@@ -532,7 +532,7 @@ fn hostile_compression_is_refused() {
         } else {
             good.clone()
         };
-        let dir = tempfile::tempdir().unwrap();
+        let dir = kit::scratch();
         Layout::of(&[LayerOf { tar, blob }], Some("x:1")).write(dir.path());
         refused(case, dir.path(), None, expected);
     }
@@ -863,7 +863,7 @@ fn hostile_documents_are_refused() {
     for (case, change, expected) in cases {
         let mut layout = Layout::of(&[good_layer()], Some("x:1"));
         change(&mut layout);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = kit::scratch();
         layout.write(dir.path());
         refused(case, dir.path(), None, expected);
         if !matches!(case, "no index" | "no marker") {
@@ -941,7 +941,7 @@ fn tricks_in_a_layout_directory_are_refused() {
         ),
     ];
     for (case, trick, expected) in cases {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = kit::scratch();
         Layout::of(&[good_layer()], Some("x:1")).write(dir.path());
         trick(dir.path());
         refused(case, dir.path(), None, expected);
@@ -1079,7 +1079,7 @@ fn hostile_archives_are_refused() {
         ),
     ];
     for (case, bytes, expected) in cases {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = kit::scratch();
         let path = dir.path().join("image.tar");
         fs::write(&path, bytes).unwrap();
         refused(case, &path, None, expected);
@@ -1088,7 +1088,7 @@ fn hostile_archives_are_refused() {
 
 #[test]
 fn bad_names_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let store = ImageStore::open(dir.path()).unwrap();
     let long = "a".repeat(256);
     let tag = format!("a:{}", "t".repeat(129));

@@ -194,7 +194,7 @@ fn walk(
 fn random_trees_come_back_the_same() {
     let (mut entries, mut holes) = (0, 0);
     for seed in 0..20 {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = kit::scratch();
         let upper = dir.path().join("upper");
         fs::create_dir(&upper).unwrap();
         let mut dice = Dice(seed * 7919 + 1);
@@ -253,7 +253,7 @@ fn sparse(path: &Path) -> bool {
 
 #[test]
 fn big_and_hollow_files_stay_small() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let upper = dir.path().join("upper");
     fs::create_dir(&upper).unwrap();
     let hollow = fs::File::create(upper.join("hollow")).unwrap();
@@ -281,7 +281,7 @@ fn big_and_hollow_files_stay_small() {
 /// Another tar reader understands the archive.
 #[test]
 fn the_archive_is_an_ordinary_tar_with_oci_whiteouts() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let upper = dir.path().join("upper");
     fs::create_dir_all(upper.join("d")).unwrap();
     fs::write(upper.join("d/f"), "content").unwrap();
@@ -493,7 +493,7 @@ fn hostile_archives_are_refused_and_leave_nothing() {
         ..Limits::SNAPSHOT
     };
     for (case, bytes, expected) in cases {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = kit::scratch();
         let archive = dir.path().join("archive");
         fs::write(&archive, bytes).unwrap();
         let error = restore(&archive, &dir.path().join("upper"), None, limits).unwrap_err();
@@ -508,7 +508,7 @@ fn hostile_archives_are_refused_and_leave_nothing() {
 
 #[test]
 fn restoring_needs_room_and_an_empty_place() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let archive = dir.path().join("archive");
     fs::write(&archive, zstd(&Tar::new().dir("./").file("a", b"x").end())).unwrap();
     let full = dir.path().join("full");
@@ -534,7 +534,7 @@ fn restoring_needs_room_and_an_empty_place() {
 
 #[test]
 fn what_cannot_be_kept_is_counted_or_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let upper = dir.path().join("upper");
     fs::create_dir(&upper).unwrap();
     let _listener = std::os::unix::net::UnixListener::bind(upper.join("socket")).unwrap();
@@ -571,7 +571,7 @@ fn what_cannot_be_kept_is_counted_or_refused() {
 /// The sandbox goes on writing, truncating, deleting and swapping while snapshots are taken.
 #[test]
 fn a_busy_upper_layer_gives_sound_archives() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kit::scratch();
     let upper = dir.path().join("upper");
     fs::create_dir(&upper).unwrap();
     fs::write(dir.path().join("secret"), "SECRET").unwrap();

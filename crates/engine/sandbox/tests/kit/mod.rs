@@ -8,6 +8,28 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+/// A temporary directory that goes even when it holds directories closed to their own user.
+pub struct Scratch(std::path::PathBuf);
+
+pub fn scratch() -> Scratch {
+    Scratch(tempfile::tempdir().unwrap().keep())
+}
+
+impl Scratch {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let parent = fs::File::open(self.0.parent().unwrap()).unwrap();
+        let name = self.0.file_name().unwrap();
+        // A failed test says why it failed, not why its rubbish stays.
+        let _ = prism_sys::beneath::remove_tree(&parent, name);
+    }
+}
+
 /// A tar archive under construction.
 #[derive(Clone, Default)]
 pub struct Tar(pub Vec<u8>);
@@ -273,7 +295,7 @@ pub fn again_as_user(test: &str) {
         return;
     }
     // The test program may lie where that user cannot look; a copy is readable by all.
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(dir.path(), open).unwrap();
     let program = dir.path().join("test");

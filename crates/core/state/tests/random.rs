@@ -1,5 +1,6 @@
 //! Random sequences of commands, valid and not, repeated, stale, with nodes that come and go. After each, what must hold
 //! always holds; after all, every job can be brought to its end.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod common;
 

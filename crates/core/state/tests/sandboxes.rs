@@ -1,4 +1,5 @@
 //! Sandboxes, tokens and damaged stores, step by step.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Sweeps step by step: best, halving, aggregate.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod common;
 

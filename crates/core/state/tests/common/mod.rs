@@ -1,7 +1,8 @@
 //! A small world for tests: a state, the keys and values that a store would hold, and short words for commands.
 #![allow(
     dead_code,
-    reason = "each test file uses the part of this kit that it needs"
+    clippy::unwrap_used,
+    reason = "a kit for tests, of which each file uses a part"
 )]
 
 use std::collections::BTreeMap;

@@ -52,7 +52,10 @@ pub(crate) fn print_and_exit() -> ! {
     });
     let written = list.and_then(|list| {
         let bytes = postcard::to_stdvec(&list).map_err(std::io::Error::other)?;
-        std::io::Write::write_all(&mut std::io::stdout(), &bytes)
+        // Standard output keeps what follows the last line end, and this process ends without its destructors.
+        let mut stdout = std::io::stdout().lock();
+        std::io::Write::write_all(&mut stdout, &bytes)?;
+        std::io::Write::flush(&mut stdout)
     });
     process::exit(i32::from(written.is_err()))
 }
@@ -301,8 +304,8 @@ fn idmap(proof: SingleThread) -> Result<String, String> {
         return Ok("not needed: ids are the same inside and outside".into());
     }
     process::unshare(proof, libc::CLONE_NEWNS).map_err(|e| e.to_string())?;
-    let pool = slots::Slots::new(proof, true, 0).map_err(|e| e.to_string())?;
-    let user = pool.make_user(1 << 28).map_err(|e| e.to_string())?;
+    let pool = slots::Slots::new(proof, true, 0);
+    let (_, user) = pool.make_namespaces(1 << 28).map_err(|e| e.to_string())?;
     let tree = mounts::clone_tree(Path::new("/tmp"), false).map_err(|e| e.to_string())?;
     mounts::restrict(tree.as_fd(), true, Some(user.as_fd())).map_err(|e| e.to_string())?;
     Ok("mounted".into())

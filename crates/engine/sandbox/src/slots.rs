@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 use prism_runtime::Limits;
@@ -62,7 +62,6 @@ impl Slot {
 /// The pool.
 pub struct Slots {
     proof: SingleThread,
-    own_net: OwnedFd,
     offset: u32,
     mapped: bool,
     free: Vec<Slot>,
@@ -75,20 +74,16 @@ pub struct Slots {
 impl Slots {
     /// `mapped`: whether every slot gets ids of its own (root), or all share the one of the user. `seed` spreads the ids of several
     /// supervisors on one host.
-    ///
-    /// # Errors
-    /// When the own network namespace cannot be opened.
-    pub fn new(proof: SingleThread, mapped: bool, seed: u32) -> io::Result<Self> {
-        Ok(Self {
+    pub fn new(proof: SingleThread, mapped: bool, seed: u32) -> Self {
+        Self {
             proof,
-            own_net: fs::File::open("/proc/self/ns/net")?.into(),
             offset: seed % WINDOW,
             mapped,
             free: Vec::new(),
             next: 0,
             returned: BTreeSet::new(),
             draining: Vec::new(),
-        })
+        }
     }
 
     /// A slot for a run with these limits. Only a sandbox needs the namespaces.
@@ -156,43 +151,44 @@ impl Slots {
         if let (Some(driver), Some(group)) = (driver, &mut slot.group) {
             driver.apply(group, limits)?;
         }
-        if namespaces && slot.net.is_none() {
-            let net = self.make_net().map_err(|e| format!("make a network namespace: {e}"))?;
+        if namespaces && (slot.net.is_none() || slot.user.is_none()) {
+            let (net, user) = self
+                .make_namespaces(slot.base)
+                .map_err(|e| format!("make namespaces: {e}"))?;
             slot.net = Some(net);
-        }
-        if namespaces && slot.user.is_none() {
-            let user = self
-                .make_user(slot.base)
-                .map_err(|e| format!("make a user namespace: {e}"))?;
             slot.user = Some(user);
         }
         Ok(())
     }
 
-    fn make_net(&self) -> io::Result<OwnedFd> {
-        process::unshare(self.proof, libc::CLONE_NEWNET)?;
-        let made = mounts::loopback_up()
-            .and_then(|()| fs::File::open("/proc/self/ns/net"))
-            .map(OwnedFd::from);
-        use std::os::fd::AsFd;
-        process::join(self.proof, self.own_net.as_fd(), libc::CLONE_NEWNET)?;
-        made
-    }
-
-    /// A namespace needs a process to be born with; it lives on by its descriptor.
-    pub(crate) fn make_user(&self, base: u32) -> io::Result<OwnedFd> {
-        let flags = libc::CLONE_NEWUSER.cast_unsigned();
-        match process::fork(self.proof, u64::from(flags), None)? {
+    /// A network namespace and a user namespace. They need a process to be born with, and live on by their descriptors. The first
+    /// is not the second's: nobody in the second has any power over it.
+    pub(crate) fn make_namespaces(&self, base: u32) -> io::Result<(OwnedFd, OwnedFd)> {
+        let (mut from, mut to) = io::pipe()?;
+        match process::fork(self.proof, 0, None)? {
             Fork::Child => {
                 process::die_with_parent();
+                let made = process::unshare(self.proof, libc::CLONE_NEWNET)
+                    .and_then(|()| mounts::loopback_up())
+                    .and_then(|()| process::unshare(self.proof, libc::CLONE_NEWUSER));
+                let code = made.map_or_else(|e| e.raw_os_error().unwrap_or(libc::EIO), |()| 0);
+                let _ = to.write_all(&code.to_ne_bytes());
                 process::reap_for_ever()
             }
             Fork::Parent(pid) => {
-                let made = map_child(pid, base, self.mapped)
-                    .and_then(|()| fs::File::open(format!("/proc/{pid}/ns/user")));
+                drop(to);
+                let mut code = [0; 4];
+                let made = from.read_exact(&mut code).and_then(|()| {
+                    match i32::from_ne_bytes(code) {
+                        0 => map_child(pid, base, self.mapped),
+                        code => Err(io::Error::from_raw_os_error(code)),
+                    }
+                });
+                let open = |kind| fs::File::open(format!("/proc/{pid}/ns/{kind}"));
+                let opened = made.and_then(|()| Ok((open("net")?.into(), open("user")?.into())));
                 process::kill(pid.cast_signed(), libc::SIGKILL)?;
                 process::reap(Some(pid), true)?;
-                made.map(OwnedFd::from)
+                opened
             }
         }
     }
@@ -207,8 +203,10 @@ impl Slots {
         if self.is_cold()
             && let Ok(mut slot) = self.make(driver)
         {
-            slot.net = self.make_net().ok();
-            slot.user = self.make_user(slot.base).ok();
+            if let Ok((net, user)) = self.make_namespaces(slot.base) {
+                slot.net = Some(net);
+                slot.user = Some(user);
+            }
             self.free.insert(0, slot);
         }
     }

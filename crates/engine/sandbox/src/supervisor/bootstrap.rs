@@ -104,10 +104,14 @@ pub fn detach(args: &Arguments) -> Result<(SingleThread, Ready), String> {
 fn inherit(fd: RawFd) -> Result<File, String> {
     let mut path = PathBuf::from("/proc/self/fd");
     path.push(fd.to_string());
-    File::options()
+    let ready = File::options()
         .write(true)
         .open(path)
-        .map_err(|e| format!("inherit the readiness pipe: {e}"))
+        .map_err(|e| format!("inherit the readiness pipe: {e}"))?;
+    // The reader waits for the last copy to close, and only the new one is closed at the right time.
+    let fd = fd.unsigned_abs();
+    stdio::close_range(fd, fd).map_err(|e| format!("close the readiness pipe: {e}"))?;
+    Ok(ready)
 }
 
 /// Leaves the caller's session, descriptors and mount namespace.

@@ -61,6 +61,10 @@ impl Supervisor {
         let Some(mut run) = self.runs[index].take() else {
             return;
         };
+        if let Some(helper) = run.helper.take() {
+            // Its own end is no news any more, and the index may be another run's by then.
+            self.helpers.remove(&helper);
+        }
         if run.kind == Kind::Plain {
             self.kill_rest(&run);
         }
@@ -234,6 +238,10 @@ impl Supervisor {
         };
         run.ending.get_or_insert(cause);
         let (id, kind, starting) = (run.id.clone(), run.kind, run.phase == Phase::Starting);
+        if starting && matches!(kind, Kind::Exec(_) | Kind::Plain) {
+            // Its helper may be just between starting the program and telling of it; `begin` kills what it tells of.
+            return;
+        }
         if starting || grace == Millis(0) {
             self.kill(index);
             return;
@@ -276,9 +284,6 @@ impl Supervisor {
         let Some(run) = self.runs.get(index).and_then(Option::as_ref) else {
             return;
         };
-        if let Some(helper) = run.helper {
-            let _ = process::kill(helper.cast_signed(), libc::SIGKILL);
-        }
         if run.pid == 0 {
             return;
         }

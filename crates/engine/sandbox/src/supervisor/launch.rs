@@ -289,6 +289,7 @@ impl Supervisor {
             }
         }
         let (id, sandbox) = (run.id.clone(), run.kind == Kind::Sandbox);
+        let unwanted = run.ending.is_some();
         self.events.push(RunEvent::Started {
             id: id.clone(),
             at: run.started,
@@ -297,6 +298,9 @@ impl Supervisor {
         self.journal.note(&Record::Run(run.observed()));
         if sandbox {
             self.exec_early(id);
+        }
+        if unwanted {
+            self.kill(index);
         }
         if let Some(ended) = self.stray.remove(&told) {
             self.on_exit(ended);

@@ -179,8 +179,7 @@ impl Supervisor {
             timers: BinaryHeap::new(),
             events: Vec::new(),
             peers: Vec::new(),
-            slots: Slots::new(proof, args.user.is_none(), seed)
-                .map_err(|e| err("open the network namespace", e))?,
+            slots: Slots::new(proof, args.user.is_none(), seed),
             driver,
             no_cgroups,
             template,

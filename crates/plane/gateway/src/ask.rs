@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prism_api::Route;
 use prism_state::IdempotencyKey;
-use prism_types::Reason;
+use prism_types::{Reason, nearest};
 use serde::de::DeserializeOwned;
 
 use crate::query::Query;
@@ -46,9 +46,16 @@ impl Ask {
             )));
         }
         serde_json::from_slice(&self.body).map_err(|e| {
-            Refusal::invalid(format!("the request body: {e}"))
+            let text = e.to_string();
+            let near = near_miss(&text);
+            let hint = near.map_or_else(String::new, |n| format!("; did you mean {n}"));
+            let refusal = Refusal::invalid(format!("the request body: {text}{hint}"))
                 .detail("line", e.line())
-                .detail("column", e.column())
+                .detail("column", e.column());
+            match near {
+                Some(near) => refusal.detail("nearest", near),
+                None => refusal,
+            }
         })
     }
 
@@ -69,4 +76,14 @@ impl Ask {
     pub(crate) fn accepts(&self, kind: &str) -> bool {
         self.accept.contains(kind)
     }
+}
+
+/// The nearest of the words that serde says it expected instead of an unknown one.
+fn near_miss(error: &str) -> Option<&str> {
+    if !error.starts_with("unknown ") {
+        return None;
+    }
+    let mut words = error.split('`').skip(1).step_by(2);
+    let unknown = words.next()?;
+    nearest(unknown, words)
 }

@@ -102,14 +102,14 @@ impl Run {
 
     fn submit(&mut self, s: Step) {
         let mut spec = match s.a % 4 {
-            0 => sweep(i64::from(s.b % 5) + 1, true, s.c % 2 == 0),
+            0 => sweep(i64::from(s.b % 5) + 1, true, s.c.is_multiple_of(2)),
             1 => array(u32::from(s.b) * 6 + 1),
             _ => array(u32::from(s.b % 5) + 1),
         };
         spec.retries = u32::from(s.c % 3);
-        spec.max_failures = (s.c % 5 == 0).then_some(1);
-        spec.concurrency = (s.c % 7 == 0).then_some(2);
-        if s.c % 6 == 0 && !self.jobs.is_empty() {
+        spec.max_failures = (s.c.is_multiple_of(5)).then_some(1);
+        spec.concurrency = (s.c.is_multiple_of(7)).then_some(2);
+        if s.c.is_multiple_of(6) && !self.jobs.is_empty() {
             spec.after = vec![self.job(s.b).to_string()];
         }
         let n = self.jobs.len() as u64 + 1;
@@ -202,7 +202,7 @@ impl Run {
             38 => match s.b % 3 {
                 0 => self.send(Command::Cordon {
                     id: node,
-                    on: s.c % 2 == 0,
+                    on: s.c.is_multiple_of(2),
                 }),
                 1 => self.send(Command::Cordon {
                     id: node,

@@ -1,4 +1,5 @@
-//! Runs every `sh` block of the README, in order, as one script in a home of its own.
+//! Runs every `sh` block of the README, in order, as one script in a home of its own. Where the README says to start
+//! `prismd dev` in another terminal, the script starts it in the background and waits until it answers.
 //!
 //! `cargo run --release --` means the `prismctl` that is built already; `cargo xtask` is what runs this, so it does nothing here.
 
@@ -18,6 +19,13 @@ case "$*" in
     *) echo "cargo $*: not a command that the README may show" >&2; exit 2 ;;
 esac
 "#;
+
+/// The line that starts a server in another terminal, and what does the same in a script.
+const SERVER_LINE: &str = "    prismd dev";
+const SERVER: &str = "prismd dev >prismd.log 2>&1 &
+for _ in $(seq 300); do prismctl info >/dev/null 2>&1 && break; sleep 0.1; done
+prismctl info >/dev/null || { cat prismd.log; exit 1; }
+";
 
 /// What runs in the background ends with the script.
 const PRELUDE: &str = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n";
@@ -57,6 +65,7 @@ fn blocks(markdown: &str) -> Vec<String> {
     for line in markdown.lines() {
         match &mut open {
             None if line == "```sh" => open = Some(String::new()),
+            None if line == SERVER_LINE => blocks.push(SERVER.to_owned()),
             None => {}
             Some(_) if line == "```" => blocks.extend(open.take()),
             Some(text) => {
@@ -73,8 +82,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sh_blocks_are_taken() {
-        let text = "a\n```sh\none\n```\n```yaml\ntwo: 2\n```\n```sh\nthree\n```\n";
-        assert_eq!(blocks(text), ["one\n", "three\n"]);
+    fn only_sh_blocks_and_the_server_are_taken() {
+        let text = "a\n```sh\none\n```\n```yaml\ntwo: 2\n```\n    prismd dev\n```sh\nthree\n```\n";
+        assert_eq!(blocks(text), ["one\n", SERVER, "three\n"]);
     }
 }

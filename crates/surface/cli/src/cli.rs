@@ -14,17 +14,17 @@ const ABOUT: &str = "Runs jobs, sweeps and sandboxes on machines you own";
 const LONG: &str = "\
 Runs jobs, sweeps and sandboxes on machines you own.
 
-A job or sweep file needs no server: `prismctl run FILE` starts what it takes, shows how far it is, prints the
-result and leaves nothing running. All other verbs talk to a server: that of the current context, or the one
+A job or sweep file needs no server: `prismctl run FILE` starts what it takes, shows how far it is, prints the \
+result and leaves nothing running. All other verbs talk to a server: that of the current context, or the one \
 that --api or --context names.";
 
 const AFTER: &str = "\
 Examples:
-  prismctl run examples/digits/sweep.yaml        a parameter sweep on this machine
-  prismctl job submit job.yaml --wait            a job on the cluster, waited for
-  prismctl sandbox create --name box             an isolated Linux, to run commands in
+  prismctl run examples/digits/sweep.yaml    a parameter sweep on this machine
+  prismctl job submit job.yaml --wait        a job on the cluster, waited for
+  prismctl sandbox create --name box         an isolated Linux to work in
   prismctl sandbox exec box -- python3 -c 'print(6*7)'
-  prismctl doctor                                what this machine can do, and what is missing
+  prismctl doctor                            what this machine can do
 
 Exit codes:
   0    all went well
@@ -36,10 +36,11 @@ Exit codes:
   `sandbox exec` ends with the status of its command.
 
 Files and environment:
-  $XDG_CONFIG_HOME/prism/contexts.toml           the clusters you know (see `prismctl context`)
-  $XDG_STATE_HOME/prism/run                      what `prismctl run` keeps, so that it can go on
-  PRISM_API PRISM_TOKEN PRISM_CONTEXT PRISM_NAMESPACE PRISM_TIMEOUT PRISM_OUTPUT NO_COLOR
-  A flag comes before the environment, that before the file, that before the default.";
+  $XDG_CONFIG_HOME/prism/contexts.toml   the clusters you know
+  $XDG_STATE_HOME/prism/run              what `prismctl run` keeps
+  PRISM_API PRISM_TOKEN PRISM_CONTEXT PRISM_NAMESPACE PRISM_TIMEOUT PRISM_OUTPUT
+  A flag comes before the environment, that before the file, that before the
+  default. NO_COLOR turns colours off.";
 
 /// The whole command line.
 #[derive(Parser, Debug)]
@@ -265,6 +266,12 @@ mod tests {
             "{} has no help",
             command.get_name()
         );
+        let examples = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let long = examples.lines().find(|l| l.chars().count() > 80);
+        assert_eq!(long, None, "too wide for a terminal of 80 columns");
         texts.push(text);
         for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
             render(sub, texts);

@@ -121,7 +121,11 @@ fn wanted_file(directory: &Path, wanted: &Wanted) -> Result<(u32, Vec<u8>), Stri
 
 /// Opens a regular file; never waits for a pipe.
 fn open(path: &Path) -> std::io::Result<File> {
-    if !std::fs::metadata(path)?.is_file() {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(std::io::Error::other("it is a directory"));
+    }
+    if !kind.is_file() {
         return Err(std::io::Error::other("it is not a regular file"));
     }
     File::open(path)
@@ -197,7 +201,8 @@ mod tests {
         );
         assert!(refused(&base.join("job.yml")).contains("did you mean"));
         assert!(refused(&base.join("job.yaml")).contains("did you mean in.txt?"));
-        assert!(refused(base).contains("not a regular file"));
+        assert!(refused(base).contains("it is a directory"));
+        assert!(refused(Path::new("/dev/zero")).contains("not a regular file"));
         std::os::unix::fs::symlink("/etc/hostname", base.join("link")).unwrap();
         let path = put(base, "link.yaml", "job: a\ncommand: [cat]\nfiles: [link]\n");
         assert!(refused(&path).contains("leads out of"));

@@ -109,7 +109,10 @@ fn left(p: &Progress, first: u64, elapsed: Duration) -> Option<Duration> {
 }
 
 fn rounded(d: Duration) -> String {
-    human::duration(Millis(d.as_secs().saturating_mul(1000)))
+    match d.as_secs() {
+        0 => "0s".to_owned(),
+        s => human::duration(Millis(s.saturating_mul(1000))),
+    }
 }
 
 fn counts(p: &Progress) -> String {

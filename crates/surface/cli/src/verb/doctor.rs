@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::context::{self, Context};
 use crate::exit::{Done, Exit, Failure};
 use crate::output::{Column, Format, Out, Table, human, text};
-use crate::settings::Globals;
+use crate::settings::{Globals, Target};
 
 /// Say what this machine can do, what is missing, and what is lost without it.
 #[derive(Args, Debug)]
@@ -19,8 +19,8 @@ Examples:
   prismctl doctor
   prismctl doctor -o json
 
-Everything is tried rather than read from version numbers. It ends with 1 when something is missing without which
-no sandbox can run.")]
+Everything is tried rather than read from version numbers. It ends with 1 when
+something is missing without which no sandbox can run.")]
 pub struct DoctorArgs {}
 
 /// How long a server is given to answer.
@@ -110,12 +110,15 @@ async fn contexts(globals: &Globals) -> (Vec<Reach>, Option<String>) {
         Ok(file) => all.extend(file.contexts.into_iter().map(|(n, c)| (n.to_string(), c))),
         Err(e) => trouble = Some(e.to_string()),
     }
-    if let Some(api) = &globals.api {
+    if let Ok(Some(target)) = globals.target()
+        && target.context.is_none()
+    {
+        let Target { api, token, .. } = target;
         all.push((
             "--api".to_owned(),
             Context {
-                api: api.clone(),
-                token: None,
+                api,
+                token,
                 namespace: None,
             },
         ));

@@ -14,7 +14,7 @@ use prism_client::Ask;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  prismctl explain 01k8z3v6m0000000000000000a      # why is this job still pending?
+  prismctl explain 01k8z3v6m0000000000000000a      # why does it wait?
   prismctl explain 01k8z3v6m0000000000000000a.3    # the same for its task 3
   prismctl explain PRISM-T003                      # what does this code mean?
   prismctl explain out_of_memory                   # the same by its name")]

@@ -20,7 +20,8 @@ Examples:
   prismctl image load /srv/images/python-layout --node n1
   prismctl image ls
 
-The built-in image `host` is each machine's own /usr, read-only; it is always there.")]
+The built-in image `host` is each machine's own /usr, read-only; it is always
+there.")]
 pub enum ImageCommand {
     /// Load an OCI archive or layout directory that lies on the nodes' own disks
     Load {

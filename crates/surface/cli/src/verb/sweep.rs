@@ -139,7 +139,9 @@ pub fn one(answer: &Value, out: &Out) -> Result<(), Failure> {
 /// The exit code that goes with how a sweep ended. A beam that was given up early by rule is no failure.
 pub fn ended(sweep: &SweepView) -> Exit {
     let well = |s: &BeamStatus| matches!(s, BeamStatus::Done | BeamStatus::EarlyStopped);
-    let all_well = sweep.pending.is_empty()
+    let counted = sweep.counts.failed + sweep.counts.cancelled == 0;
+    let all_well = (!sweep.truncated || counted)
+        && sweep.pending.is_empty()
         && sweep.completed.iter().all(|b| well(&b.status))
         && sweep
             .aggregate
@@ -310,6 +312,12 @@ fn fields(sweep: &SweepView) -> Table {
         }
     }
     t.row(["beams", &beams]);
+    if sweep.truncated {
+        t.row([
+            "not shown",
+            "all beams: they are too many for one answer; prismctl job results prints each",
+        ]);
+    }
     if let Some(best) = &sweep.best {
         t.row([
             "best",
@@ -341,7 +349,7 @@ mod tests {
         let mut v = serde_json::to_value(SweepView::sample()).unwrap();
         let fields = json!({
             "status": status, "completed": beams, "pending": [], "aggregate": null, "parameters": ["lr"],
-            "runners": ["main"], "objective": {"direction": "maximize", "metric": "accuracy"},
+            "runners": ["main"], "truncated": false, "objective": {"direction": "maximize", "metric": "accuracy"},
         });
         v.as_object_mut()
             .unwrap()

@@ -16,7 +16,8 @@ Examples:
   prismctl job logs digits --task 3 --stderr --follow
   prismctl job logs digits --task 3 --attempt 1 > first-try.log
 
-On a terminal, control characters in the output are spelled out; piped, it is as the task wrote it.")]
+On a terminal, control characters in the output are spelled out; piped, it is
+as the task wrote it.")]
 pub struct LogsArgs {
     /// Id or name
     job: String,

@@ -31,7 +31,7 @@ Examples:
   prismctl job results hello -o ndjson
   prismctl job logs hello --task 3 --follow
 
-A job is named by its id, or by its name (then the newest of that name is meant).")]
+A job is named by its id, or by its name: then the newest of that name is meant.")]
 pub enum JobCommand {
     /// Submit a job file, or one command many times
     Submit(submit::SubmitArgs),

@@ -24,9 +24,10 @@ use crate::verb::token::duration_text;
 Examples:
   prismctl job submit job.yaml --wait
   prismctl job submit - < job.yaml
-  prismctl job submit --array 100 --cpu 250m --memory 64Mi -- sh -c 'echo task $PRISM_TASK_INDEX'
+  prismctl job submit --array 100 --cpu 250m -- sh -c 'echo $PRISM_TASK_INDEX'
 
-The id of the job is printed on standard output. Repeating a submission under the same --key is safe."
+The id of the job is printed on standard output. Repeating a submission under
+the same --key is safe."
 )]
 pub struct SubmitArgs {
     /// Job or sweep file in YAML, JSON or TOML; `-` is standard input

@@ -29,12 +29,15 @@ Examples:
   prismctl run examples/digits/sweep.yaml -o json > result.json
   prismctl run examples/hello-job/job.yaml
 
-It runs on the server of the current context if there is one, otherwise on a node of its own in this process,
-which keeps its data in $XDG_STATE_HOME/prism/run and leaves nothing running. Interrupted or killed at any
-moment, the same command goes on where it stood, and each task's result is recorded once. What counts is the
-content of the file and of the files it names: when that changes, it is another run.
+It runs on the server of the current context if there is one, otherwise on a
+node of its own in this process, which keeps its data in
+$XDG_STATE_HOME/prism/run and leaves nothing running. Interrupted or killed at
+any moment, the same command goes on where it stood, and each task's result is
+recorded once. What counts is the content of the file and of the files it names:
+when that changes, it is another run.
 
-Exit codes: 0 all went well, 3 some tasks failed, 1 it failed, 130 interrupted (and saved).")]
+Exit codes: 0 all went well, 3 some tasks failed, 1 it failed, 130 interrupted
+(and saved).")]
 pub struct RunArgs {
     /// Job or sweep file in YAML, JSON or TOML; `-` is standard input
     file: PathBuf,
@@ -140,12 +143,12 @@ async fn here(
     out: &Out,
 ) -> Done {
     let lock = home.lock()?;
-    home.mark_unfinished(&args.file)?;
     let Some(node) = interruptible(embedded::start(home.data(), out)).await? else {
         out.note(&saved());
         return Ok(Exit::Interrupted);
     };
     let worked = interruptible(async {
+        home.mark_unfinished(&args.file)?;
         let server = node.server(out)?;
         let drive = Drive {
             server: &server,

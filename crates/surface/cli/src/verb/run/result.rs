@@ -24,7 +24,10 @@ const OUTPUT_MAX: usize = 64 << 10;
 pub async fn show(server: &Server, submission: &Submission, id: &str, out: &Out) -> Done {
     if submission.spec.sweep().is_some() {
         let answer = server.ask(Ask::new(Op::SweepGet).at(id)).await?;
-        sweep::one(&answer, out)?;
+        match out.format {
+            Format::Ndjson => each_result(server, id, out).await?,
+            _ => sweep::one(&answer, out)?,
+        }
         return Ok(sweep::ended(&typed(&answer)?));
     }
     let answer = server.ask(Ask::new(Op::JobGet).at(id)).await?;

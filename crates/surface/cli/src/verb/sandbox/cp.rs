@@ -17,11 +17,12 @@ use crate::server::Server;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  prismctl sandbox cp ./data.csv box:data.csv       # into its working directory, /work
+  prismctl sandbox cp ./data.csv box:data.csv     # into /work
   prismctl sandbox cp ./project box:/work/project   # a directory with all in it
   prismctl sandbox cp box:/work/result.json .       # out of it
 
-A path in a sandbox is NAME:PATH. A copy into a directory that exists keeps its name. Symbolic links are left out.")]
+A path in a sandbox is NAME:PATH. A copy into a directory that exists keeps its
+name. Symbolic links are left out.")]
 pub struct CpArgs {
     /// What to copy
     from: String,

@@ -24,8 +24,8 @@ Examples:
   prismctl sandbox exec -i box -- wc -l < data.csv
   prismctl sandbox exec -i -t box -- bash
 
-It ends with the command's exit code; with 128 and the signal's number when a signal ended it; with 124 when its
-time limit passed.")]
+It ends with the command's exit code; with 128 and the signal's number when a
+signal ended it; with 124 when its time limit passed.")]
 pub struct ExecArgs {
     /// Id or name
     sandbox: String,

@@ -63,7 +63,7 @@ wire! {
         pub seq: u64,
         /// When.
         pub at: TimeMs,
-        /// What, such as `job_completed`.
+        /// What, such as `job.completed`.
         pub kind: String,
         /// To what: an id.
         pub subject: String,

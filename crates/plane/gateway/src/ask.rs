@@ -62,7 +62,7 @@ impl Ask {
     /// Refuses a body where there is to be none.
     pub(crate) fn no_body(&self) -> Answered<()> {
         let blank = self.body.iter().all(u8::is_ascii_whitespace);
-        if blank || *self.body == *b"{}" {
+        if blank || matches!(&*self.body, b"{}" | b"null") {
             Ok(())
         } else {
             Err(Refusal::new(

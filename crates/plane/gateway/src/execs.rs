@@ -214,19 +214,32 @@ impl Streamer {
         let mut offset = 0;
         loop {
             let of = LogOf::Exec(self.sandbox, self.exec.clone());
-            let chunk = self
+            let mut chunk = self
                 .node
                 .output(of, link, offset, CHUNK, Some(WAIT))
                 .await?;
+            let whole = whole_characters(&chunk.data);
+            if whole < chunk.data.len() && !chunk.end {
+                // The rest of the character comes with the next piece.
+                chunk.data.truncate(whole);
+            }
             offset = chunk.offset + chunk.data.len() as u64;
             if !chunk.data.is_empty() {
-                sink.send(answer::line(&event(stream, chunk.offset, &chunk.data)))
-                    .await?;
+                let event = event(stream, chunk.offset, &chunk.data);
+                sink.send(answer::line(&event)).await?;
             }
             if chunk.end {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Length without a character at the end that is cut in two; everything, if it is no such text.
+fn whole_characters(data: &[u8]) -> usize {
+    match std::str::from_utf8(data) {
+        Err(e) if e.error_len().is_none() && e.valid_up_to() > 0 => e.valid_up_to(),
+        _ => data.len(),
     }
 }
 
@@ -357,4 +370,18 @@ pub(crate) async fn resize(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>
         .exec_resize(place.id, exec, rows, columns)
         .await?;
     Ok(answer::nothing())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_is_not_cut_in_two() {
+        let text = "a\u{20ac}".as_bytes();
+        assert_eq!(whole_characters(text), 4);
+        assert_eq!(whole_characters(&text[..3]), 1);
+        assert_eq!(whole_characters(&text[1..3]), 2);
+        assert_eq!(whole_characters(&[0xff, b'a']), 2);
+    }
 }

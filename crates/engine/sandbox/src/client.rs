@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prism_runtime::{
@@ -65,6 +65,9 @@ struct Shared {
     waiting: Mutex<Waiting>,
     next: AtomicU64,
     closed: AtomicBool,
+    /// Set when the reading thread has ended.
+    over: Mutex<bool>,
+    over_now: Condvar,
 }
 
 /// The runtime of processes and sandboxes on this host. Dropping it leaves everything running.
@@ -186,6 +189,8 @@ impl ProcessRuntime {
             waiting: Mutex::new(HashMap::new()),
             next: AtomicU64::new(1),
             closed: AtomicBool::new(false),
+            over: Mutex::new(false),
+            over_now: Condvar::new(),
         });
         let reader = shared.take_up(&connected)?;
         if connected.lost {
@@ -196,7 +201,7 @@ impl ProcessRuntime {
         std::thread::Builder::new()
             .name("runtime-events".into())
             .stack_size(256 << 10)
-            .spawn(move || thread.listen(reader, life))
+            .spawn(move || thread.live(reader, life))
             .map_err(|e| unavailable(format_args!("start a thread: {e}")))?;
         Ok(Arc::new(Self { shared }))
     }
@@ -263,6 +268,12 @@ impl Shared {
             *writer = None;
             unavailable(e)
         })
+    }
+
+    fn live(&self, reader: UnixStream, life: u64) {
+        self.listen(reader, life);
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.over_now.notify_all();
     }
 
     /// Reads until the end, through any number of supervisors.
@@ -386,14 +397,11 @@ impl Runtime for ProcessRuntime {
     fn shutdown(&self) {
         self.shared.closed.store(true, Ordering::Release);
         if self.send(&Request::Shutdown).is_ok() {
-            // It hangs up when everything is dead; that is what makes this call wait for it.
-            let socket = self.shared.writer().as_ref().map(UnixStream::try_clone);
-            if let Some(Ok(mut socket)) = socket {
-                let _ = socket.set_read_timeout(Some(PATIENCE));
-                let _ = socket.shutdown(Shutdown::Write);
-                let mut rest = [0; 4096];
-                while socket.read(&mut rest).is_ok_and(|n| n > 0) {}
-            }
+            // It hangs up when everything is dead, which ends the reading thread.
+            let over = self.shared.over.lock();
+            let over = over.unwrap_or_else(PoisonError::into_inner);
+            let wait = self.shared.over_now.wait_timeout_while(over, PATIENCE, |over| !*over);
+            drop(wait);
         }
         self.shared.close();
     }

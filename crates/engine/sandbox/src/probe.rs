@@ -165,6 +165,7 @@ const PROBES: &[Probe] = &[
         required: true,
         lost: "programs cannot be started in running sandboxes; Linux 5.8 has it",
         check: |proof| {
+            enter(proof, libc::CLONE_NEWUTS)?;
             let own = process::pidfd(std::process::id()).map_err(|e| e.to_string())?;
             process::join(proof, own.as_fd(), libc::CLONE_NEWUTS).map_err(|e| e.to_string())?;
             Ok("opened and entered".into())

@@ -167,13 +167,21 @@ fn device(dev: &Path, name: &str, major: u32, minor: u32) -> io::Result<()> {
 
 fn skeleton(root: &Path) -> io::Result<()> {
     for dir in [
-        "dev", "etc", "home", "media", "mnt", "opt", "proc", "root", "run", "srv", "sys", "tmp",
-        "usr", "var", "var/cache", "var/lib", "var/log", "var/tmp", "work", "etc/ssl",
-        "etc/ssl/certs",
+        "dev", "etc", "home", "media", "mnt", "opt", "proc", "root", "run", "run/shm", "srv",
+        "sys", "tmp", "usr", "var", "var/cache", "var/lib", "var/log", "var/tmp", "work",
+        "etc/ssl", "etc/ssl/certs",
     ] {
         fs::create_dir(root.join(dir))?;
+        let mode = match dir {
+            "tmp" | "var/tmp" | "run/shm" => 0o1777,
+            "root" => 0o700,
+            _ => 0o755,
+        };
+        fs::set_permissions(root.join(dir), fs::Permissions::from_mode(mode))?;
     }
     symlink("/run", root.join("var/run"))?;
+    // The root of it is what a sandbox's `/` looks like.
+    fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
     for name in SYSTEM_DIRS {
         let host = Path::new("/").join(name);
         match fs::symlink_metadata(&host) {
@@ -194,6 +202,7 @@ fn skeleton(root: &Path) -> io::Result<()> {
         ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
     ] {
         fs::write(etc.join(name), text)?;
+        fs::set_permissions(etc.join(name), fs::Permissions::from_mode(0o644))?;
     }
     // Only what programs need to start and to check certificates; never accounts or keys of the host.
     for name in [
@@ -209,6 +218,7 @@ fn skeleton(root: &Path) -> io::Result<()> {
         copy_if_there(&Path::new("/etc").join(name), &etc.join(name));
     }
     fs::create_dir(etc.join("alternatives"))?;
+    fs::set_permissions(etc.join("alternatives"), fs::Permissions::from_mode(0o755))?;
     if let Ok(links) = fs::read_dir("/etc/alternatives") {
         for link in links.flatten().take(4_000) {
             if let Ok(target) = fs::read_link(link.path()) {

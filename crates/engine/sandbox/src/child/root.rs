@@ -78,28 +78,22 @@ fn attach(from: &Path, at: &Path, read_only: bool, slot: &Slot) -> io::Result<()
     mounts::attach(tree.as_fd(), at)
 }
 
-/// Directories at the top that must be real ones or must belong to root inside.
+/// Directories at the top: real ones, whatever an image has in their place.
 fn upper(launch: &Launch) -> Step<()> {
     const ALWAYS: &[(&str, u32)] = &[
         ("upper", 0o755),
         ("work", 0o755),
-        ("upper/dev", 0o755),
-        ("upper/proc", 0o555),
-        ("upper/run", 0o755),
+        // These are written to by nearly every program; here they need no copying up first.
         ("upper/tmp", 0o1777),
         ("upper/work", 0o755),
     ];
-    // The host's skeleton belongs to root outside, who is nobody inside.
-    const HOST: &[(&str, u32)] = &[
-        ("upper/etc", 0o755),
-        ("upper/home", 0o755),
-        ("upper/mnt", 0o755),
-        ("upper/opt", 0o755),
-        ("upper/root", 0o700),
-        ("upper/srv", 0o755),
-        ("upper/var", 0o755),
+    const IMAGE: &[(&str, u32)] = &[
+        ("upper/dev", 0o755),
+        ("upper/proc", 0o555),
+        ("upper/run", 0o755),
     ];
-    let more = if launch.image == Image::Host { HOST } else { &[] };
+    let host = launch.image == Image::Host;
+    let more = if host { &[][..] } else { IMAGE };
     for (dir, mode) in ALWAYS.iter().chain(more) {
         match fs::DirBuilder::new().mode(*mode).create(dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
@@ -116,19 +110,19 @@ fn overlay(ctx: &Context<'_>, slot: &Slot, launch: &Launch) -> Step<()> {
         Image::Host => &[][..],
         Image::Layers(layers) => layers,
     };
-    let count = launch.layers.len() + image.len();
+    let count = launch.layers.len() + image.len() + 1;
     if count > MAX_LAYERS {
         return Err(format!("{count} layers, at most {MAX_LAYERS} are possible"));
     }
     let mut lower = Vec::with_capacity(count + 1);
-    for (i, layer) in launch.layers.iter().chain(image).enumerate() {
+    let skeleton = ctx.template.dir.join("skel");
+    let last = (launch.image == Image::Host).then_some(&skeleton);
+    let layers = launch.layers.iter().chain(image).chain(last);
+    for (i, layer) in layers.enumerate() {
         let at = format!("../l/{i}");
         attach(layer, Path::new(&at), true, slot)
             .step(format_args!("mount layer {}", layer.display()))?;
         lower.push(at);
-    }
-    if launch.image == Image::Host {
-        lower.push("../skel".into());
     }
     if lower.is_empty() {
         return Err("the image has no layers".into());
@@ -186,19 +180,17 @@ fn dev(launch: &Launch) -> Step<()> {
     Ok(())
 }
 
-/// Directories that are made inside, where no link can lead out.
+/// Makes inside, where no link can lead out, what an image may lack.
 pub fn finish(launch: &Launch) -> Step<()> {
-    let mut dirs = vec!["/run/shm"];
     if launch.image == Image::Host {
-        dirs.push("/var/tmp");
+        return Ok(());
     }
-    for dir in dirs {
-        match fs::create_dir(dir) {
-            Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(0o1777))
-                .step(format_args!("open {dir} to all"))?,
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(format!("make {dir}: {e}")),
-        }
+    // Shared memory; see the template's `/dev`.
+    let dir = "/run/shm";
+    match fs::create_dir(dir) {
+        Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(0o1777))
+            .step(format_args!("open {dir} to all")),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(format!("make {dir}: {e}")),
     }
-    Ok(())
 }

@@ -106,7 +106,7 @@ impl Supervisor {
     }
 
     /// The programs in a sandbox.
-    fn inner(&self, parent: usize) -> impl Iterator<Item = usize> {
+    pub(super) fn inner(&self, parent: usize) -> impl Iterator<Item = usize> {
         let is_inner = move |run: &Option<Run>| {
             run.as_ref().is_some_and(|r| r.kind == Kind::Exec(parent))
         };

@@ -258,6 +258,7 @@ impl Supervisor {
     }
 
     fn usage(&mut self, id: &RunId) -> Result<Usage, RuntimeError> {
+        let index = self.by_id.get(id).copied().unwrap_or(usize::MAX);
         let run = self.live(id)?;
         let (kind, pid, before) = (run.kind, run.pid, run.inner_cpu_us);
         let group = run
@@ -267,6 +268,13 @@ impl Supervisor {
         let mut pids = procfs::descendants(pid);
         if kind != Kind::Sandbox && kind != Kind::Task {
             pids.push(pid);
+        }
+        for program in self.inner(index).collect::<Vec<_>>() {
+            let first = self.run(program).map_or(0, |run| run.pid);
+            if first != 0 {
+                pids.push(first);
+                pids.extend(procfs::descendants(first));
+            }
         }
         let each = pids.iter().map(|pid| procfs::usage(*pid));
         let sum = each.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));

@@ -248,6 +248,16 @@ impl Node {
         String::from_utf8_lossy(&self.output(name, "stdout")).into_owned()
     }
 
+    /// Waits until a run's standard output holds a text.
+    pub fn wait_output(&self, name: &str, what: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.stdout(name).contains(what) {
+            let out = self.stdout(name);
+            assert!(Instant::now() < until, "no {what:?} in {out:?} of {name}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Runs a task to its end.
     pub fn run(&self, launch: Launch) -> RunReport {
         let id = launch.id.clone();

@@ -187,7 +187,7 @@ fn unknown(parts: &request::Parts) -> Refusal {
             "{method} is not possible on {shown}; it takes {allowed}"
         ))
         .with_status(405);
-        refusal.allow = Some(allowed);
+        refusal.allow = Some(allowed.into());
         return refusal;
     }
     let near = nearest(&shown, ROUTES.iter().map(|r| r.path));

@@ -12,9 +12,9 @@ pub(crate) struct Refusal {
     pub(crate) rejection: Rejection,
     pub(crate) status: u16,
     pub(crate) outcome: Outcome,
-    pub(crate) details: Map<String, Value>,
+    pub(crate) details: Box<Map<String, Value>>,
     /// Value of the `allow` header, for 405.
-    pub(crate) allow: Option<String>,
+    pub(crate) allow: Option<Box<str>>,
 }
 
 /// What a handler answers with.
@@ -53,7 +53,7 @@ impl Refusal {
         let mut body = ErrorBody::new(&self.rejection, request_id);
         body.outcome = self.outcome;
         if let Value::Object(details) = &mut body.details {
-            details.extend(self.details.clone());
+            details.extend((*self.details).clone());
         }
         body
     }
@@ -75,7 +75,7 @@ impl From<Rejection> for Refusal {
                 Outcome::NotApplied
             },
             rejection,
-            details: Map::new(),
+            details: Box::default(),
             allow: None,
         }
     }

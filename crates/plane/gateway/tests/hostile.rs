@@ -1,5 +1,7 @@
 //! Bad input: every case gets a whole error body with a fitting status, changes nothing, and the server goes on.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
 mod harness;
 
 use harness::{Request, Server, bare, config, http, server};
@@ -8,236 +10,235 @@ use prism_api::Role;
 /// What a case expects: the status, and a word of the message.
 struct Case(Request, u16, &'static str);
 
-fn job(body: &str) -> Request {
-    Request::post("/api/v1/jobs", body)
-}
+/// Bodies of `POST /jobs`.
+const JOBS: &[(&str, u16, &str)] = &[
+    ("", 400, "request"),
+    ("{", 400, "request"),
+    ("null", 400, "request"),
+    ("[]", 400, "request"),
+    ("{}", 400, "job"),
+    (r#"{"job": "a""#, 400, "request"),
+    (r#"{"job": "Not A Name", "command": ["x"]}"#, 400, "name"),
+    (r#"{"job": "../../etc", "command": ["x"]}"#, 400, "name"),
+    (r#"{"job": "a", "comand": ["x"]}"#, 400, "command"),
+    (
+        r#"{"job": "a", "command": ["x"], "retires": 2}"#,
+        400,
+        "retries",
+    ),
+    (
+        r#"{"job": "a", "command": ["x"], "array": -1}"#,
+        400,
+        "array",
+    ),
+    (
+        r#"{"job": "a", "command": ["x"], "array": 18446744073709551615}"#,
+        400,
+        "array",
+    ),
+    (r#"{"job": "a", "command": ["x\u0000y"]}"#, 400, "NUL"),
+    (
+        r#"{"job": "a", "command": ["x"], "files": ["/etc/passwd"]}"#,
+        400,
+        "file",
+    ),
+    (
+        r#"{"job": "a", "command": ["x"], "files": [{"path": "../x", "content": ""}]}"#,
+        400,
+        "..",
+    ),
+    (
+        r#"{"job": "a", "command": ["x"], "map": "/etc/passwd"}"#,
+        400,
+        "server",
+    ),
+    (
+        r#"{"job": "a", "command": ["x"], "after": ["no-such-job"]}"#,
+        404,
+        "no-such-job",
+    ),
+];
 
-fn get(target: &str) -> Request {
-    Request::get(target)
+/// Bodies of other routes.
+const POSTS: &[(&str, &str, u16, &str)] = &[
+    (
+        "/api/v1/sweeps",
+        r#"{"sweep": "a", "command": ["x"], "space": {"lr": {"log_uniform": [0, 1]}}}"#,
+        400,
+        "lr",
+    ),
+    (
+        "/api/v1/sandboxes",
+        r#"{"image": "../../root"}"#,
+        400,
+        "image",
+    ),
+    (
+        "/api/v1/sandboxes",
+        r#"{"resources": {"memory": "lots"}}"#,
+        400,
+        "memory",
+    ),
+    ("/api/v1/tokens", "", 400, "body"),
+    (
+        "/api/v1/tokens",
+        r#"{"name": "x", "role": "amdin"}"#,
+        400,
+        "did you mean admin",
+    ),
+    (
+        "/api/v1/tokens",
+        r#"{"name": "", "role": "admin"}"#,
+        400,
+        "name",
+    ),
+    (
+        "/api/v1/tokens",
+        r#"{"name": "x", "role": "admin", "expires_in": "soon"}"#,
+        400,
+        "duration",
+    ),
+    (
+        "/api/v1/tokens",
+        r#"{"name": "x", "role": "admin", "expiresin": 1}"#,
+        400,
+        "did you mean expires_in",
+    ),
+    ("/api/v1/images", r#"{"path": "../image.tar"}"#, 400, "path"),
+    (
+        "/api/v1/images",
+        r#"{"path": "/a/../../etc/shadow"}"#,
+        400,
+        "path",
+    ),
+    ("/api/v1/jobs/x/cancel", r#"{"why": 1}"#, 400, "body"),
+];
+
+/// Methods and targets without a body.
+const TARGETS: &[(&str, &str, u16, &str)] = &[
+    ("GET", "/api/v1/jbos", 404, "/api/v1/jobs"),
+    ("GET", "/api/v2/jobs", 404, "route"),
+    ("GET", "/api/v1/jobs/x/tsks", 404, "route"),
+    ("GET", "/../../etc/passwd", 404, "route"),
+    ("DELETE", "/api/v1/jobs", 405, "GET"),
+    ("BREW", "/api/v1/jobs", 405, "POST"),
+    ("PATCH", "/api/v1/sandboxes/x", 405, "DELETE"),
+    ("GET", "/api/v1/jobs?limt=5", 400, "limit"),
+    ("GET", "/api/v1/jobs?limit=0", 400, "limit"),
+    ("GET", "/api/v1/jobs?limit=1001", 400, "1000"),
+    ("GET", "/api/v1/jobs?limit=-1", 400, "limit"),
+    ("GET", "/api/v1/jobs?limit=%2B5", 400, "limit"),
+    (
+        "GET",
+        "/api/v1/jobs?limit=99999999999999999999999",
+        400,
+        "limit",
+    ),
+    ("GET", "/api/v1/jobs?limit=5&limit=6", 400, "twice"),
+    ("GET", "/api/v1/jobs?cursor=zzz", 400, "cursor"),
+    ("GET", "/api/v1/jobs?cursor=t.5", 400, "cursor"),
+    (
+        "GET",
+        "/api/v1/nodes?cursor=j.00000000000000000000000000",
+        400,
+        "cursor",
+    ),
+    ("GET", "/api/v1/jobs?label=nope", 400, "key=value"),
+    ("GET", "/api/v1/jobs?state=done", 400, "COMPLETED"),
+    ("GET", "/api/v1/jobs?name=%ff%fe", 400, "UTF-8"),
+    ("GET", "/api/v1/jobs?name=%zz", 400, "hexadecimal"),
+    ("GET", "/api/v1/jobs?name=%", 400, "hexadecimal"),
+    ("GET", "/api/v1/jobs?name=a%00b", 400, "NUL"),
+    ("GET", "/api/v1/jobs/%ff", 404, "path"),
+    ("GET", "/api/v1/jobs/%00", 404, "name"),
+    ("GET", "/api/v1/jobs/..%2f..%2fetc%2fpasswd", 404, "job"),
+    (
+        "GET",
+        "/api/v1/jobs/nothing/results?follow=perhaps",
+        400,
+        "true or false",
+    ),
+    ("GET", "/api/v1/sandboxes/x/files", 400, "path"),
+    ("GET", "/api/v1/sandboxes/x/files?path=", 400, "path"),
+    (
+        "GET",
+        "/api/v1/sandboxes/x/files?path=../../etc/shadow",
+        400,
+        "..",
+    ),
+    (
+        "GET",
+        "/api/v1/sandboxes/x/files?path=/a/%2e%2e/b",
+        400,
+        "..",
+    ),
+    ("GET", "/api/v1/sandboxes/x/files?path=a%00b", 400, "NUL"),
+    (
+        "PUT",
+        "/api/v1/sandboxes/x/files?path=a&mode=9",
+        400,
+        "octal",
+    ),
+    (
+        "PUT",
+        "/api/v1/sandboxes/x/files?path=a&mode=7777",
+        400,
+        "octal",
+    ),
+    ("GET", "/api/v1/explain/..%2f", 404, "sandbox"),
+    ("DELETE", "/api/v1/tokens/not-an-id", 404, "token"),
+];
+
+fn job(body: impl Into<Vec<u8>>) -> Request {
+    Request::post("/api/v1/jobs", body)
 }
 
 fn bodies() -> Vec<Case> {
     let deep =
         |open: &str, close: &str| format!("{}{}", open.repeat(100_000), close.repeat(100_000));
     let long_name = format!(r#"{{"job": "{}", "command": ["x"]}}"#, "a".repeat(64));
-    let many = format!(r#"{{"job": "a", "command": ["x"], "array": {}}}"#, u64::MAX);
-    vec![
-        Case(job(""), 400, "request"),
-        Case(job("{"), 400, "request"),
-        Case(job("null"), 400, "request"),
-        Case(job("[]"), 400, "request"),
-        Case(job("{}"), 400, "job"),
-        Case(job(r#"{"job": "a""#), 400, "request"),
-        Case(job(&deep("[", "]")), 400, "deep"),
-        Case(job(&deep(r#"{"a":"#, "}")), 400, ""),
-        Case(
-            job(r#"{"job": "Not A Name", "command": ["x"]}"#),
-            400,
-            "name",
-        ),
-        Case(
-            job(r#"{"job": "../../etc", "command": ["x"]}"#),
-            400,
-            "name",
-        ),
-        Case(job(&long_name), 400, "name"),
-        Case(job(r#"{"job": "a", "comand": ["x"]}"#), 400, "command"),
-        Case(
-            job(r#"{"job": "a", "command": ["x"], "retires": 2}"#),
-            400,
-            "retries",
-        ),
-        Case(
-            job(r#"{"job": "a", "command": ["x"], "array": -1}"#),
-            400,
-            "array",
-        ),
-        Case(job(&many), 400, "array"),
-        Case(job(r#"{"job": "a", "command": ["x\u0000y"]}"#), 400, "NUL"),
-        Case(
-            job(r#"{"job": "a", "command": ["x"], "files": ["/etc/passwd"]}"#),
-            400,
-            "file",
-        ),
-        Case(
-            job(r#"{"job": "a", "command": ["x"], "files": [{"path": "../x", "content": ""}]}"#),
-            400,
-            "..",
-        ),
-        Case(
-            job(r#"{"job": "a", "command": ["x"], "map": "/etc/passwd"}"#),
-            400,
-            "server",
-        ),
-        Case(
-            job(r#"{"job": "a", "command": ["x"], "after": ["no-such-job"]}"#),
-            404,
-            "no-such-job",
-        ),
-        Case(
-            Request::post("/api/v1/jobs", vec![0xff, 0xfe, b'{']),
-            400,
-            "UTF-8",
-        ),
-        Case(Request::post("/api/v1/jobs", vec![0; 100]), 400, ""),
-        Case(
-            Request::post(
-                "/api/v1/sweeps",
-                r#"{"sweep": "a", "command": ["x"], "space": {"lr": {"log_uniform": [0, 1]}}}"#,
-            ),
-            400,
-            "lr",
-        ),
-        Case(
-            Request::post("/api/v1/sandboxes", r#"{"image": "../../root"}"#),
-            400,
-            "image",
-        ),
-        Case(
-            Request::post("/api/v1/sandboxes", r#"{"resources": {"memory": "lots"}}"#),
-            400,
-            "memory",
-        ),
-        Case(
-            Request::post("/api/v1/tokens", r#"{"name": "x", "role": "amdin"}"#),
-            400,
-            "did you mean admin",
-        ),
-        Case(
-            Request::post("/api/v1/tokens", r#"{"name": "", "role": "admin"}"#),
-            400,
-            "name",
-        ),
-        Case(
-            Request::post(
-                "/api/v1/tokens",
-                r#"{"name": "x", "role": "admin", "expires_in": "soon"}"#,
-            ),
-            400,
-            "duration",
-        ),
-        Case(
-            Request::post(
-                "/api/v1/tokens",
-                r#"{"name": "x", "role": "admin", "expiresin": 1}"#,
-            ),
-            400,
-            "did you mean expires_in",
-        ),
-        Case(
-            Request::post("/api/v1/images", r#"{"path": "../image.tar"}"#),
-            400,
-            "path",
-        ),
-        Case(
-            Request::post("/api/v1/images", r#"{"path": "/a/../../etc/shadow"}"#),
-            400,
-            "path",
-        ),
-        Case(
-            Request::post("/api/v1/jobs/x/cancel", r#"{"why": 1}"#),
-            400,
-            "body",
-        ),
-    ]
+    let mut cases = vec![
+        Case(job(deep("[", "]")), 400, "deep"),
+        Case(job(deep(r#"{"a":"#, "}")), 400, ""),
+        Case(job(long_name), 400, "name"),
+        Case(job(vec![0xff, 0xfe, b'{']), 400, "UTF-8"),
+        Case(job(vec![0; 100]), 400, ""),
+    ];
+    cases.extend(
+        JOBS.iter()
+            .map(|(body, status, word)| Case(job(*body), *status, word)),
+    );
+    cases.extend(
+        POSTS
+            .iter()
+            .map(|(path, body, status, word)| Case(Request::post(path, *body), *status, word)),
+    );
+    cases
 }
 
 fn targets() -> Vec<Case> {
+    let get = Request::get;
     let long = format!("/api/v1/jobs?name={}", "a".repeat(20_000));
-    let long_id = format!("/api/v1/jobs/{}", "a".repeat(5000));
     let many = format!("/api/v1/jobs?{}", "label=a=b&".repeat(100));
-    vec![
-        Case(get("/api/v1/jbos"), 404, "/api/v1/jobs"),
-        Case(get("/api/v2/jobs"), 404, "route"),
-        Case(get("/api/v1/jobs/x/tsks"), 404, "route"),
-        Case(get("/../../etc/passwd"), 404, "route"),
-        Case(Request::new("DELETE", "/api/v1/jobs"), 405, "GET"),
-        Case(Request::new("BREW", "/api/v1/jobs"), 405, "POST"),
-        Case(Request::new("PATCH", "/api/v1/sandboxes/x"), 405, "DELETE"),
-        Case(get("/api/v1/jobs?limt=5"), 400, "limit"),
-        Case(get("/api/v1/jobs?limit=0"), 400, "limit"),
-        Case(get("/api/v1/jobs?limit=1001"), 400, "1000"),
-        Case(get("/api/v1/jobs?limit=-1"), 400, "limit"),
-        Case(get("/api/v1/jobs?limit=%2B5"), 400, "limit"),
-        Case(
-            get("/api/v1/jobs?limit=99999999999999999999999"),
-            400,
-            "limit",
-        ),
-        Case(get("/api/v1/jobs?limit=5&limit=6"), 400, "twice"),
-        Case(get("/api/v1/jobs?cursor=zzz"), 400, "cursor"),
-        Case(get("/api/v1/jobs?cursor=t.5"), 400, "cursor"),
-        Case(
-            get("/api/v1/nodes?cursor=j.00000000000000000000000000"),
-            400,
-            "cursor",
-        ),
-        Case(get("/api/v1/jobs?label=nope"), 400, "key=value"),
-        Case(get("/api/v1/jobs?state=done"), 400, "COMPLETED"),
-        Case(get("/api/v1/jobs?name=%ff%fe"), 400, "UTF-8"),
-        Case(get("/api/v1/jobs?name=%zz"), 400, "hexadecimal"),
-        Case(get("/api/v1/jobs?name=%"), 400, "hexadecimal"),
-        Case(get("/api/v1/jobs?name=a%00b"), 400, "NUL"),
+    let long_id = format!("/api/v1/jobs/{}", "a".repeat(5000));
+    let key =
+        |text: &str| Request::new("POST", "/api/v1/jobs/x/cancel").header("idempotency-key", text);
+    let mut cases = vec![
         Case(get(&long), 400, "query"),
         Case(get(&many), 400, "parameters"),
-        Case(get("/api/v1/jobs/%ff"), 404, "path"),
-        Case(get("/api/v1/jobs/%00"), 404, "name"),
-        Case(get("/api/v1/jobs/..%2f..%2fetc%2fpasswd"), 404, "job"),
         Case(get(&long_id), 404, "name"),
-        Case(
-            get("/api/v1/jobs/nothing/results?follow=perhaps"),
-            400,
-            "true or false",
-        ),
-        Case(get("/api/v1/sandboxes/x/files"), 400, "path"),
-        Case(get("/api/v1/sandboxes/x/files?path="), 400, "path"),
-        Case(
-            get("/api/v1/sandboxes/x/files?path=../../etc/shadow"),
-            400,
-            "..",
-        ),
-        Case(get("/api/v1/sandboxes/x/files?path=/a/%2e%2e/b"), 400, ".."),
-        Case(get("/api/v1/sandboxes/x/files?path=a%00b"), 400, "NUL"),
-        Case(
-            Request::put("/api/v1/sandboxes/x/files?path=a&mode=9", "x"),
-            400,
-            "octal",
-        ),
-        Case(
-            Request::put("/api/v1/sandboxes/x/files?path=a&mode=7777", "x"),
-            400,
-            "octal",
-        ),
-        Case(get("/api/v1/explain/..%2f"), 404, "sandbox"),
-        Case(
-            Request::new("DELETE", "/api/v1/tokens/not-an-id"),
-            404,
-            "token",
-        ),
-        Case(
-            Request::new("POST", "/api/v1/jobs/x/cancel").header("idempotency-key", ""),
-            400,
-            "idempotency-key",
-        ),
-        Case(
-            Request::new("POST", "/api/v1/jobs/x/cancel").header("idempotency-key", "a b"),
-            400,
-            "idempotency-key",
-        ),
-        Case(
-            Request::new("POST", "/api/v1/jobs/x/cancel")
-                .header("idempotency-key", &"k".repeat(129)),
-            400,
-            "128",
-        ),
-        Case(
-            Request::new("POST", "/api/v1/jobs/x/cancel")
-                .header("idempotency-key", "a")
-                .header("idempotency-key", "b"),
-            400,
-            "one text",
-        ),
-    ]
+        Case(key(""), 400, "idempotency-key"),
+        Case(key("a b"), 400, "idempotency-key"),
+        Case(key(&"k".repeat(129)), 400, "128"),
+        Case(key("a").header("idempotency-key", "b"), 400, "one text"),
+    ];
+    let plain = TARGETS.iter();
+    cases.extend(
+        plain.map(|(method, target, status, word)| {
+            Case(Request::new(method, target), *status, word)
+        }),
+    );
+    cases
 }
 
 async fn check(server: &Server, token: &str, cases: Vec<Case>) {

@@ -1,5 +1,7 @@
 //! Jobs, sweeps, nodes and events through the API, with a real control plane and a played node.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
 mod harness;
 
 use harness::{Request, Server, server};

@@ -1,5 +1,7 @@
 //! Sandboxes through the API, on a played node.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
 mod harness;
 
 use harness::{Request, Server, server};
@@ -122,7 +124,7 @@ async fn an_exec_streams_its_output_and_exit_in_one_answer() {
 }
 
 #[tokio::test]
-async fn an_exec_is_fed_waited_for_and_signalled() {
+async fn an_exec_is_fed_and_waited_for() {
     let server = server().await;
     let token = server.token(Role::Submitter).await;
     make(&server, &token).await;
@@ -165,6 +167,19 @@ async fn an_exec_is_fed_waited_for_and_signalled() {
             .text(),
         "abcd"
     );
+}
+
+#[tokio::test]
+async fn execs_are_signalled_resized_and_listed() {
+    let server = server().await;
+    let token = server.token(Role::Submitter).await;
+    make(&server, &token).await;
+    let at = |rest: &str| format!("{ALL}/box/{rest}");
+    let start = |id: &str| {
+        let body = json!({"argv": ["cat"], "id": id, "stdin": true});
+        Request::post(&at("exec"), body.to_string()).token(&token)
+    };
+    server.ask(start("e1")).await.ok();
     server.ask(start("e2")).await.ok();
     let signal = |path: &str, body: &str| Request::post(&at(path), body).token(&token);
     server
@@ -176,7 +191,7 @@ async fn an_exec_is_fed_waited_for_and_signalled() {
         .ask(signal("signal", r#"{"signal": "9"}"#))
         .await
         .ok();
-    assert_eq!(*server.node.signals.lock().unwrap(), [15, 9]);
+    assert_eq!(*server.node.signals.lock().unwrap(), [15, 9, 9]);
     server
         .ask(signal("signal", r#"{"signal": "SIGNOTHING"}"#))
         .await

@@ -1,5 +1,7 @@
 //! Slow and many clients: cut off, bounded, and never in the way of others.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
 mod harness;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The client against a real gateway: typed calls, streams, and what it does when connections are lost.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
 #[path = "../../../plane/gateway/tests/harness/mod.rs"]
 mod harness;
 mod lossy;
@@ -218,7 +220,7 @@ async fn a_submission_whose_answer_is_lost_is_repeated_and_done_once() {
 }
 
 #[tokio::test]
-async fn sandboxes_run_programs_and_keep_files() {
+async fn sandboxes_run_programs() {
     let server = server().await;
     let client = client(&server, Role::Submitter).await;
     let made = client
@@ -276,6 +278,17 @@ async fn sandboxes_run_programs_and_keep_files() {
         2
     );
     client.sandboxes().signal("box", "TERM").await.unwrap();
+}
+
+#[tokio::test]
+async fn files_and_snapshots_of_a_sandbox() {
+    let server = server().await;
+    let client = client(&server, Role::Submitter).await;
+    client
+        .sandboxes()
+        .create(&boxed("box"), true)
+        .await
+        .unwrap();
     let files = client.sandboxes().files("box");
     let content = vec![7u8; 700_000];
     assert_eq!(

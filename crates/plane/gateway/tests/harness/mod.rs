@@ -2,6 +2,7 @@
 //! sends is exactly what goes out.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
 pub mod http;
 pub mod node;

@@ -1,5 +1,7 @@
 //! A TCP proxy that loses what it is told to lose.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 

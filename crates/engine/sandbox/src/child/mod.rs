@@ -97,7 +97,7 @@ pub fn init(ctx: &Context<'_>, slot: &Slot, launch: &Launch, stdio: Stdio) -> ! 
         process::join(ctx.proof, net.as_fd(), libc::CLONE_NEWNET).step("join the network")?;
         root::build(ctx, slot, launch)?;
         mounts::set_hostname(&launch.hostname).step("set the host name")?;
-        limit(&launch.limits, ctx.driver.is_some())?;
+        Each::of(&launch.limits).set(ctx.driver.is_some())?;
         let user = slot.user.as_ref().ok_or("no user namespace")?;
         process::join(ctx.proof, user.as_fd(), libc::CLONE_NEWUSER).step("join the users")?;
         creds::become_root_inside().step("become root inside")?;
@@ -151,27 +151,46 @@ fn run(ctx: &Context<'_>, program: &Program, stdio: Stdio, scoped: bool) -> Step
     }
 }
 
-/// Limits that are a process's own, under those of the cgroup.
-fn limit(limits: &Limits, grouped: bool) -> Step<()> {
-    creds::limit(creds::Resource::Core, 0).step("limit core files")?;
-    if limits.nofile != 0 {
-        let n = u64::from(limits.nofile);
-        creds::limit(creds::Resource::Files, n).step("limit open files")?;
-    }
-    if limits.pids != 0 {
-        let n = u64::from(limits.pids) + 2;
-        creds::limit(creds::Resource::Processes, n).step("limit processes")?;
-    }
-    if limits.memory.0 != 0 && !grouped {
-        creds::limit(creds::Resource::Data, limits.memory.0).step("limit memory")?;
-    }
-    Ok(())
+/// Limits that are each process's own, beneath those of the cgroup; 0 for none.
+#[derive(Clone, Copy, Debug)]
+pub struct Each {
+    nofile: u32,
+    pids: u32,
+    memory: u64,
 }
 
-/// Starts a program in a sandbox whose first process is `init`, as a child of the supervisor, and ends.
+impl Each {
+    /// Those of a launch.
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            nofile: limits.nofile,
+            pids: limits.pids,
+            memory: limits.memory.0,
+        }
+    }
+
+    /// Sets them for this process and its children. Memory is limited here only where no cgroup does it better.
+    fn set(self, grouped: bool) -> Step<()> {
+        creds::limit(creds::Resource::Core, 0).step("limit core files")?;
+        if self.nofile != 0 {
+            let n = u64::from(self.nofile);
+            creds::limit(creds::Resource::Files, n).step("limit open files")?;
+        }
+        if self.pids != 0 {
+            let n = u64::from(self.pids) + 2;
+            creds::limit(creds::Resource::Processes, n).step("limit processes")?;
+        }
+        if self.memory != 0 && !grouped {
+            creds::limit(creds::Resource::Data, self.memory).step("limit memory")?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts a program in a sandbox (its first process, and its limits), as a child of the supervisor, and ends.
 pub fn exec(
     ctx: &Context<'_>,
-    init: u32,
+    (init, each): (u32, Each),
     group: Option<&Group>,
     program: &Program,
     stdio: Stdio,
@@ -191,7 +210,7 @@ pub fn exec(
         std::env::set_current_dir("/").step("enter the root")?;
         program::enter(Some(program), &[])?;
         process::set_dumpable(false);
-        creds::limit(creds::Resource::Core, 0).step("limit core files")?;
+        each.set(ctx.driver.is_some())?;
         let mut plan = program::plan(program)?;
         plan.sibling = true;
         plan.die_with_parent = true;
@@ -211,7 +230,12 @@ pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, stdio: S
             driver.join(group).step("join the cgroup")?;
         }
         let program = launch.program.as_ref().ok_or("no program")?;
-        limit(&launch.limits, true)?;
+        // Processes of a plain run count together with all others of its user, so their number is the cgroup's to limit.
+        let each = Each {
+            pids: 0,
+            ..Each::of(&launch.limits)
+        };
+        each.set(ctx.driver.is_some())?;
         if let Some((uid, gid)) = ctx.user {
             // Back to the user's own numbers, without the powers of the supervisor's namespace.
             process::unshare(ctx.proof, libc::CLONE_NEWUSER).step("leave the namespace")?;

@@ -17,7 +17,7 @@ use super::journal::Record;
 use super::output::{Input, Stream};
 use super::run::{Kind, Phase, Run};
 use super::state::{Alarm, Supervisor, Token, now, unwatch, watch};
-use crate::child::{self, Context, Stdio};
+use crate::child::{self, Context, Each, Stdio};
 
 /// Most launches that wait.
 const MAX_QUEUED: usize = 200_000;
@@ -206,7 +206,7 @@ impl Supervisor {
         if !matches!(sandbox.kind, Kind::Sandbox | Kind::Task) || sandbox.ending.is_some() {
             return Err(format!("{} is no running sandbox", exec.inside));
         }
-        let init = sandbox.pid;
+        let (init, each) = (sandbox.pid, sandbox.each);
         let name = sandbox.slot.as_ref().and_then(|s| s.group.as_ref());
         let driver = self.driver.as_deref();
         let group = match driver.zip(name) {
@@ -229,7 +229,7 @@ impl Supervisor {
         match begun {
             Ok((_, stdio, Fork::Child)) => {
                 let ctx = self.context(index);
-                child::exec(&ctx, init, group.as_ref(), &exec.program, stdio)
+                child::exec(&ctx, (init, each), group.as_ref(), &exec.program, stdio)
             }
             Ok((ends, stdio, Fork::Parent(pid))) => {
                 drop(stdio);
@@ -362,6 +362,7 @@ fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Limits) -> Run
         logs: logs.to_owned(),
         log_bytes: limits.log_bytes,
         ending: None,
+        each: Each::of(limits),
         inner_cpu_us: 0,
         inner_peak: 0,
         trouble: None,

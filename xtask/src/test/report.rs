@@ -41,9 +41,17 @@ impl Outcome {
 }
 
 impl Counts {
-    /// Reads every `test result:` line of an output.
+    /// Reads every `test result:` line of an output; without any, the lines of the tests themselves, which is what test
+    /// programs with a main of their own print.
     pub fn of(output: &str) -> Self {
         let mut counts = Self::default();
+        if !output.contains("test result: ") {
+            for line in output.lines().filter(|l| l.starts_with("test ")) {
+                counts.passed += u64::from(line.contains(" ... ok"));
+                counts.failed += u64::from(line.contains(" ... FAILED"));
+            }
+            return counts;
+        }
         for line in output.lines() {
             let Some((_, rest)) = line.split_once("test result: ") else {
                 continue;
@@ -174,5 +182,12 @@ mod tests {
             skipped: 1,
         };
         assert_eq!(Counts::of(output), expected);
+        let own = "test runtime::a (root) ... ok 3ms\ntest runtime::b (root) ... FAILED 1s\n";
+        let expected = Counts {
+            passed: 1,
+            failed: 1,
+            skipped: 0,
+        };
+        assert_eq!(Counts::of(own), expected);
     }
 }

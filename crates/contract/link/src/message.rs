@@ -81,13 +81,13 @@ pub struct TaskMetric {
 /// What a worker tells the control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToControl {
-    /// Opens the session.
+    /// Opens the session. Said again in it when what the node is has changed (an image was loaded).
     Hello(Box<Hello>),
-    /// Renews the lease; `credits` is how many more tasks it wants in its own queue.
+    /// Renews the lease; `credits` is how many tasks it wants to have waiting, besides those that run.
     Heartbeat {
         /// Measurements.
         readings: Readings,
-        /// Tasks wanted.
+        /// Tasks wanted waiting.
         credits: u32,
     },
     /// Tasks started.
@@ -168,6 +168,8 @@ pub enum ToWorker {
     },
     /// These outcomes are recorded (or will never be): forget them.
     Ack(Vec<TaskRef>),
+    /// Give back the tasks of this job that have not started: answered with [`ToControl::Returned`].
+    Recall(JobId),
     /// A job is over: its files may go.
     JobOver(JobId),
     /// Starts a sandbox.

@@ -24,6 +24,10 @@ pub struct NodeFacts {
     pub hostname: String,
     /// Whether sandboxes work, whether as root, and what is missing: one line each.
     pub sandbox: Vec<String>,
+    /// Whether isolated sandboxes can run here.
+    pub isolation: bool,
+    /// Images loaded here, besides `host`.
+    pub images: Vec<String>,
     /// Whether plain, unisolated tasks are allowed here.
     pub allow_plain: bool,
 }

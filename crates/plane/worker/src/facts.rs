@@ -26,6 +26,8 @@ pub fn facts(data_dir: &Path, capabilities: &[Capability], allow_plain: bool) ->
             .filter(|c| !c.works)
             .map(|c| format!("{}: {}; {}", c.name, c.found, c.lost))
             .collect(),
+        isolation: capabilities.iter().all(|c| c.works || !c.required),
+        images: Vec::new(),
         allow_plain,
     }
 }

@@ -83,7 +83,9 @@ pub(crate) fn task(
             ));
         }
     };
-    let command = spec.command_of(job, task.index, task.attempt);
+    let command = spec.command_of(task.index, job, task.attempt).ok_or_else(|| {
+        RuntimeError::Invalid(format!("the job has no task {}", task.index))
+    })?;
     let (image, image_env) = image(files, &spec.image)?;
     let mut inline: Vec<InlineFile> = command
         .inline_files
@@ -107,7 +109,7 @@ pub(crate) fn task(
         program: Some(Program {
             argv: command.argv,
             env: merged(image_env, command.env),
-            cwd: command.cwd,
+            cwd: command.cwd.to_owned(),
             stdin: false,
             tty: None,
         }),

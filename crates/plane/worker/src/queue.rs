@@ -93,6 +93,18 @@ impl Queue {
         at.is_some()
     }
 
+    /// Takes out everything of a job that has not started.
+    pub(crate) fn recall(&mut self, job: JobId) -> Vec<TaskRef> {
+        let Some(q) = self.jobs.get_mut(&job) else { return Vec::new() };
+        let out: Vec<TaskRef> =
+            q.waiting.drain(..).map(|t| TaskRef { job, index: t.index, attempt: t.attempt }).collect();
+        self.waiting -= u32::try_from(out.len()).unwrap_or(u32::MAX);
+        if q.running.is_empty() {
+            self.jobs.remove(&job);
+        }
+        out
+    }
+
     /// Tasks that run.
     pub(crate) fn running(&self) -> impl Iterator<Item = TaskRef> {
         self.jobs.values().flat_map(|q| q.running.iter().copied())
@@ -131,17 +143,8 @@ impl Queue {
         self.rate = if now > self.rate { now } else { 0.8 * self.rate + 0.2 * now };
     }
 
-    /// How many more tasks the buffer wants.
-    pub(crate) fn credits(&self) -> u32 {
-        self.target().saturating_sub(self.waiting)
-    }
-
-    /// Whether the buffer is less than half full: time to ask for more.
-    pub(crate) fn low(&self) -> bool {
-        self.waiting < self.target() / 2
-    }
-
-    fn target(&self) -> u32 {
+    /// How many tasks the buffer should hold.
+    pub(crate) fn target(&self) -> u32 {
         let wanted = (self.rate * TARGET_SECONDS).min(f64::from(TARGET_MAX));
         (wanted as u32).max(TARGET_MIN)
     }
@@ -184,15 +187,15 @@ mod tests {
     #[test]
     fn the_buffer_grows_with_the_rate_and_shrinks_slowly() {
         let (mut q, job) = (Queue::default(), JobId::new(1, 1));
-        assert_eq!(q.credits(), TARGET_MIN);
+        assert_eq!(q.target(), TARGET_MIN);
         q.assign(job, 1000, (0..1000).map(task).collect());
         q.starts(1000);
         for i in 0..1000 {
             q.over(TaskRef { job, index: i, attempt: 1 });
         }
         q.measure(0.1);
-        assert_eq!(q.credits(), 2500);
+        assert_eq!(q.target(), 2500);
         q.measure(0.1);
-        assert_eq!(q.credits(), 2000);
+        assert_eq!(q.target(), 2000);
     }
 }

@@ -361,7 +361,11 @@ impl NodeService for Service {
     }
 
     fn image_load(&self, path: String, name: Option<String>) -> Answer<'_, String> {
-        self.blocking(move |s| s.files.image_load(Path::new(&path), name.as_deref()).map_err(rejection))
+        self.blocking(move |s| {
+            let loaded = s.files.image_load(Path::new(&path), name.as_deref()).map_err(rejection)?;
+            s.images_changed.notify_one();
+            Ok(loaded)
+        })
     }
 
     fn images(&self) -> Answer<'_, Vec<String>> {

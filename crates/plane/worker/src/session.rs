@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) files: Arc<dyn HostFiles>,
     pub(crate) table: Table,
+    /// Told when an image was loaded.
+    pub(crate) images_changed: tokio::sync::Notify,
     /// Tasks that wait or run here: their output is not at its end.
     pub(crate) live: std::sync::Mutex<BTreeSet<TaskRef>>,
 }
@@ -121,6 +123,7 @@ impl Worker {
             runtime,
             files,
             table,
+            images_changed: tokio::sync::Notify::new(),
             live: std::sync::Mutex::default(),
         });
         let reports = Reports::new(shared.clone());
@@ -168,6 +171,7 @@ impl Worker {
 
     /// Serves one session until the control plane goes away or `shutdown` is asked for. What runs goes on running.
     pub async fn run(&mut self, mut end: WorkerEnd, shutdown: CancellationToken) {
+        let shared = self.shared.clone();
         let hello = self.hello();
         self.reports.open(ToControl::Hello(Box::new(hello)));
         let mut orders: Vec<ToWorker> = Vec::new();
@@ -190,23 +194,26 @@ impl Worker {
                     permit.send(self.reports.take());
                 }
                 _ = heartbeat.tick() => self.on_heartbeat(),
+                () = shared.images_changed.notified() => {
+                    let hello = self.greeting(Vec::new(), Vec::new());
+                    self.reports.push(ToControl::Hello(Box::new(hello)));
+                }
                 _ = pace.tick(), if busy => {
                     self.queue.measure(measured.elapsed().as_secs_f64());
                     measured = Instant::now();
+                    if self.queue.target().abs_diff(self.reports.told_target()) > self.queue.target() / 4 {
+                        self.tell_credits();
+                    }
                     self.reports.watch_round();
                 }
                 () = shutdown.cancelled() => break,
             }
             self.start_tasks();
-            if self.queue.low() && self.queue.counts().1 < self.reports.told_waiting() {
-                self.tell_credits();
-            }
         }
     }
 
     /// What is held, from the runtime's own account.
     fn hello(&mut self) -> Hello {
-        let config = &self.shared.config;
         let observed = self.shared.runtime.observe().unwrap_or_else(|e| {
             tracing::warn!(error = %e, "the runtime does not say what runs; reporting nothing");
             Vec::new()
@@ -231,12 +238,24 @@ impl Worker {
                 sandboxes.push(found);
             }
         }
+        self.greeting(tasks, sandboxes)
+    }
+
+    fn greeting(
+        &self,
+        tasks: Vec<(TaskRef, Holding)>,
+        sandboxes: Vec<(prism_types::SandboxId, SandboxStatus)>,
+    ) -> Hello {
+        let config = &self.shared.config;
+        let capabilities = self.shared.runtime.capabilities();
+        let mut facts = facts::facts(&config.data_dir, &capabilities, config.allow_plain);
+        facts.images = self.shared.files.images().unwrap_or_default();
         Hello {
             node: config.node,
             name: config.name.clone(),
             labels: config.labels.clone(),
             capacity: config.capacity.unwrap_or_else(|| facts::capacity(&config.data_dir)),
-            facts: facts::facts(&config.data_dir, &self.shared.runtime.capabilities(), config.allow_plain),
+            facts,
             tasks,
             sandboxes,
         }
@@ -284,7 +303,7 @@ impl Worker {
         readings.running = running;
         readings.waiting = waiting;
         readings.sandboxes = self.shared.table.len();
-        let credits = if readings.pressure { 0 } else { self.queue.credits() };
-        self.reports.heartbeat(readings, credits, waiting);
+        let credits = if readings.pressure { 0 } else { self.queue.target() };
+        self.reports.heartbeat(readings, credits);
     }
 }

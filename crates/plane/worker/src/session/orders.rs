@@ -24,6 +24,11 @@ impl Worker {
                 }
                 ToWorker::Stop { tasks, why } => self.on_stop(&tasks, why),
                 ToWorker::Ack(tasks) => self.reports.acknowledged(&tasks),
+                ToWorker::Recall(job) => {
+                    let tasks = self.queue.recall(job);
+                    self.live().retain(|t| !tasks.contains(t));
+                    self.reports.push(ToControl::Returned(tasks));
+                }
                 ToWorker::JobOver(job) => self.on_job_over(job),
                 ToWorker::SandboxStart { id, spec } => sandboxes.push((id, *spec)),
                 ToWorker::SandboxStop(id) => self.stop_runs(&[RunId::sandbox(id)], Millis(0)),

@@ -33,7 +33,7 @@ pub(super) struct Reports {
     outbox: VecDeque<ToControl>,
     finished: Vec<TaskOutcome>,
     heartbeat: Option<(Readings, u32)>,
-    told_waiting: u32,
+    told_target: u32,
     /// Told and not acknowledged.
     unacknowledged: BTreeMap<TaskRef, (TaskOutcome, Instant)>,
     collecting: BTreeSet<TaskRef>,
@@ -52,7 +52,7 @@ impl Reports {
             outbox: VecDeque::new(),
             finished: Vec::new(),
             heartbeat: None,
-            told_waiting: 0,
+            told_target: 0,
             unacknowledged: BTreeMap::new(),
             collecting: BTreeSet::new(),
             watcher: Arc::default(),
@@ -76,14 +76,14 @@ impl Reports {
         self.outbox.push_back(message);
     }
 
-    pub(super) fn heartbeat(&mut self, readings: Readings, credits: u32, waiting: u32) {
+    pub(super) fn heartbeat(&mut self, readings: Readings, credits: u32) {
         self.heartbeat = Some((readings, credits));
-        self.told_waiting = waiting;
+        self.told_target = credits;
     }
 
-    /// How many tasks waited when credits were told last.
-    pub(super) fn told_waiting(&self) -> u32 {
-        self.told_waiting.max(1)
+    /// How many waiting tasks were asked for last.
+    pub(super) fn told_target(&self) -> u32 {
+        self.told_target
     }
 
     pub(super) fn pending(&self) -> bool {

@@ -1,0 +1,183 @@
+//! The handle that the gateway and the sessions hold: propose, read, look at live nodes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use prism_link::{NodeFacts, NodeService, Readings};
+use prism_scheduler::{Config, Explanation, explain_job, explain_sandbox};
+use prism_state::{Command, IdempotencyKey, Proposal, Reply, State};
+use prism_store::Store;
+use prism_types::{NodeId, Reason, Rejection, TimeMs};
+use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
+
+use crate::Clock;
+use crate::session::Session;
+
+/// What the loop is asked.
+pub(crate) struct Request {
+    pub(crate) proposal: Proposal,
+    pub(crate) answer: oneshot::Sender<Result<Reply, Rejection>>,
+}
+
+/// What the loop, the sessions and the handles share.
+pub(crate) struct Shared {
+    pub(crate) state: RwLock<State>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) sessions: Mutex<BTreeMap<NodeId, Session>>,
+    pub(crate) poke: Notify,
+    pub(crate) clock: Clock,
+    pub(crate) numbers: Counters,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) rounds: AtomicU64,
+    pub(crate) commands: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) commit_us: AtomicU64,
+}
+
+/// What the loop has done since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Commits; each is one write to disk.
+    pub rounds: u64,
+    /// Commands carried out.
+    pub commands: u64,
+    /// Commands refused.
+    pub rejected: u64,
+    /// Bytes of keys and values committed.
+    pub bytes: u64,
+    /// Time spent waiting for commits, microseconds.
+    pub commit_us: u64,
+}
+
+/// A node with a live session.
+#[derive(Clone, Debug)]
+pub struct LiveNode {
+    /// Its latest measurements.
+    pub readings: Readings,
+    /// What it is.
+    pub facts: NodeFacts,
+    /// Session since.
+    pub since: TimeMs,
+    /// Last word from it.
+    pub last_heartbeat: TimeMs,
+}
+
+/// A handle on the leader. Cheap to clone.
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Control")
+    }
+}
+
+impl Control {
+    /// Decides, commits, answers: an answer means that it is durable.
+    ///
+    /// # Errors
+    /// The rejection, with its reason. When the loop has stopped: `not_leader`, and what became of the request is not known.
+    pub async fn propose(&self, command: Command, key: Option<IdempotencyKey>) -> Result<Reply, Rejection> {
+        self.send(Proposal { command, key }).await?.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Queues a proposal; the answer comes later. Proposals of one sender keep their order.
+    pub(crate) async fn send(
+        &self,
+        proposal: Proposal,
+    ) -> Result<oneshot::Receiver<Result<Reply, Rejection>>, Rejection> {
+        let (answer, receiver) = oneshot::channel();
+        self.shared.requests.send(Request { proposal, answer }).await.map_err(|_| stopped())?;
+        Ok(receiver)
+    }
+
+    /// Reads committed state. Keep the closure short: decisions wait for it.
+    pub async fn read<R>(&self, f: impl FnOnce(&State) -> R) -> R {
+        f(&*self.shared.state.read().await)
+    }
+
+    /// Grows with every commit: for those who wait for a change.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.shared.changed.subscribe()
+    }
+
+    /// The store, for what the state does not keep in memory: results, events, contents of files.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// A node that has a session.
+    pub fn node(&self, id: NodeId) -> Option<Arc<dyn NodeService>> {
+        self.sessions().get(&id).map(|s| s.service.clone())
+    }
+
+    /// What a node with a session measured last.
+    pub fn readings(&self, id: NodeId) -> Option<LiveNode> {
+        self.sessions().get(&id).map(|s| s.live.clone())
+    }
+
+    pub(crate) fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Session>> {
+        self.shared.sessions.lock().expect("no holder of this lock panics")
+    }
+
+    /// Why a job or sandbox waits, or where it runs, node by node.
+    ///
+    /// # Errors
+    /// `not_found` when there is no such thing.
+    pub async fn explain(&self, subject: &str) -> Result<Explanation, Rejection> {
+        let views = self.views();
+        let config = Config::default();
+        self.read(|state| {
+            if let Ok(sandbox) = state.find_sandbox(subject) {
+                return Ok(explain_sandbox(state, &views, &config, sandbox));
+            }
+            state.find_job(subject).map(|job| explain_job(state, &views, &config, job))
+        })
+        .await
+    }
+
+    /// The time that decisions are made with.
+    pub fn now(&self) -> TimeMs {
+        self.shared.clock.now()
+    }
+
+    /// What a new id is made of: the time in milliseconds and 80 bits of entropy.
+    ///
+    /// # Panics
+    /// When the kernel gives no random bytes, which it never does after boot.
+    pub fn mint(&self) -> (u64, u128) {
+        let mut entropy = [0u8; 16];
+        let n = rustix::rand::getrandom(&mut entropy, rustix::rand::GetRandomFlags::empty());
+        assert_eq!(n, Ok(entropy.len()), "the kernel gives random bytes");
+        (self.now().0, u128::from_le_bytes(entropy))
+    }
+
+    /// What the loop has done since it started.
+    pub fn numbers(&self) -> Numbers {
+        let n = &self.shared.numbers;
+        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        Numbers {
+            rounds: get(&n.rounds),
+            commands: get(&n.commands),
+            rejected: get(&n.rejected),
+            bytes: get(&n.bytes),
+            commit_us: get(&n.commit_us),
+        }
+    }
+}
+
+fn stopped() -> Rejection {
+    Rejection::retryable(
+        Reason::NotLeader,
+        "this server stopped before it answered; the request may or may not have been carried out: repeat it with the same idempotency key",
+    )
+}

@@ -1,0 +1,333 @@
+//! The leader loop: takes proposals in batches, decides each against the state in memory, places what waits, commits all of it
+//! as one batch, and only then answers and acts.
+//!
+//! The state is changed before the commit and locked until it is durable, so no reader ever sees what may be lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use prism_scheduler::NodeView;
+use prism_state::{
+    Action, Change, Command, Reply, State, encode_batch,
+};
+use prism_store::{Batch, KeyRange, Leadership, Store, StoreError};
+use prism_types::{Id, JobId, NodeId, NodeState, Rejection, TimeMs};
+use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::handle::{Counters, Request, Shared};
+use crate::{Clock, Control, ControlError};
+
+/// Proposals that wait for the loop; more callers wait in turn.
+const QUEUE: usize = 4096;
+/// Proposals decided in one round.
+const ROUND: usize = 1024;
+/// Bytes of contents and results after which a round takes no more proposals.
+const ROUND_BYTES: usize = 8 << 20;
+/// Items read at once when the state is loaded.
+const PAGE: usize = 4096;
+/// How often leases are looked at.
+const LEASE_CHECK: Duration = Duration::from_secs(1);
+/// A node that has not been heard of for so long is `SUSPECT`.
+const SUSPECT_AFTER_MS: u64 = 6_000;
+/// A node that has not been heard of for so long is `OFFLINE`.
+const OFFLINE_AFTER_MS: u64 = 15_000;
+
+type Answer = (oneshot::Sender<Result<Reply, Rejection>>, Result<Reply, Rejection>);
+
+/// The loop; [`Leader::run`] it.
+pub struct Leader {
+    control: Control,
+    leadership: Leadership,
+    requests: mpsc::Receiver<Request>,
+    /// When each node was last heard of; nodes without a session count from the start of this leader.
+    started: TimeMs,
+    lease_checked: Instant,
+    placement: prism_scheduler::Config,
+}
+
+impl std::fmt::Debug for Leader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leader").field("fence", &self.leadership.fence).finish_non_exhaustive()
+    }
+}
+
+/// Takes the leadership of a store and loads its state.
+///
+/// # Errors
+/// When the store does not grant it, or what is stored cannot be read.
+pub async fn open(store: Arc<dyn Store>) -> Result<(Control, Leader), ControlError> {
+    let leadership = store.lead().await.map_err(ControlError::Store)?;
+    let state = load(&*store).await?;
+    let clock = Clock::start(latest_time(&state));
+    let (sender, requests) = mpsc::channel(QUEUE);
+    let shared = Shared {
+        state: RwLock::new(state),
+        store,
+        requests: sender,
+        changed: watch::channel(0).0,
+        sessions: std::sync::Mutex::default(),
+        poke: Notify::new(),
+        clock,
+        numbers: Counters::default(),
+    };
+    let control = Control { shared: Arc::new(shared) };
+    let leader = Leader {
+        started: clock.now(),
+        control: control.clone(),
+        leadership,
+        requests,
+        lease_checked: Instant::now(),
+        placement: prism_scheduler::Config::default(),
+    };
+    Ok((control, leader))
+}
+
+async fn load(store: &dyn Store) -> Result<State, ControlError> {
+    let revision = store.status().revision;
+    let mut entries = Vec::new();
+    for prefix in State::LOAD_PREFIXES {
+        let mut range = KeyRange::prefix(*prefix);
+        loop {
+            let page = store.range(range.clone(), Some(revision), PAGE).await;
+            let page = page.map_err(ControlError::Store)?;
+            let Some(last) = page.items.last() else { break };
+            range = range.after(&last.key);
+            entries.extend(page.items.into_iter().map(|i| (i.key, i.value)));
+            if !page.more {
+                break;
+            }
+        }
+    }
+    State::load(entries).map_err(ControlError::Corrupt)
+}
+
+/// The latest moment that the state knows of: the clock must not start before it.
+fn latest_time(state: &State) -> TimeMs {
+    let jobs = state.jobs().map(|j| j.record().finished.unwrap_or(j.record().created));
+    let nodes = state.nodes().map(|n| n.record().since);
+    jobs.chain(nodes).max().unwrap_or_default()
+}
+
+impl Leader {
+    /// Runs until `shutdown`, or until the store fails or another leader takes over.
+    ///
+    /// # Errors
+    /// When it had to stop; every answer it gave is durable.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), ControlError> {
+        self.init().await?;
+        let mut batch: Vec<Request> = Vec::new();
+        loop {
+            let until = self.next_wake().await;
+            let control = self.control.clone();
+            tokio::select! {
+                n = self.requests.recv_many(&mut batch, ROUND) => if n == 0 { return Ok(()) },
+                () = control.shared.poke.notified() => {}
+                () = tokio::time::sleep_until(until.into()) => {}
+                () = self.leadership.lost() => {
+                    let why = StoreError::NotLeader { leader: "another server".to_owned() };
+                    return Err(ControlError::Store(why));
+                }
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            self.check_leases();
+            self.round(&mut batch).await?;
+            while !batch.is_empty() {
+                self.round(&mut batch).await?;
+            }
+        }
+    }
+
+    async fn init(&mut self) -> Result<(), ControlError> {
+        if self.control.read(|s| s.cluster().is_some()).await {
+            return Ok(());
+        }
+        let (ms, entropy) = self.control.mint();
+        let (answer, _unused) = oneshot::channel();
+        let command = Command::Init { cluster: Id::new(ms, entropy) };
+        self.round(&mut vec![Request { proposal: command.into(), answer }]).await
+    }
+
+    /// When the loop has something to do by itself.
+    async fn next_wake(&self) -> Instant {
+        let now = self.control.now();
+        let timer = self.control.read(State::next_timer).await;
+        let lease = self.lease_checked + LEASE_CHECK;
+        timer.map_or(lease, |t| (Instant::now() + Duration::from_millis(t.since(now).0)).min(lease))
+    }
+
+    /// Queues what the leases say: late nodes are suspect, then offline.
+    fn check_leases(&mut self) {
+        if self.lease_checked.elapsed() < LEASE_CHECK {
+            return;
+        }
+        self.lease_checked = Instant::now();
+        let control = self.control.clone();
+        let started = self.started;
+        tokio::spawn(async move {
+            let now = control.now();
+            let late = control.read(|s| late_nodes(s, &control, started, now)).await;
+            for (id, state) in late {
+                tracing::warn!(node = %id, %state, "a node is not heard of");
+                if let Err(e) = control.propose(Command::SetNodeState { id, state }, None).await {
+                    tracing::warn!(node = %id, error = %e, "could not change a node's state");
+                }
+            }
+        });
+    }
+
+    /// One round: decide, place, commit, answer, act. Takes from the front of `batch` what fits.
+    async fn round(&mut self, batch: &mut Vec<Request>) -> Result<(), ControlError> {
+        let shared = self.control.shared.clone();
+        let now = shared.clock.now();
+        let mut state = shared.state.write().await;
+        let mut round = Round::default();
+        let mut taken = 0;
+        for request in batch.iter() {
+            if round.bytes > ROUND_BYTES {
+                break;
+            }
+            taken += 1;
+            round.propose(&mut state, request, now);
+        }
+        if state.next_timer().is_some_and(|t| t <= now) {
+            round.command(&mut state, &Command::Tick, now);
+        }
+        let plan = prism_scheduler::plan(&state, &self.control.views(), &self.placement);
+        if !plan.is_empty() {
+            round.command(&mut state, &Command::Assign(plan), now);
+        }
+        if !round.changes.is_empty() {
+            self.commit(&round.changes).await?;
+        }
+        drop(state);
+        self.finish(round, batch.drain(..taken)).await;
+        Ok(())
+    }
+
+    async fn commit(&self, changes: &[Change]) -> Result<(), ControlError> {
+        let mut write = Batch::new();
+        for (key, value) in encode_batch(changes) {
+            match value {
+                Some(value) => write.puts.push((key.into(), value.into())),
+                None => write.deletes.push(key.into()),
+            }
+        }
+        let numbers = &self.control.shared.numbers;
+        numbers.bytes.fetch_add(write.bytes() as u64, Ordering::Relaxed);
+        let start = Instant::now();
+        let store = &self.control.shared.store;
+        store.commit(self.leadership.fence, write).await.map_err(ControlError::Store)?;
+        let us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        numbers.commit_us.fetch_add(us, Ordering::Relaxed);
+        numbers.rounds.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// After the commit: tells everyone.
+    async fn finish(&self, round: Round, requests: impl Iterator<Item = Request>) {
+        let numbers = &self.control.shared.numbers;
+        let refused = round.answers.iter().filter(|a| a.is_err()).count() as u64;
+        numbers.commands.fetch_add(round.answers.len() as u64 - refused, Ordering::Relaxed);
+        numbers.rejected.fetch_add(refused, Ordering::Relaxed);
+        let answers: Vec<Answer> =
+            requests.map(|r| r.answer).zip(round.answers).collect();
+        for (sender, answer) in answers {
+            // A caller that is gone does not change what was decided.
+            let _gone = sender.send(answer);
+        }
+        if !round.changes.is_empty() {
+            self.control.shared.changed.send_modify(|n| *n += 1);
+        }
+        self.control.act(round.actions, &round.over).await;
+    }
+}
+
+/// What one round has decided so far.
+#[derive(Default)]
+struct Round {
+    changes: Vec<Change>,
+    actions: Vec<Action>,
+    answers: Vec<Result<Reply, Rejection>>,
+    over: Vec<JobId>,
+    bytes: usize,
+}
+
+impl Round {
+    fn propose(&mut self, state: &mut State, request: &Request, now: TimeMs) {
+        self.bytes += size_of(&request.proposal.command);
+        let decided = prism_state::propose(state, &request.proposal, now);
+        let answer = decided.map(|changes| {
+            self.take(state, changes.changes, changes.actions);
+            changes.reply
+        });
+        self.answers.push(answer);
+    }
+
+    fn command(&mut self, state: &mut State, command: &Command, now: TimeMs) {
+        match prism_state::decide(state, command, now) {
+            Ok(changes) => self.take(state, changes.changes, changes.actions),
+            Err(e) => tracing::error!(error = %e, ?command, "the core refused what the leader itself asked"),
+        }
+    }
+
+    fn take(&mut self, state: &mut State, changes: Vec<Change>, actions: Vec<Action>) {
+        state.apply(&changes);
+        for change in &changes {
+            if let Change::Job(record) = change
+                && record.state.is_final()
+            {
+                self.over.push(record.id);
+            }
+        }
+        self.changes.extend(changes);
+        self.actions.extend(actions);
+    }
+}
+
+/// Roughly what a command adds to a commit.
+fn size_of(command: &Command) -> usize {
+    match command {
+        Command::SubmitJob(s) => 4096 + s.blobs.iter().map(|(_, b)| b.len()).sum::<usize>() + spec_size(&s.spec),
+        Command::Finished { results, .. } => {
+            results.iter().map(|r| 64 + r.result.as_ref().map_or(0, |t| t.len()) + r.stderr_tail.len()).sum()
+        }
+        _ => 256,
+    }
+}
+
+fn spec_size(spec: &prism_spec::JobSpec) -> usize {
+    match &spec.work {
+        prism_spec::Work::Map { lines, .. } => lines.iter().map(|l| l.len() + 4).sum(),
+        prism_spec::Work::List { tasks } => tasks.len() * 128,
+        prism_spec::Work::Array { .. } | prism_spec::Work::Sweep(_) => 1024,
+    }
+}
+
+/// Nodes whose state is better than their lease allows.
+fn late_nodes(state: &State, control: &Control, started: TimeMs, now: TimeMs) -> Vec<(NodeId, NodeState)> {
+    let sessions = control.sessions();
+    let mut late = Vec::new();
+    for node in state.nodes() {
+        let record = node.record();
+        let heard = sessions.get(&record.id).map_or(started, |s| s.live.last_heartbeat).max(started);
+        let want = match now.since(heard).0 {
+            OFFLINE_AFTER_MS.. => NodeState::Offline,
+            SUSPECT_AFTER_MS.. => NodeState::Suspect,
+            _ => continue,
+        };
+        if record.state < want {
+            late.push((record.id, want));
+        }
+    }
+    late
+}
+
+impl Control {
+    /// What the scheduler is told of the nodes that have a session.
+    pub(crate) fn views(&self) -> BTreeMap<NodeId, NodeView> {
+        self.sessions().iter().map(|(id, s)| (*id, s.view())).collect()
+    }
+}

@@ -1,0 +1,332 @@
+//! One worker's session: its greeting is reconciled with the state, then its reports become proposals.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use prism_link::{ControlEnd, Hello, Holding, NodeService, SandboxStatus, ToControl, ToWorker};
+use prism_scheduler::NodeView;
+use prism_state::{Command, Desired, Metric, Proposal, Registration, Reply, TaskResult};
+use prism_types::{JobId, NodeId, NodeState, Rejection, RunReport, SandboxId, StopCause, TaskRef};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{Control, LiveNode};
+
+/// Reports taken at once.
+const TAKE: usize = 64;
+/// Weight of one outcome in a node's reliability.
+const RELIABILITY_STEP: f64 = 0.02;
+
+/// What the leader keeps of a session.
+pub(crate) struct Session {
+    pub(crate) outbox: mpsc::Sender<ToWorker>,
+    pub(crate) service: Arc<dyn NodeService>,
+    pub(crate) live: LiveNode,
+    pub(crate) credits: u32,
+    /// Jobs whose spec was sent in this session.
+    pub(crate) jobs: BTreeSet<JobId>,
+    reliability: f64,
+}
+
+impl Session {
+    /// What the scheduler is told.
+    pub(crate) fn view(&self) -> NodeView {
+        let load = match (self.live.readings.load, self.live.facts.cpus) {
+            (Some(load), cpus @ 1..) => load[0] / f64::from(cpus),
+            _ => 0.0,
+        };
+        NodeView {
+            credits: self.credits,
+            rtt_ms: 0.0,
+            load,
+            pressure: self.live.readings.pressure,
+            reliability: self.reliability,
+        }
+    }
+}
+
+type Pending = (Vec<TaskRef>, oneshot::Receiver<Result<Reply, Rejection>>);
+
+impl Control {
+    /// Serves a worker until it goes away.
+    ///
+    /// # Errors
+    /// When its greeting is refused (its name is taken, say).
+    pub async fn serve_worker(
+        &self,
+        mut end: ControlEnd,
+        service: Arc<dyn NodeService>,
+    ) -> Result<(), Rejection> {
+        let hello = match end.from_worker.recv().await {
+            Some(ToControl::Hello(hello)) => *hello,
+            Some(other) => {
+                let what = format!("a session begins with a greeting, not with {other:?}");
+                return Err(Rejection::new(prism_types::Reason::Invalid, what.chars().take(200).collect::<String>()));
+            }
+            None => return Ok(()),
+        };
+        let node = hello.node;
+        self.register(&hello).await?;
+        self.reconcile(&hello).await?;
+        let now = self.now();
+        let live = LiveNode { readings: Default::default(), facts: hello.facts.clone(), since: now, last_heartbeat: now };
+        let session = Session {
+            outbox: end.to_worker.clone(),
+            service,
+            live,
+            credits: 0,
+            jobs: BTreeSet::new(),
+            reliability: 1.0,
+        };
+        self.sessions().insert(node, session);
+        self.send_desired(&hello).await;
+        self.read_reports(node, &mut end.from_worker).await;
+        self.sessions().remove(&node);
+        Ok(())
+    }
+
+    async fn register(&self, hello: &Hello) -> Result<(), Rejection> {
+        let f = &hello.facts;
+        let facts = prism_state::NodeFacts {
+            os: f.os.clone(),
+            kernel: f.kernel.clone(),
+            arch: f.arch.clone(),
+            cpus: f.cpus,
+            memory: f.memory,
+            disk: f.disk,
+            version: f.version.clone(),
+            isolation: f.isolation,
+            images: f.images.iter().cloned().collect(),
+        };
+        let registration = Registration {
+            id: hello.node,
+            name: hello.name.clone(),
+            labels: hello.labels.clone(),
+            capacity: hello.capacity,
+            allow_plain: f.allow_plain,
+            facts,
+        };
+        self.propose(Command::RegisterNode(registration), None).await.map(|_| ())
+    }
+
+    /// Settles the differences between what the state says of a node and what the node holds.
+    async fn reconcile(&self, hello: &Hello) -> Result<(), Rejection> {
+        let node = hello.node;
+        let desired = self.read(|s| s.desired_for(node)).await;
+        let held: BTreeSet<TaskRef> = hello.tasks.iter().map(|(t, _)| *t).collect();
+        let (mut returned, mut lost) = (Vec::new(), Vec::new());
+        for job in &desired.jobs {
+            for t in &job.tasks {
+                let task = TaskRef { job: job.job, index: t.index, attempt: t.attempt };
+                match (held.contains(&task), t.started) {
+                    (true, _) => {}
+                    (false, false) => returned.push(task),
+                    (false, true) => lost.push(task),
+                }
+            }
+        }
+        if !returned.is_empty() {
+            self.propose(Command::Returned { node, tasks: returned }, None).await?;
+        }
+        if !lost.is_empty() {
+            let results = lost.into_iter().map(|task| self.lost(task)).collect();
+            self.propose(Command::Finished { node, results }, None).await?;
+        }
+        let running: Vec<_> = hello
+            .tasks
+            .iter()
+            .filter_map(|(t, h)| match h {
+                Holding::Running(at) => Some((*t, *at)),
+                Holding::Waiting | Holding::Over => None,
+            })
+            .collect();
+        if !running.is_empty() {
+            self.propose(Command::Started { node, tasks: running }, None).await?;
+        }
+        self.reconcile_sandboxes(hello, &desired).await
+    }
+
+    fn lost(&self, task: TaskRef) -> TaskResult {
+        let detail = "the node came back without it: its supervisor and its records were gone";
+        let report = RunReport { cause: StopCause::Lost, ..RunReport::not_started(self.now(), detail) };
+        TaskResult { task, report, result: None, stderr_tail: "".into(), output: None }
+    }
+
+    async fn reconcile_sandboxes(&self, hello: &Hello, desired: &Desired) -> Result<(), Rejection> {
+        let node = hello.node;
+        for (id, status) in &hello.sandboxes {
+            self.report_sandbox(node, *id, status.clone()).await?;
+        }
+        let held: BTreeSet<SandboxId> = hello.sandboxes.iter().map(|(id, _)| *id).collect();
+        for sandbox in desired.sandboxes.iter().filter(|s| !held.contains(&s.id)) {
+            let started = self.read(|s| s.sandbox(sandbox.id).is_some_and(|r| r.started.is_some())).await;
+            // One that never started is started by `send_desired`; one that did is gone.
+            if started || sandbox.stop {
+                let status = prism_state::SandboxStatus::Gone;
+                self.propose(Command::SandboxReport { node, id: sandbox.id, status }, None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells a worker what it should hold, and everything that it needs for it.
+    async fn send_desired(&self, hello: &Hello) {
+        let node = hello.node;
+        let desired = self.read(|s| s.desired_for(node)).await;
+        let tasks = desired.jobs.iter().flat_map(|j| {
+            j.tasks.iter().map(|t| TaskRef { job: j.job, index: t.index, attempt: t.attempt })
+        });
+        self.tell(node, ToWorker::Desired {
+            tasks: tasks.collect(),
+            sandboxes: desired.sandboxes.iter().map(|s| s.id).collect(),
+        });
+        for job in &desired.jobs {
+            self.send_job(node, job.job).await;
+            self.tell(node, ToWorker::Assign { job: job.job, lanes: job.lanes, tasks: Vec::new() });
+            let stop: Vec<TaskRef> = job
+                .tasks
+                .iter()
+                .filter(|t| t.stop.is_some())
+                .map(|t| TaskRef { job: job.job, index: t.index, attempt: t.attempt })
+                .collect();
+            if !stop.is_empty() {
+                self.tell(node, ToWorker::Stop { tasks: stop, why: prism_link::StopWhy::Cancelled });
+            }
+        }
+        let held: BTreeSet<SandboxId> = hello.sandboxes.iter().map(|(id, _)| *id).collect();
+        for sandbox in &desired.sandboxes {
+            if sandbox.stop {
+                self.tell(node, ToWorker::SandboxStop(sandbox.id));
+            } else if !held.contains(&sandbox.id) {
+                let spec = self.read(|s| s.sandbox(sandbox.id).map(|r| r.spec.clone())).await;
+                if let Some(spec) = spec {
+                    self.tell(node, ToWorker::SandboxStart { id: sandbox.id, spec: Box::new((*spec).clone()) });
+                }
+            }
+        }
+    }
+
+    /// Turns reports into proposals: all that have arrived are queued together, so that they share a commit.
+    async fn read_reports(&self, node: NodeId, from: &mut mpsc::Receiver<ToControl>) {
+        let mut reports = Vec::new();
+        while from.recv_many(&mut reports, TAKE).await > 0 {
+            let mut pending: Vec<Pending> = Vec::new();
+            for report in reports.drain(..) {
+                match self.report(node, report).await {
+                    Ok(Some(p)) => pending.push(p),
+                    Ok(None) => {}
+                    Err(e) => {
+                        tracing::warn!(%node, error = %e, "a worker's session ends: its reports are not taken");
+                        return;
+                    }
+                }
+            }
+            for (tasks, answer) in pending {
+                match answer.await {
+                    Ok(Ok(_)) if tasks.is_empty() => {}
+                    Ok(Ok(_)) => self.acknowledge(node, tasks),
+                    Ok(Err(e)) => tracing::warn!(%node, error = %e, "a worker's report was refused"),
+                    Err(_) => return,
+                }
+            }
+        }
+    }
+
+    async fn report(&self, node: NodeId, report: ToControl) -> Result<Option<Pending>, Rejection> {
+        let (tasks, command) = match report {
+            ToControl::Heartbeat { readings, credits } => {
+                self.heartbeat(node, readings, credits).await;
+                return Ok(None);
+            }
+            ToControl::Hello(hello) => {
+                self.register(&hello).await?;
+                if let Some(session) = self.sessions().get_mut(&node) {
+                    session.live.facts = hello.facts;
+                }
+                return Ok(None);
+            }
+            ToControl::Started(tasks) => (Vec::new(), Command::Started { node, tasks }),
+            ToControl::Returned(tasks) => (Vec::new(), Command::Returned { node, tasks }),
+            ToControl::Progress(metrics) => {
+                let metrics = metrics
+                    .into_iter()
+                    .map(|m| Metric { task: m.task, step: m.step, value: m.value, line: m.line.into() })
+                    .collect();
+                (Vec::new(), Command::Progress { node, metrics })
+            }
+            ToControl::Finished(outcomes) => {
+                self.judge(node, &outcomes);
+                let tasks = outcomes.iter().map(|o| o.task).collect();
+                let results = outcomes.into_iter().map(task_result).collect();
+                (tasks, Command::Finished { node, results })
+            }
+            ToControl::Sandbox { id, status } => {
+                let status = sandbox_status(status);
+                (Vec::new(), Command::SandboxReport { node, id, status })
+            }
+        };
+        let answer = self.send(Proposal { command, key: None }).await?;
+        Ok(Some((tasks, answer)))
+    }
+
+    async fn report_sandbox(&self, node: NodeId, id: SandboxId, status: SandboxStatus) -> Result<(), Rejection> {
+        let known = self.read(|s| s.sandbox(id).is_some()).await;
+        if !known {
+            return Ok(());
+        }
+        let status = sandbox_status(status);
+        self.propose(Command::SandboxReport { node, id, status }, None).await.map(|_| ())
+    }
+
+    async fn heartbeat(&self, node: NodeId, readings: prism_link::Readings, credits: u32) {
+        let now = self.now();
+        let wake = {
+            let mut sessions = self.sessions();
+            let Some(session) = sessions.get_mut(&node) else { return };
+            let wake = credits > session.credits || session.live.readings.pressure != readings.pressure;
+            session.live.readings = readings;
+            session.live.last_heartbeat = now;
+            session.credits = credits;
+            wake
+        };
+        if wake {
+            self.shared.poke.notify_one();
+        }
+        let state = self.read(|s| s.node(node).map(|n| n.record().state)).await;
+        if state.is_some_and(|s| s != NodeState::Healthy) {
+            let back = Command::SetNodeState { id: node, state: NodeState::Healthy };
+            if let Err(e) = self.propose(back, None).await {
+                tracing::warn!(%node, error = %e, "could not note that a node is back");
+            }
+        }
+    }
+
+    /// Folds outcomes into a node's reliability: what the node did wrong, not what the task did.
+    fn judge(&self, node: NodeId, outcomes: &[prism_link::TaskOutcome]) {
+        if let Some(session) = self.sessions().get_mut(&node) {
+            for o in outcomes {
+                let good = match o.report.cause {
+                    StopCause::Lost | StopCause::StartFailed => 0.0,
+                    _ => 1.0,
+                };
+                session.reliability += RELIABILITY_STEP * (good - session.reliability);
+            }
+        }
+    }
+}
+
+fn task_result(o: prism_link::TaskOutcome) -> TaskResult {
+    TaskResult {
+        task: o.task,
+        report: o.report,
+        result: o.result.map(Into::into),
+        stderr_tail: o.tail.into(),
+        output: None,
+    }
+}
+
+fn sandbox_status(status: SandboxStatus) -> prism_state::SandboxStatus {
+    match status {
+        SandboxStatus::Running(at) => prism_state::SandboxStatus::Running { at },
+        SandboxStatus::Exited(report) => prism_state::SandboxStatus::Exited(report),
+    }
+}

@@ -1,7 +1,8 @@
 //! Promise: what ran goes on when only `prismd` dies, and nothing is left when it is told to end.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prism_e2e::{Server, until};
 use serde_json::json;
@@ -20,22 +21,38 @@ fn mounts_beneath(directory: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Every control group whose path has `prism` in it.
-fn cgroups() -> Vec<String> {
-    fn walk(directory: &Path, depth: u32, into: &mut Vec<String>) {
+/// Names of the groups `prism/NAME` that processes of a place are in.
+fn cgroup_names(server: &Server) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for process in server.place.processes() {
+        let pid = process.split(' ').next().unwrap_or_default();
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        names.extend(groups.lines().filter_map(|line| {
+            let (_, rest) = line.split_once("/prism/")?;
+            Some(rest.split('/').next()?.to_owned())
+        }));
+    }
+    names
+}
+
+/// Every control group with one of these names.
+fn cgroups(names: &BTreeSet<String>) -> Vec<PathBuf> {
+    fn walk(directory: &Path, depth: u32, names: &BTreeSet<String>, into: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             if depth > 0 && entry.file_type().is_ok_and(|t| t.is_dir()) {
-                let path = entry.path();
-                if path.to_string_lossy().contains("prism") {
-                    into.push(path.to_string_lossy().into_owned());
+                if entry
+                    .file_name()
+                    .to_str()
+                    .is_some_and(|n| names.contains(n))
+                {
+                    into.push(entry.path());
                 }
-                walk(&path, depth - 1, into);
+                walk(&entry.path(), depth - 1, names, into);
             }
         }
     }
     let mut found = Vec::new();
-    walk(Path::new("/sys/fs/cgroup"), 6, &mut found);
-    found.sort();
+    walk(Path::new("/sys/fs/cgroup"), 6, names, &mut found);
     found
 }
 
@@ -84,7 +101,6 @@ fn a_task_and_a_sandbox_outlive_prismd() {
 
 #[test]
 fn nothing_is_left_after_prismd_was_told_to_end() {
-    let before = cgroups();
     let mut server = Server::start();
     let resources = json!({"cpu": "100m", "memory": "32Mi"});
     let id = server
@@ -99,6 +115,7 @@ fn nothing_is_left_after_prismd_was_told_to_end() {
     server
         .api()
         .post(&format!("{path}/exec"), &json!({"argv": ["sleep", "600"]}));
+    let names = cgroup_names(&server);
     assert!(server.api().delete(&path).status < 300);
     until("the sandbox to be gone", || {
         let view = server.api().get(&path).json();
@@ -109,8 +126,8 @@ fn nothing_is_left_after_prismd_was_told_to_end() {
         server.place.processes().is_empty().then_some(())
     });
     assert_eq!(mounts_beneath(server.place.path()), Vec::<String>::new());
-    let after = cgroups();
-    let left: Vec<&String> = after.iter().filter(|c| !before.contains(c)).collect();
-    assert!(left.is_empty(), "{left:?}");
+    until("its control groups to go", || {
+        cgroups(&names).is_empty().then_some(())
+    });
     server.place.assert_no_panic();
 }

@@ -59,6 +59,21 @@ impl Slot {
     }
 }
 
+/// What a run needs of its slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// Namespaces; only plain runs do without.
+    pub namespaces: bool,
+    /// A cgroup. A sandbox gets along without until its first program: nothing but our own code runs in it, and the kernel's cost
+    /// of a memory cgroup grows with the number of file systems and the other way round.
+    pub group: bool,
+}
+
+/// The name of a slot's cgroup.
+pub fn group_name(index: u32) -> String {
+    format!("s{index}")
+}
+
 /// The pool.
 pub struct Slots {
     proof: SingleThread,
@@ -86,7 +101,7 @@ impl Slots {
         }
     }
 
-    /// A slot for a run with these limits. Only a sandbox needs the namespaces.
+    /// A slot for a run with these limits.
     ///
     /// # Errors
     /// What could not be made, and why.
@@ -94,13 +109,13 @@ impl Slots {
         &mut self,
         driver: Option<&dyn Driver>,
         limits: &Limits,
-        namespaces: bool,
+        needs: Needs,
     ) -> Result<Slot, String> {
         let mut slot = match self.free.pop() {
             Some(slot) => slot,
-            None => self.make(driver)?,
+            None => self.make(driver, needs.group)?,
         };
-        let ready = self.prepare(&mut slot, driver, limits, namespaces);
+        let ready = self.prepare(&mut slot, driver, limits, needs);
         match ready {
             Ok(()) => Ok(slot),
             Err(e) => {
@@ -110,7 +125,7 @@ impl Slots {
         }
     }
 
-    fn make(&mut self, driver: Option<&dyn Driver>) -> Result<Slot, String> {
+    fn make(&mut self, driver: Option<&dyn Driver>, group: bool) -> Result<Slot, String> {
         let index = match self.returned.pop_first() {
             Some(index) => index,
             None if self.next < MAX_SLOTS => {
@@ -119,7 +134,8 @@ impl Slots {
             }
             None => return Err(format!("{MAX_SLOTS} runs are live on this node already")),
         };
-        let group = match driver.map(|d| d.make(&format!("s{index}"))).transpose() {
+        let wanted = driver.filter(|_| group);
+        let group = match wanted.map(|d| d.make(&group_name(index))).transpose() {
             Ok(group) => group,
             Err(e) => {
                 self.returned.insert(index);
@@ -146,12 +162,20 @@ impl Slots {
         slot: &mut Slot,
         driver: Option<&dyn Driver>,
         limits: &Limits,
-        namespaces: bool,
+        needs: Needs,
     ) -> Result<(), String> {
-        if let (Some(driver), Some(group)) = (driver, &mut slot.group) {
+        if let (Some(driver), true) = (driver, needs.group) {
+            if slot.group.is_none() {
+                let made = driver.make(&group_name(slot.index));
+                slot.group = Some(made.map_err(|e| format!("make a cgroup: {e}"))?);
+            }
+            if let Some(group) = &mut slot.group {
+                driver.apply(group, limits)?;
+            }
+        } else if let (Some(driver), Some(group)) = (driver, &mut slot.group) {
             driver.apply(group, limits)?;
         }
-        if namespaces && (slot.net.is_none() || slot.user.is_none()) {
+        if needs.namespaces && (slot.net.is_none() || slot.user.is_none()) {
             let (net, user) = self
                 .make_namespaces(slot.base)
                 .map_err(|e| format!("make namespaces: {e}"))?;
@@ -201,7 +225,7 @@ impl Slots {
     /// Prepares one slot ahead.
     pub fn warm(&mut self, driver: Option<&dyn Driver>) {
         if self.is_cold()
-            && let Ok(mut slot) = self.make(driver)
+            && let Ok(mut slot) = self.make(driver, true)
         {
             if let Ok((net, user)) = self.make_namespaces(slot.base) {
                 slot.net = Some(net);

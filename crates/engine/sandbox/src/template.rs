@@ -1,21 +1,24 @@
-//! What every sandbox shares: a small read-only root, the host's `/usr`, a `/dev`. Made once by the supervisor, in a mount
-//! namespace of its own, so nothing of it is ever visible on the host or outlives the supervisor.
+//! What every sandbox shares: a small read-only root, the host's `/usr`, a `/dev`. Made once by the supervisor in a mount
+//! namespace that holds nothing else, and of which each sandbox gets a copy: the host's tree is not in a sandbox's mount
+//! namespace at any time, nothing of the template is visible on the host, and it is gone with the supervisor.
 
 use std::fs;
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use prism_sys::mounts;
+use prism_sys::process::{self, Fork, SingleThread};
 
-/// The prepared parts. Children find them at the same places in their copy of the mount namespace.
+/// The prepared parts. In the namespace's root are `b` (where scratch space is mounted), `dev`, `empty`, `l` (layers), `m` (the
+/// merged root), `skel`, the host's directories, and for a normal user `proc`.
 #[derive(Debug)]
 pub struct Template {
-    /// The directory that everything is in; children start in it.
-    pub dir: PathBuf,
+    /// The mount namespace.
+    pub namespace: OwnedFd,
     /// Directories of the host that are mounted (read-only) at the same name in a `host` root, such as `usr`.
-    pub host_dirs: Vec<String>,
+    pub host_dirs: Vec<&'static str>,
     /// Masked in `/proc`: (name, whether it is a directory).
     pub masked: Vec<(&'static str, bool)>,
 }
@@ -48,53 +51,96 @@ const DEVICES: &[(&str, u32)] = &[
 ];
 
 impl Template {
-    /// Makes everything beneath `dir`, which becomes a file system in memory.
+    /// Makes it. `at` is a directory to mount on meanwhile; `user` is whether this is the supervisor of a normal user.
     ///
     /// # Errors
     /// What failed, and why.
-    pub fn make(dir: &Path) -> Result<Self, String> {
-        let err = |what: &str, e: io::Error| format!("{what} in {}: {e}", dir.display());
-        fs::create_dir_all(dir).map_err(|e| err("make the template directory", e))?;
-        mounts::mount(
-            "tmpfs",
-            dir,
-            "tmpfs",
-            libc::MS_NOSUID | libc::MS_NODEV,
-            "size=64m,nr_inodes=20k,mode=755",
-        )
-        .map_err(|e| err("mount a file system in memory", e))?;
-        for sub in ["b", "dev", "empty", "l", "m", "skel"] {
-            fs::create_dir(dir.join(sub)).map_err(|e| err("make a directory", e))?;
-        }
-        for layer in 0..MAX_LAYERS {
-            fs::create_dir(dir.join("l").join(layer.to_string()))
-                .map_err(|e| err("make a directory", e))?;
-        }
-        seal(&dir.join("empty")).map_err(|e| err("seal a directory", e))?;
-        skeleton(&dir.join("skel")).map_err(|e| err("prepare the root skeleton", e))?;
-        devices(&dir.join("dev")).map_err(|e| err("prepare /dev", e))?;
-        let mut host_dirs = Vec::new();
-        for name in std::iter::once(&"usr").chain(SYSTEM_DIRS) {
-            let host = Path::new("/").join(name);
-            if !fs::symlink_metadata(&host).is_ok_and(|m| m.is_dir()) {
-                continue;
+    pub fn make(proof: SingleThread, at: &Path, user: bool) -> Result<Self, String> {
+        fs::create_dir_all(at).map_err(|e| format!("make {}: {e}", at.display()))?;
+        let (mut from, mut to) = io::pipe().map_err(|e| e.to_string())?;
+        // A namespace needs a process to be born with; it lives on by its descriptor.
+        match process::fork(proof, 0, None).map_err(|e| format!("fork: {e}"))? {
+            Fork::Child => {
+                process::die_with_parent();
+                let made = std::panic::catch_unwind(|| furnish(proof, at, user));
+                let said = match made {
+                    Ok(Ok(())) => "ok".to_owned(),
+                    Ok(Err(why)) => why,
+                    Err(_) => "internal error: a panic".to_owned(),
+                };
+                let _ = to.write_all(said.as_bytes());
+                drop(to);
+                process::reap_for_ever()
             }
-            share(&host, &dir.join(name)).map_err(|e| err(&format!("share /{name}"), e))?;
-            host_dirs.push((*name).to_owned());
+            Fork::Parent(pid) => {
+                drop(to);
+                let mut said = String::new();
+                let _ = from.read_to_string(&mut said);
+                let opened = fs::File::open(format!("/proc/{pid}/ns/mnt"));
+                let _ = process::kill(pid.cast_signed(), libc::SIGKILL);
+                let _ = process::reap(Some(pid), true);
+                if said != "ok" {
+                    return Err(format!("prepare the template of sandboxes: {said}"));
+                }
+                let masked = MASKED.iter().filter_map(|name| {
+                    let meta = fs::metadata(Path::new("/proc").join(name)).ok()?;
+                    Some((*name, meta.is_dir()))
+                });
+                Ok(Self {
+                    namespace: opened
+                        .map_err(|e| format!("open the template's namespace: {e}"))?
+                        .into(),
+                    host_dirs: host_dirs(),
+                    masked: masked.collect(),
+                })
+            }
         }
-        let masked = MASKED
-            .iter()
-            .filter_map(|name| {
-                let meta = fs::metadata(Path::new("/proc").join(name)).ok()?;
-                Some((*name, meta.is_dir()))
-            })
-            .collect();
-        Ok(Self {
-            dir: dir.to_owned(),
-            host_dirs,
-            masked,
-        })
     }
+}
+
+/// Makes the namespace and what is in it, and leaves everything else behind.
+fn furnish(proof: SingleThread, at: &Path, user: bool) -> Result<(), String> {
+    let err = |what: &str, e: io::Error| format!("{what}: {e}");
+    process::unshare(proof, libc::CLONE_NEWNS).map_err(|e| err("make a mount namespace", e))?;
+    let options = "size=64m,nr_inodes=20k,mode=755";
+    let flags = libc::MS_NOSUID | libc::MS_NODEV;
+    mounts::mount("tmpfs", at, "tmpfs", flags, options).map_err(|e| err("mount a tmpfs", e))?;
+    for sub in ["b", "dev", "empty", "l", "m", "skel"] {
+        fs::create_dir(at.join(sub)).map_err(|e| err("make a directory", e))?;
+    }
+    for layer in 0..MAX_LAYERS {
+        let dir = at.join("l").join(layer.to_string());
+        fs::create_dir(dir).map_err(|e| err("make a directory", e))?;
+    }
+    seal(&at.join("empty")).map_err(|e| err("seal a directory", e))?;
+    skeleton(&at.join("skel")).map_err(|e| err("prepare the root skeleton", e))?;
+    devices(&at.join("dev")).map_err(|e| err("prepare /dev", e))?;
+    for name in host_dirs() {
+        let host = Path::new("/").join(name);
+        share(&host, &at.join(name)).map_err(|e| err(&format!("share /{name}"), e))?;
+    }
+    if user {
+        // Who is not root of the host may mount a /proc only where one is seen already. Sandboxes drop this one.
+        let shown = at.join("proc");
+        fs::create_dir(&shown)
+            .and_then(|()| mounts::clone_tree(Path::new("/proc"), true))
+            .and_then(|tree| mounts::attach(tree.as_fd(), &shown))
+            .map_err(|e| err("show /proc", e))?;
+    }
+    std::env::set_current_dir(at)
+        .and_then(|()| mounts::pivot_here())
+        .and_then(|()| mounts::unmount_here())
+        .map_err(|e| err("leave the host's root", e))
+}
+
+/// `usr`, and what this host does not keep in it.
+fn host_dirs() -> Vec<&'static str> {
+    let is_dir = |name: &&str| {
+        let host = Path::new("/").join(name);
+        fs::symlink_metadata(host).is_ok_and(|m| m.is_dir())
+    };
+    let all = std::iter::once(&"usr").chain(SYSTEM_DIRS).copied();
+    all.filter(is_dir).collect()
 }
 
 fn share(host: &Path, at: &Path) -> io::Result<()> {

@@ -203,7 +203,7 @@ fn sandboxes_run_programs() {
     node.rt().exec(exec).unwrap();
     node.wait_start(&id("e3"));
     let usage = node.rt().usage(&id("box")).unwrap();
-    assert!(usage.pids >= 1 && usage.memory > 0, "{usage:?}");
+    assert!(usage.pids >= 1 && (usage.memory > 0 || !is_root()), "{usage:?}");
     let mut exec = node.exec("e4", "box", &["sleep", "100"]);
     exec.timeout = Some(Millis(50));
     node.rt().exec(exec).unwrap();

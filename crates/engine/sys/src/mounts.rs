@@ -54,6 +54,28 @@ pub fn unmount_here() -> io::Result<()> {
 
 const AT_RECURSIVE: libc::c_uint = 0x8000;
 
+/// Detaches what is mounted at `path`, with everything beneath.
+///
+/// # Errors
+/// The kernel's.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    let path = path_text(path)?;
+    // SAFETY: a NUL-terminated text.
+    check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }).map(drop)
+}
+
+/// Makes this directory, which must be a mount of its own, cover the root of the mount namespace, and the root of this process.
+///
+/// # Errors
+/// The kernel's.
+pub fn cover_root_with_here() -> io::Result<()> {
+    mount(".", Path::new("/"), "", libc::MS_MOVE, "")?;
+    // SAFETY: NUL-terminated literals.
+    check(unsafe { libc::chroot(c".".as_ptr()) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::chdir(c"/".as_ptr()) }).map(drop)
+}
+
 /// A detached private copy of the mount at `path`, with what is mounted beneath it if `deep`.
 ///
 /// # Errors

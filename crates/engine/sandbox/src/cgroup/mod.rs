@@ -29,6 +29,12 @@ pub struct Group {
 }
 
 impl Group {
+    /// Takes over what another handle of the same group knows to be written.
+    pub fn take_limits(&mut self, other: &Self) {
+        self.applied = other.applied;
+        self.kills_before = other.kills_before;
+    }
+
     /// Closes its files; what is asked of it later goes by its name.
     pub fn close(&mut self) {
         self.files = Vec::new();

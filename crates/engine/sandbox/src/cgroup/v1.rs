@@ -14,8 +14,6 @@ const MEMORY_JOIN: usize = 0;
 const PIDS_JOIN: usize = 1;
 const PEAK: usize = 2;
 const OOM: usize = 3;
-const CPU_JOIN: usize = 4;
-const IO_JOIN: usize = 5;
 
 /// The controllers' parent groups; memory and pids are the least that is any use.
 #[derive(Debug)]
@@ -86,6 +84,7 @@ impl V1 {
             return Err("this host has no cgroup controller \"cpu\"".into());
         };
         let dir = cpu.join(name);
+        make_dir(&dir).map_err(|e| format!("make {}: {e}", dir.display()))?;
         // A tenth of a second, the kernel's default period; the quota has a floor of a millisecond.
         let quota = (milli * 100).max(1_000);
         write(&dir.join("cpu.cfs_quota_us"), &quota.to_string())
@@ -96,6 +95,7 @@ impl V1 {
             return Err("this host has no cgroup controller \"blkio\"".into());
         };
         let dir = io.join(name);
+        make_dir(&dir).map_err(|e| format!("make {}: {e}", dir.display()))?;
         for disk in &self.disks {
             for file in ["blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"] {
                 write(&dir.join(file), &format!("{disk} {bytes}"))?;
@@ -136,6 +136,13 @@ fn write(path: &Path, value: &str) -> Result<(), String> {
         .map_err(|e| format!("write {value:?} to {}: {e}", path.display()))
 }
 
+fn make_dir(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
 fn read_at_start(file: BorrowedFd<'_>) -> Option<String> {
     let mut buffer = [0u8; 512];
     let n = rustix::io::pread(file, &mut buffer, 0).ok()?;
@@ -152,22 +159,15 @@ fn open(path: &Path, write: bool) -> io::Result<OwnedFd> {
 
 impl Driver for V1 {
     fn make(&self, name: &str) -> io::Result<Group> {
-        for tree in self.trees() {
-            match fs::create_dir(tree.join(name)) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-                _ => {}
-            }
-        }
         let memory = self.memory.join(name);
-        let mut files = vec![
+        make_dir(&memory)?;
+        make_dir(&self.pids.join(name))?;
+        let files = vec![
             open(&memory.join("cgroup.procs"), true)?,
             open(&self.pids.join(name).join("cgroup.procs"), true)?,
             open(&memory.join("memory.max_usage_in_bytes"), true)?,
             open(&memory.join("memory.oom_control"), false)?,
         ];
-        for tree in [&self.cpu, &self.io].into_iter().flatten() {
-            files.push(open(&tree.join(name).join("cgroup.procs"), true)?);
-        }
         Ok(Group {
             name: name.to_owned(),
             files,
@@ -195,17 +195,15 @@ impl Driver for V1 {
     }
 
     fn join(&self, group: &Group) -> io::Result<()> {
-        let (cpu, io) = group.applied.map_or((0, 0), |a| (a.0, a.3));
-        let has_cpu = self.cpu.is_some();
-        let mut which = vec![MEMORY_JOIN, PIDS_JOIN];
-        if cpu != 0 && has_cpu {
-            which.push(CPU_JOIN);
-        }
-        if io != 0 && self.io.is_some() {
-            which.push(if has_cpu { IO_JOIN } else { CPU_JOIN });
-        }
-        for file in which.into_iter().filter_map(|i| group.files.get(i)) {
+        for file in [MEMORY_JOIN, PIDS_JOIN].iter().filter_map(|i| group.files.get(*i)) {
             rustix::io::write(file, b"0")?;
+        }
+        // The others are rarely asked for, and each join costs; so they are made and joined only where there is a limit.
+        let (cpu, io) = group.applied.map_or((0, 0), |a| (a.0, a.3));
+        for (tree, limit) in [(&self.cpu, cpu), (&self.io, io)] {
+            if let (Some(tree), 1..) = (tree, limit) {
+                fs::write(tree.join(&group.name).join("cgroup.procs"), "0")?;
+            }
         }
         Ok(())
     }

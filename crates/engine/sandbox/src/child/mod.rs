@@ -92,10 +92,13 @@ pub fn init(ctx: &Context<'_>, slot: &Slot, launch: &Launch, stdio: Stdio) -> ! 
         {
             driver.join(group).step("join the cgroup")?;
         }
+        let sources = root::open(slot, launch)?;
+        let template = ctx.template.namespace.as_fd();
+        process::join(ctx.proof, template, libc::CLONE_NEWNS).step("join the template")?;
         process::unshare(ctx.proof, UNSHARED).step("make namespaces")?;
         let net = slot.net.as_ref().ok_or("no network namespace")?;
         process::join(ctx.proof, net.as_fd(), libc::CLONE_NEWNET).step("join the network")?;
-        root::build(ctx, slot, launch)?;
+        root::build(ctx, slot, launch, &sources)?;
         mounts::set_hostname(&launch.hostname).step("set the host name")?;
         Each::of(&launch.limits).set(ctx.driver.is_some())?;
         let user = slot.user.as_ref().ok_or("no user namespace")?;
@@ -205,6 +208,7 @@ pub fn exec(
         let target = process::pidfd(init).step("find the sandbox")?;
         let kinds = UNSHARED | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
         process::join(ctx.proof, target.as_fd(), kinds).step("join the sandbox")?;
+        root::add_terminals()?;
         process::join(ctx.proof, target.as_fd(), libc::CLONE_NEWUSER).step("join the users")?;
         creds::become_root_inside().step("become root inside")?;
         std::env::set_current_dir("/").step("enter the root")?;

@@ -1,11 +1,12 @@
 //! The root file system of a sandbox: layers, scratch space, `/usr` of the host, `/dev`, `/proc`, and the change of root.
 //!
-//! Starts in the template's directory, in a mount namespace of its own. Every source is ours or was named by the daemon; every
-//! target inside the new root is checked to be a real directory first, because an image may hold links to anywhere.
+//! What comes from the host is opened first, from outside. The rest happens in a copy of the template's mount namespace, where
+//! the host's tree is not: nothing in an image can lead to it. Targets inside the new root are still checked to be real
+//! directories, because an image may hold links to anywhere in the template.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
@@ -21,14 +22,57 @@ const MERGED: &str = "../m";
 
 const NO_POWERS: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV;
 
-/// Builds the root and moves into it; the old one is gone afterwards.
-pub fn build(ctx: &Context<'_>, slot: &Slot, launch: &Launch) -> Step<()> {
-    std::env::set_current_dir(&ctx.template.dir).step("enter the template")?;
+/// What a root takes from the host, as detached mounts.
+pub struct Sources {
+    layers: Vec<OwnedFd>,
+    scratch: Option<OwnedFd>,
+}
+
+/// Opens what the launch names, while the host's tree is still there.
+pub fn open(slot: &Slot, launch: &Launch) -> Step<Sources> {
+    let image = match &launch.image {
+        Image::Host => &[][..],
+        Image::Layers(layers) => layers,
+    };
+    let count = launch.layers.len() + image.len();
+    // One more is kept for the skeleton.
+    if count >= MAX_LAYERS {
+        return Err(format!("{count} layers, at most {} are possible", MAX_LAYERS - 1));
+    }
+    let layers = launch.layers.iter().chain(image).map(|layer| {
+        detach(layer, true, slot).step(format_args!("mount layer {}", layer.display()))
+    });
+    let scratch = match &launch.scratch {
+        Scratch::Memory { .. } => None,
+        Scratch::Disk { dir } => {
+            Some(detach(dir, false, slot).step("mount the scratch directory")?)
+        }
+    };
+    Ok(Sources {
+        layers: layers.collect::<Step<_>>()?,
+        scratch,
+    })
+}
+
+/// A private copy of a directory's mount: without devices or set-user-id, and seen through the sandbox's ids.
+fn detach(from: &Path, read_only: bool, slot: &Slot) -> io::Result<OwnedFd> {
+    let tree = mounts::clone_tree(from, false)?;
+    let user: Option<BorrowedFd<'_>> = match (&slot.user, slot.base) {
+        // A base of 0 means that the ids outside and inside are the same.
+        (Some(user), 1..) => Some(user.as_fd()),
+        _ => None,
+    };
+    mounts::restrict(tree.as_fd(), read_only, user)?;
+    Ok(tree)
+}
+
+/// Builds the root, in a new copy of the template's mount namespace, and moves into it.
+pub fn build(ctx: &Context<'_>, slot: &Slot, launch: &Launch, sources: &Sources) -> Step<()> {
     // What is made from here on belongs to root inside; mounting still needs the powers of root outside.
     creds::act_on_files_as(slot.base, slot.base).step("act as root inside")?;
-    scratch(slot, launch)?;
+    scratch(slot, launch, sources)?;
     upper(launch)?;
-    overlay(ctx, slot, launch)?;
+    overlay(ctx, slot, launch, sources)?;
     if launch.image == Image::Host {
         for dir in &ctx.template.host_dirs {
             real_directory(dir)?;
@@ -38,16 +82,14 @@ pub fn build(ctx: &Context<'_>, slot: &Slot, launch: &Launch) -> Step<()> {
     proc_dir(ctx)?;
     dev(launch)?;
     std::env::set_current_dir(MERGED).step("enter the new root")?;
-    mounts::pivot_here().step("change the root")?;
-    mounts::unmount_here().step("unmount the old root")?;
-    std::env::set_current_dir("/").step("enter the new root")
+    mounts::cover_root_with_here().step("change the root")
 }
 
 /// Mounts the scratch space at `b` and enters it.
-fn scratch(slot: &Slot, launch: &Launch) -> Step<()> {
-    let at = Path::new("b");
-    match &launch.scratch {
-        Scratch::Memory { bytes } => {
+fn scratch(slot: &Slot, launch: &Launch, sources: &Sources) -> Step<()> {
+    let at = Path::new("/b");
+    match (&launch.scratch, &sources.scratch) {
+        (Scratch::Memory { bytes }, _) => {
             let size = match (bytes.0, launch.limits.memory.0) {
                 (0, 0) => 256 << 20,
                 (0, memory) => memory,
@@ -59,23 +101,12 @@ fn scratch(slot: &Slot, launch: &Launch) -> Step<()> {
                 format!("size={size},nr_inodes={inodes},mode=755,uid={base},gid={base}");
             mounts::mount("tmpfs", at, "tmpfs", NO_POWERS, &options).step("mount scratch space")?;
         }
-        Scratch::Disk { dir } => {
-            attach(dir, at, false, slot).step("mount the scratch directory")?;
+        (Scratch::Disk { .. }, Some(tree)) => {
+            mounts::attach(tree.as_fd(), at).step("mount the scratch directory")?;
         }
+        (Scratch::Disk { .. }, None) => return Err("the scratch directory was not opened".into()),
     }
     std::env::set_current_dir(at).step("enter the scratch space")
-}
-
-/// Mounts a private copy of a directory: without devices or set-user-id, and seen through the sandbox's ids.
-fn attach(from: &Path, at: &Path, read_only: bool, slot: &Slot) -> io::Result<()> {
-    let tree = mounts::clone_tree(from, false)?;
-    let user: Option<BorrowedFd<'_>> = match (&slot.user, slot.base) {
-        // A base of 0 means that the ids outside and inside are the same.
-        (Some(user), 1..) => Some(user.as_fd()),
-        _ => None,
-    };
-    mounts::restrict(tree.as_fd(), read_only, user)?;
-    mounts::attach(tree.as_fd(), at)
 }
 
 /// Directories at the top: real ones, whatever an image has in their place.
@@ -105,23 +136,15 @@ fn upper(launch: &Launch) -> Step<()> {
     Ok(())
 }
 
-fn overlay(ctx: &Context<'_>, slot: &Slot, launch: &Launch) -> Step<()> {
-    let image = match &launch.image {
-        Image::Host => &[][..],
-        Image::Layers(layers) => layers,
+fn overlay(ctx: &Context<'_>, slot: &Slot, launch: &Launch, sources: &Sources) -> Step<()> {
+    let skeleton = match launch.image {
+        Image::Host => Some(detach(Path::new("/skel"), true, slot).step("mount the skeleton")?),
+        Image::Layers(_) => None,
     };
-    let count = launch.layers.len() + image.len() + 1;
-    if count > MAX_LAYERS {
-        return Err(format!("{count} layers, at most {MAX_LAYERS} are possible"));
-    }
-    let mut lower = Vec::with_capacity(count + 1);
-    let skeleton = ctx.template.dir.join("skel");
-    let last = (launch.image == Image::Host).then_some(&skeleton);
-    let layers = launch.layers.iter().chain(image).chain(last);
-    for (i, layer) in layers.enumerate() {
+    let mut lower = Vec::with_capacity(sources.layers.len() + 1);
+    for (i, tree) in sources.layers.iter().chain(&skeleton).enumerate() {
         let at = format!("../l/{i}");
-        attach(layer, Path::new(&at), true, slot)
-            .step(format_args!("mount layer {}", layer.display()))?;
+        mounts::attach(tree.as_fd(), Path::new(&at)).step(format_args!("mount layer {i}"))?;
         lower.push(at);
     }
     if lower.is_empty() {
@@ -164,20 +187,35 @@ fn proc_dir(ctx: &Context<'_>) -> Step<()> {
         mounts::mount(over, &at.join(name), "", libc::MS_BIND, "")
             .step(format_args!("mask /proc/{name}"))?;
     }
+    if ctx.user.is_some() {
+        mounts::unmount(Path::new("/proc")).step("drop the template's /proc")?;
+    }
     Ok(())
 }
 
 fn dev(launch: &Launch) -> Step<()> {
     real_directory("dev")?;
     relocate("../dev", &format!("{MERGED}/dev"))?;
-    // A task without a terminal has no use for any; a sandbox may want one later.
-    if launch.program.as_ref().is_none_or(|p| p.tty.is_some()) {
-        let flags = libc::MS_NOSUID | libc::MS_NOEXEC;
-        let options = "newinstance,ptmxmode=0666,mode=620";
-        let at = Path::new(MERGED).join("dev/pts");
-        mounts::mount("devpts", &at, "devpts", flags, options).step("mount /dev/pts")?;
+    // A sandbox gets its terminals with its first program: file systems are what many idle ones cost.
+    if launch.program.as_ref().is_some_and(|p| p.tty.is_some()) {
+        terminals(&Path::new(MERGED).join("dev/pts"))?;
     }
     Ok(())
+}
+
+/// Mounts a `/dev/pts`.
+fn terminals(at: &Path) -> Step<()> {
+    let flags = libc::MS_NOSUID | libc::MS_NOEXEC;
+    let options = "newinstance,ptmxmode=0666,mode=620";
+    mounts::mount("devpts", at, "devpts", flags, options).step("mount /dev/pts")
+}
+
+/// Gives a running sandbox its terminals, unless it has them. Its `/dev` is ours and read-only, so the path is what it says.
+pub fn add_terminals() -> Step<()> {
+    if Path::new("/dev/pts/ptmx").exists() {
+        return Ok(());
+    }
+    terminals(Path::new("/dev/pts"))
 }
 
 /// Makes inside, where no link can lead out, what an image may lack.

@@ -17,7 +17,9 @@ use super::journal::Record;
 use super::output::{Input, Stream};
 use super::run::{Kind, Phase, Run};
 use super::state::{Alarm, Supervisor, Token, now, unwatch, watch};
+use crate::cgroup::{Driver, Group};
 use crate::child::{self, Context, Each, Stdio};
+use crate::slots::{Needs, Slot, group_name};
 
 /// Most launches that wait.
 const MAX_QUEUED: usize = 200_000;
@@ -78,7 +80,11 @@ impl Supervisor {
         let sandboxed = launch.isolation == Isolation::Sandboxed;
         let index = self.place().ok_or("too many runs are live on this node")?;
         let driver = self.driver.as_deref();
-        let slot = match self.slots.take(driver, &launch.limits, sandboxed) {
+        let needs = Needs {
+            namespaces: sandboxed,
+            group: launch.program.is_some(),
+        };
+        let slot = match self.slots.take(driver, &launch.limits, needs) {
             Ok(slot) => slot,
             Err(why) => {
                 self.free.push(index);
@@ -206,15 +212,10 @@ impl Supervisor {
         if !matches!(sandbox.kind, Kind::Sandbox | Kind::Task) || sandbox.ending.is_some() {
             return Err(format!("{} is no running sandbox", exec.inside));
         }
-        let (init, each) = (sandbox.pid, sandbox.each);
-        let name = sandbox.slot.as_ref().and_then(|s| s.group.as_ref());
+        let (init, each) = (sandbox.pid, Each::of(&sandbox.limits));
         let driver = self.driver.as_deref();
-        let group = match driver.zip(name) {
-            Some((driver, group)) => Some(
-                driver
-                    .make(&group.name)
-                    .map_err(|e| format!("open the sandbox's cgroup: {e}"))?,
-            ),
+        let group = match driver.zip(sandbox.slot.as_ref()) {
+            Some((driver, slot)) => Some(enter_group(driver, slot, &sandbox.limits)?),
             None => None,
         };
         let kills = driver.zip(group.as_ref()).map_or(0, |(d, g)| d.kills(g));
@@ -233,6 +234,7 @@ impl Supervisor {
             }
             Ok((ends, stdio, Fork::Parent(pid))) => {
                 drop(stdio);
+                self.keep_group(parent, group);
                 let limits = no_limits(exec.log_bytes);
                 let mut run = fresh(exec.id.clone(), Kind::Exec(parent), ends, &exec.logs, &limits);
                 run.kills_before = kills;
@@ -243,6 +245,17 @@ impl Supervisor {
                 self.free.push(index);
                 Err(format!("start a process: {e}"))
             }
+        }
+    }
+
+    /// A sandbox's first program made its cgroup.
+    fn keep_group(&mut self, sandbox: usize, group: Option<Group>) {
+        let slot = self.run(sandbox).and_then(|run| run.slot.as_mut());
+        if let (Some(slot), Some(mut group)) = (slot, group)
+            && slot.group.is_none()
+        {
+            group.close();
+            slot.group = Some(group);
         }
     }
 
@@ -332,6 +345,19 @@ impl Supervisor {
     }
 }
 
+/// The cgroup of a sandbox, open for a program to join; made, with its limits, if this is the first.
+fn enter_group(driver: &dyn Driver, slot: &Slot, limits: &Limits) -> Result<Group, String> {
+    let name = group_name(slot.index);
+    let mut group = driver
+        .make(&name)
+        .map_err(|e| format!("open the sandbox's cgroup: {e}"))?;
+    match &slot.group {
+        Some(known) => group.take_limits(known),
+        None => driver.apply(&mut group, limits)?,
+    }
+    Ok(group)
+}
+
 fn no_limits(log_bytes: u64) -> Limits {
     Limits {
         cpu: MilliCpu(0),
@@ -362,7 +388,7 @@ fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Limits) -> Run
         logs: logs.to_owned(),
         log_bytes: limits.log_bytes,
         ending: None,
-        each: Each::of(limits),
+        limits: limits.clone(),
         inner_cpu_us: 0,
         inner_peak: 0,
         trouble: None,

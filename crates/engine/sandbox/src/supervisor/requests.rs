@@ -286,9 +286,12 @@ impl Supervisor {
         if let (Some(driver), Some(name)) = (&self.driver, group) {
             let counted = driver.usage(&name);
             usage.memory = counted.memory;
-            let mine = u32::from(kind != Kind::Plain);
-            usage.pids = counted.pids.saturating_sub(mine);
-            let all = driver.processes(&name);
+            let mut all = driver.processes(&name);
+            if kind != Kind::Plain {
+                // Our own first process is none of the run's.
+                all.retain(|p| p.unsigned_abs() != pid);
+            }
+            usage.pids = u32::try_from(all.len()).unwrap_or(u32::MAX);
             let cpu = all.iter().map(|p| procfs::usage(p.unsigned_abs()).0);
             usage.cpu_us = before + cpu.sum::<u64>();
         }

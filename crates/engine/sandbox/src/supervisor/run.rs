@@ -4,11 +4,10 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use prism_runtime::Observed;
+use prism_runtime::{Limits, Observed};
 use prism_types::{RunId, StopCause, TimeMs};
 
 use super::output::{Input, Stream};
-use crate::child::Each;
 use crate::slots::Slot;
 
 /// What kind of run it is; decides whose exit ends it and how it is killed.
@@ -68,8 +67,8 @@ pub struct Run {
     pub log_bytes: u64,
     /// Why it is being ended, if it is.
     pub ending: Option<StopCause>,
-    /// Limits of each of its processes, for programs that are started in it.
-    pub each: Each,
+    /// Its limits, for programs that are started in it.
+    pub limits: Limits,
     /// Processor time of programs that were started in it and are over.
     pub inner_cpu_us: u64,
     /// Largest resident size of them.

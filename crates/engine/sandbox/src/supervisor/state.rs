@@ -149,7 +149,7 @@ impl Supervisor {
         }
         let (journal, found) =
             Journal::open(&home.dir.join("journal")).map_err(|e| err("open the journal", e))?;
-        let template = Template::make(&home.dir.join("t"))?;
+        let template = Template::make(proof, &home.dir.join("t"), args.user.is_some())?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|e| err("make an epoll", e.into()))?;
         let wake = rustix::event::eventfd(

@@ -400,7 +400,10 @@ impl Runtime for ProcessRuntime {
             // It hangs up when everything is dead, which ends the reading thread.
             let over = self.shared.over.lock();
             let over = over.unwrap_or_else(PoisonError::into_inner);
-            let wait = self.shared.over_now.wait_timeout_while(over, PATIENCE, |over| !*over);
+            let wait = self
+                .shared
+                .over_now
+                .wait_timeout_while(over, PATIENCE, |over| !*over);
             drop(wait);
         }
         self.shared.close();

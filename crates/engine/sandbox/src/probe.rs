@@ -211,7 +211,11 @@ fn run(proof: SingleThread, probe: &Probe) -> Capability {
         name: probe.name.into(),
         works,
         found,
-        lost: if works { String::new() } else { probe.lost.into() },
+        lost: if works {
+            String::new()
+        } else {
+            probe.lost.into()
+        },
         required: probe.required,
     }
 }
@@ -228,7 +232,9 @@ fn in_child(proof: SingleThread, check: Check) -> Result<String, String> {
                 Ok(text) => (b'+', text),
                 Err(text) => (b'-', text),
             };
-            let _ = to.write_all(&[good]).and_then(|()| to.write_all(text.as_bytes()));
+            let _ = to
+                .write_all(&[good])
+                .and_then(|()| to.write_all(text.as_bytes()));
             process::exit(0)
         }
         Fork::Parent(pid) => {

@@ -202,12 +202,12 @@ impl Slots {
             Fork::Parent(pid) => {
                 drop(to);
                 let mut code = [0; 4];
-                let made = from.read_exact(&mut code).and_then(|()| {
-                    match i32::from_ne_bytes(code) {
-                        0 => map_child(pid, base, self.mapped),
-                        code => Err(io::Error::from_raw_os_error(code)),
-                    }
-                });
+                let made =
+                    from.read_exact(&mut code)
+                        .and_then(|()| match i32::from_ne_bytes(code) {
+                            0 => map_child(pid, base, self.mapped),
+                            code => Err(io::Error::from_raw_os_error(code)),
+                        });
                 let open = |kind| fs::File::open(format!("/proc/{pid}/ns/{kind}"));
                 let opened = made.and_then(|()| Ok((open("net")?.into(), open("user")?.into())));
                 process::kill(pid.cast_signed(), libc::SIGKILL)?;

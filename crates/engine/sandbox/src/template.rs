@@ -190,7 +190,15 @@ fn device(dev: &Path, name: &str, major: u32, minor: u32) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let at = dev.join(name);
     let mode = Mode::from_raw_mode(0o666);
-    if mknodat(CWD, &at, FileType::CharacterDevice, mode, makedev(major, minor)).is_ok() {
+    if mknodat(
+        CWD,
+        &at,
+        FileType::CharacterDevice,
+        mode,
+        makedev(major, minor),
+    )
+    .is_ok()
+    {
         fs::set_permissions(&at, fs::Permissions::from_mode(0o666))?;
         // A namespace may accept the node and still refuse to open it.
         if name == "tty" || fs::File::open(&at).is_ok() {
@@ -213,9 +221,28 @@ fn device(dev: &Path, name: &str, major: u32, minor: u32) -> io::Result<()> {
 
 fn skeleton(root: &Path) -> io::Result<()> {
     for dir in [
-        "dev", "etc", "home", "media", "mnt", "opt", "proc", "root", "run", "run/shm", "srv",
-        "sys", "tmp", "usr", "var", "var/cache", "var/lib", "var/log", "var/tmp", "work",
-        "etc/ssl", "etc/ssl/certs",
+        "dev",
+        "etc",
+        "home",
+        "media",
+        "mnt",
+        "opt",
+        "proc",
+        "root",
+        "run",
+        "run/shm",
+        "srv",
+        "sys",
+        "tmp",
+        "usr",
+        "var",
+        "var/cache",
+        "var/lib",
+        "var/log",
+        "var/tmp",
+        "work",
+        "etc/ssl",
+        "etc/ssl/certs",
     ] {
         fs::create_dir(root.join(dir))?;
         let mode = match dir {
@@ -236,7 +263,11 @@ fn skeleton(root: &Path) -> io::Result<()> {
             _ => {}
         }
     }
-    let etc = root.join("etc");
+    etc(&root.join("etc"))
+}
+
+/// What programs need of `/etc` to start, to name users and to check certificates; never accounts or keys of the host.
+fn etc(etc: &Path) -> io::Result<()> {
     for (name, text) in [
         (
             "passwd",
@@ -245,12 +276,14 @@ fn skeleton(root: &Path) -> io::Result<()> {
         ("group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
         ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
         ("resolv.conf", ""),
-        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+        (
+            "nsswitch.conf",
+            "passwd: files\ngroup: files\nhosts: files dns\n",
+        ),
     ] {
         fs::write(etc.join(name), text)?;
         fs::set_permissions(etc.join(name), fs::Permissions::from_mode(0o644))?;
     }
-    // Only what programs need to start and to check certificates; never accounts or keys of the host.
     for name in [
         "ld.so.cache",
         "ld.so.conf",

@@ -1,5 +1,10 @@
 //! The runtime on the real kernel: what runs, what it tells, what it leaves behind. As root, and as a normal user.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests with a main of their own; a panic is how they fail"
+)]
+
 mod support;
 
 use std::os::unix::process::CommandExt;
@@ -26,7 +31,11 @@ fn exits_are_told() {
             let name = format!("exit-{isolation:?}-{i}").to_lowercase();
             let report = node.run(node.task(&name, isolation, script));
             assert_eq!(report.exit, exit, "{isolation:?} {script}: {report:?}");
-            assert_eq!(report.cause, StopCause::None, "{isolation:?} {script}: {report:?}");
+            assert_eq!(
+                report.cause,
+                StopCause::None,
+                "{isolation:?} {script}: {report:?}"
+            );
         }
     }
 }
@@ -36,7 +45,10 @@ fn what_cannot_start_says_why() {
     for isolation in [Sandboxed, Plain] {
         let mut launch = node.task("x", isolation, "");
         for (n, (argv, why)) in [
-            (vec!["no-such-program"], "program not found: no-such-program"),
+            (
+                vec!["no-such-program"],
+                "program not found: no-such-program",
+            ),
             (vec!["/etc/passwd"], "may not be run"),
             (vec![], "no name"),
         ]
@@ -53,13 +65,22 @@ fn what_cannot_start_says_why() {
     let mut launch = node.task("no-layer", Sandboxed, "true");
     launch.layers = vec!["/no/such/layer".into()];
     let report = node.run(launch);
-    assert!(report.detail.contains("mount layer /no/such/layer"), "{report:?}");
+    assert!(
+        report.detail.contains("mount layer /no/such/layer"),
+        "{report:?}"
+    );
     // The same id again is no error and changes nothing.
-    node.rt().launch(vec![node.task("no-layer", Sandboxed, "true")]).unwrap();
-    assert_eq!(node.run(node.task("after", Sandboxed, "true")).exit, ExitStatus::Code(0));
-    let ends = node.events().into_iter().filter(|e| {
-        matches!(e, RunEvent::Exited { id: i, .. } if *i == id("no-layer"))
-    });
+    node.rt()
+        .launch(vec![node.task("no-layer", Sandboxed, "true")])
+        .unwrap();
+    assert_eq!(
+        node.run(node.task("after", Sandboxed, "true")).exit,
+        ExitStatus::Code(0)
+    );
+    let ends = node
+        .events()
+        .into_iter()
+        .filter(|e| matches!(e, RunEvent::Exited { id: i, .. } if *i == id("no-layer")));
     assert_eq!(ends.count(), 1);
 }
 
@@ -67,7 +88,8 @@ fn every_byte_of_output_is_kept() {
     let node = Node::new();
     for isolation in [Sandboxed, Plain] {
         let name = format!("out-{isolation:?}").to_lowercase();
-        let script = "seq 1 200000 | head -c 1048576; seq 200001 400000 | head -c 1048576 >&2; printf end";
+        let script =
+            "seq 1 200000 | head -c 1048576; seq 200001 400000 | head -c 1048576 >&2; printf end";
         let report = node.run(node.task(&name, isolation, script));
         let seq = |from: u32, to: u32| -> Vec<u8> {
             let text: String = (from..=to).map(|n| format!("{n}\n")).collect();
@@ -78,11 +100,17 @@ fn every_byte_of_output_is_kept() {
         assert_eq!(report.stdout_bytes, (1 << 20) + 3);
         assert_eq!(report.stderr_bytes, 1 << 20);
         assert!(node.output(&name, "stdout") == out, "stdout differs");
-        assert!(node.output(&name, "stderr") == seq(200_001, 400_000), "stderr differs");
+        assert!(
+            node.output(&name, "stderr") == seq(200_001, 400_000),
+            "stderr differs"
+        );
     }
     let report = node.run(node.task("silent", Sandboxed, "true"));
     assert_eq!(report.stdout_bytes, 0);
-    assert!(!node.logs("silent").exists(), "a silent run made its log directory");
+    assert!(
+        !node.logs("silent").exists(),
+        "a silent run made its log directory"
+    );
 }
 
 fn output_is_bounded_on_disk() {
@@ -107,7 +135,10 @@ fn limits_end_runs_for_their_own_reasons() {
         let report = node.run(slow);
         assert_eq!(report.cause, StopCause::Timeout, "{report:?}");
         assert_eq!(report.exit, ExitStatus::Signal(9), "{report:?}");
-        assert!(report.wall >= Millis(100) && report.wall < Millis(20_000), "{report:?}");
+        assert!(
+            report.wall >= Millis(100) && report.wall < Millis(20_000),
+            "{report:?}"
+        );
         let hog = "exec python3 -c 'x = bytearray(400 << 20); print(len(x))'";
         let mut hog = node.task(&name("hog"), isolation, hog);
         hog.limits.memory = Bytes(64 << 20);
@@ -135,8 +166,14 @@ while time.process_time() < end: n += 1
 '";
     let report = node.run(node.task("busy", Sandboxed, script));
     assert_eq!(report.exit, ExitStatus::Code(0), "{report:?}");
-    assert!(report.cpu_us >= 300_000 && report.cpu_us < 10_000_000, "{report:?}");
-    assert!(report.memory_peak >= 50 << 20 && report.memory_peak < 200 << 20, "{report:?}");
+    assert!(
+        report.cpu_us >= 300_000 && report.cpu_us < 10_000_000,
+        "{report:?}"
+    );
+    assert!(
+        report.memory_peak >= 50 << 20 && report.memory_peak < 200 << 20,
+        "{report:?}"
+    );
     assert!(report.wall >= Millis(300), "{report:?}");
 }
 
@@ -156,14 +193,21 @@ fn standard_input_is_fed() {
     let report = node.run(node.task("none", Sandboxed, "cat"));
     assert_eq!((report.exit, report.stdout_bytes), (ExitStatus::Code(0), 0));
     let refused = node.rt().input(&cat, b"x", false);
-    assert!(matches!(refused, Err(RuntimeError::NotFound(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(RuntimeError::NotFound(_))),
+        "{refused:?}"
+    );
 }
 
 fn terminals_work() {
     let node = Node::new();
     for isolation in [Sandboxed, Plain] {
         let name = format!("tty-{isolation:?}").to_lowercase();
-        let mut launch = node.task(&name, isolation, "tty; stty size; read a; echo got $a; stty size");
+        let mut launch = node.task(
+            &name,
+            isolation,
+            "tty; stty size; read a; echo got $a; stty size",
+        );
         launch.program.as_mut().unwrap().tty = Some((33, 77));
         let run = launch.id.clone();
         node.rt().launch(vec![launch]).unwrap();
@@ -173,7 +217,10 @@ fn terminals_work() {
         node.rt().input(&run, b"hello\n", false).unwrap();
         assert_eq!(node.wait_exit(&run).exit, ExitStatus::Code(0));
         let out = node.stdout(&name);
-        assert!(out.contains("/dev/pts/") && out.contains("got hello"), "{out}");
+        assert!(
+            out.contains("/dev/pts/") && out.contains("got hello"),
+            "{out}"
+        );
         assert!(out.contains("44 55"), "{out}");
     }
 }
@@ -183,16 +230,25 @@ fn sandboxes_run_programs() {
     let sandbox = node.sandbox("box");
     node.rt().launch(vec![sandbox]).unwrap();
     // Need not wait for it to be up.
-    node.rt().exec(node.exec("e1", "box", &["sh", "-c", "echo $$ > /work/file; hostname"])).unwrap();
+    node.rt()
+        .exec(node.exec("e1", "box", &["sh", "-c", "echo $$ > /work/file; hostname"]))
+        .unwrap();
     let report = node.wait_exit(&id("e1"));
     assert_eq!(report.exit, ExitStatus::Code(0), "{report:?}");
     assert_eq!(node.stdout("e1"), "inside\n");
     // The next one sees what the first left, and that it has no zombies of orphans.
-    let script = "cat /work/file; (sleep 0.01 &) ; sleep 0.1; cat /proc/[0-9]*/stat | grep -c ' Z '; exit 3";
-    node.rt().exec(node.exec("e2", "box", &["sh", "-c", script])).unwrap();
+    let script =
+        "cat /work/file; (sleep 0.01 &) ; sleep 0.1; cat /proc/[0-9]*/stat | grep -c ' Z '; exit 3";
+    node.rt()
+        .exec(node.exec("e2", "box", &["sh", "-c", script]))
+        .unwrap();
     let report = node.wait_exit(&id("e2"));
     assert_eq!(report.exit, ExitStatus::Code(3), "{report:?}");
-    assert!(node.stdout("e2").ends_with("\n0\n"), "{}", node.stdout("e2"));
+    assert!(
+        node.stdout("e2").ends_with("\n0\n"),
+        "{}",
+        node.stdout("e2")
+    );
     let root = node.rt().root(&id("box")).unwrap();
     let seen = std::fs::read_to_string(root.join("work/file")).unwrap();
     assert!(node.stdout("e2").starts_with(&seen));
@@ -203,14 +259,23 @@ fn sandboxes_run_programs() {
     node.rt().exec(exec).unwrap();
     node.wait_start(&id("e3"));
     let usage = node.rt().usage(&id("box")).unwrap();
-    assert!(usage.pids >= 1 && (usage.memory > 0 || !is_root()), "{usage:?}");
+    assert!(
+        usage.pids >= 1 && (usage.memory > 0 || !is_root()),
+        "{usage:?}"
+    );
     let mut exec = node.exec("e4", "box", &["sleep", "100"]);
     exec.timeout = Some(Millis(50));
     node.rt().exec(exec).unwrap();
     assert_eq!(node.wait_exit(&id("e4")).cause, StopCause::Timeout);
     node.rt().signal(&id("e3"), libc::SIGINT).unwrap();
     assert_eq!(node.wait_exit(&id("e3")).exit, ExitStatus::Signal(2));
-    node.rt().exec(node.exec("e5", "box", &["sh", "-c", "trap '' TERM; echo up; sleep 100"])).unwrap();
+    node.rt()
+        .exec(node.exec(
+            "e5",
+            "box",
+            &["sh", "-c", "trap '' TERM; echo up; sleep 100"],
+        ))
+        .unwrap();
     node.wait_output("e5", "up\n");
     node.rt().stop(&[id("box")], Millis(50)).unwrap();
     let report = node.wait_exit(&id("box"));
@@ -224,8 +289,16 @@ fn stopping_has_grace() {
     let node = Node::new();
     for isolation in [Sandboxed, Plain] {
         let name = |what: &str| format!("{what}-{isolation:?}").to_lowercase();
-        let polite = node.task(&name("polite"), isolation, "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.01; done");
-        let rude = node.task(&name("rude"), isolation, "trap '' TERM; echo up; while :; do sleep 0.01; done");
+        let polite = node.task(
+            &name("polite"),
+            isolation,
+            "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.01; done",
+        );
+        let rude = node.task(
+            &name("rude"),
+            isolation,
+            "trap '' TERM; echo up; while :; do sleep 0.01; done",
+        );
         let plain = node.task(&name("default"), isolation, "echo up; exec sleep 100");
         let ids = [polite.id.clone(), rude.id.clone(), plain.id.clone()];
         node.rt().launch(vec![polite, rude, plain]).unwrap();
@@ -235,7 +308,10 @@ fn stopping_has_grace() {
         node.rt().stop(&ids[..2], Millis(1_000)).unwrap();
         node.rt().stop(&ids[2..], Millis(60_000)).unwrap();
         let reports = ids.clone().map(|run| node.wait_exit(&run));
-        assert!(reports.iter().all(|r| r.cause == StopCause::Requested), "{reports:?}");
+        assert!(
+            reports.iter().all(|r| r.cause == StopCause::Requested),
+            "{reports:?}"
+        );
         assert_eq!(reports[0].exit, ExitStatus::Code(7), "{reports:?}");
         assert_eq!(node.stdout(ids[0].as_str()), "up\nbye\n");
         assert_eq!(reports[1].exit, ExitStatus::Signal(9), "{reports:?}");
@@ -249,7 +325,11 @@ fn many_run_at_once() {
     let batch: Vec<_> = (0..200)
         .map(|n| {
             let isolation = if n % 4 == 0 { Plain } else { Sandboxed };
-            node.task(&format!("many-{n}"), isolation, &format!("echo {n}; exit {}", n % 7))
+            node.task(
+                &format!("many-{n}"),
+                isolation,
+                &format!("echo {n}; exit {}", n % 7),
+            )
         })
         .collect();
     node.rt().launch(batch).unwrap();
@@ -268,7 +348,9 @@ fn files_layers_and_scratch() {
     let scratch = node.dir.join("scratch");
     let mut launch = node.task("write", Sandboxed, "cat sub/sent given/file; id -u; echo more >> sub/sent; echo kept > /work/kept; echo k > /root/r; ls -ld /work | cut -c1-10; umask; pwd");
     launch.layers = vec![layer.clone()];
-    launch.scratch = Scratch::Disk { dir: scratch.clone() };
+    launch.scratch = Scratch::Disk {
+        dir: scratch.clone(),
+    };
     launch.files = vec![InlineFile {
         path: "given/file".into(),
         content: b"given\n".as_slice().into(),
@@ -276,16 +358,35 @@ fn files_layers_and_scratch() {
     }];
     let again = launch.clone();
     let report = node.run(launch);
-    assert_eq!(report.exit, ExitStatus::Code(0), "{report:?} {}", String::from_utf8_lossy(&node.output("write", "stderr")));
-    assert_eq!(node.stdout("write"), "sent\ngiven\n0\ndrwxr-xr-x\n0022\n/work\n");
-    assert_eq!(std::fs::read_to_string(layer.join("work/sub/sent")).unwrap(), "sent\n");
-    assert_eq!(std::fs::read_to_string(scratch.join("upper/work/kept")).unwrap(), "kept\n");
+    assert_eq!(
+        report.exit,
+        ExitStatus::Code(0),
+        "{report:?} {}",
+        String::from_utf8_lossy(&node.output("write", "stderr"))
+    );
+    assert_eq!(
+        node.stdout("write"),
+        "sent\ngiven\n0\ndrwxr-xr-x\n0022\n/work\n"
+    );
+    assert_eq!(
+        std::fs::read_to_string(layer.join("work/sub/sent")).unwrap(),
+        "sent\n"
+    );
+    assert_eq!(
+        std::fs::read_to_string(scratch.join("upper/work/kept")).unwrap(),
+        "kept\n"
+    );
     let mut launch = again;
     launch.id = id("read");
     launch.logs = node.logs("read");
-    launch.program = Some(node.program(Sandboxed, &["cat", "/work/kept", "/work/sub/sent", "/root/r"]));
+    launch.program = Some(node.program(
+        Sandboxed,
+        &["cat", "/work/kept", "/work/sub/sent", "/root/r"],
+    ));
     // Occupy other slots first, so that the second run has other ids outside than the first.
-    node.rt().launch((0..3).map(|n| node.sandbox(&format!("b{n}"))).collect()).unwrap();
+    node.rt()
+        .launch((0..3).map(|n| node.sandbox(&format!("b{n}"))).collect())
+        .unwrap();
     let report = node.run(launch);
     assert_eq!(report.exit, ExitStatus::Code(0), "{report:?}");
     assert_eq!(node.stdout("read"), "kept\nsent\nmore\nk\n");
@@ -320,7 +421,8 @@ ulimit -c; cat /proc/self/uid_map | wc -l; ls /sys | wc -l";
 /// What `killed_daemons_lose_nothing` runs as the daemon that is killed.
 fn daemon(dir: &str) {
     let node = Node::at(dir.into());
-    let script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.002; done; exit 5";
+    let script =
+        "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.002; done; exit 5";
     let mut batch: Vec<_> = (0..6)
         .map(|n| {
             let isolation = if n % 2 == 0 { Plain } else { Sandboxed };
@@ -331,7 +433,9 @@ fn daemon(dir: &str) {
     batch.push(node.sandbox("box"));
     node.rt().launch(batch).unwrap();
     node.wait_exit(&id("quick"));
-    (0..6).for_each(|n| drop(node.wait_start(&id(&format!("d{n}")))));
+    for n in 0..6 {
+        node.wait_start(&id(&format!("d{n}")));
+    }
     std::fs::write(format!("{dir}/ready"), "").unwrap();
     loop {
         std::thread::park();
@@ -366,7 +470,9 @@ fn killed_daemons_lose_nothing() {
         assert_eq!(report.cause, StopCause::None);
         assert_eq!(node.stdout(&format!("d{n}")), lines);
     }
-    node.rt().exec(node.exec("e", "box", &["echo", "still"])).unwrap();
+    node.rt()
+        .exec(node.exec("e", "box", &["echo", "still"]))
+        .unwrap();
     node.wait_exit(&id("e"));
     assert_eq!(node.stdout("e"), "still\n");
     let events = node.events();
@@ -381,7 +487,9 @@ fn a_killed_supervisor_takes_all_with_it() {
         node.sandbox("s"),
     ];
     node.rt().launch(batch).unwrap();
-    node.rt().exec(node.exec("e", "s", &["sleep", "1000"])).unwrap();
+    node.rt()
+        .exec(node.exec("e", "s", &["sleep", "1000"]))
+        .unwrap();
     let pids: Vec<u32> = ["t", "p", "s", "e"].map(|n| node.wait_start(&id(n))).into();
     let done = node.run(node.task("done", Sandboxed, "exit 4"));
     let supervisor = rustix::process::Pid::from_raw(node.supervisor().cast_signed()).unwrap();
@@ -394,7 +502,10 @@ fn a_killed_supervisor_takes_all_with_it() {
     pids.into_iter().for_each(wait_dead);
     // What was over is told as it was, and work goes on.
     assert_eq!(node.wait_exit(&id("done")), done);
-    assert_eq!(node.run(node.task("next", Sandboxed, "exit 3")).exit, ExitStatus::Code(3));
+    assert_eq!(
+        node.run(node.task("next", Sandboxed, "exit 3")).exit,
+        ExitStatus::Code(3)
+    );
 }
 
 fn wait_dead(pid: u32) {
@@ -427,7 +538,11 @@ fn forgotten_runs_are_gone() {
     node.wait_exit(&id("b"));
     assert_eq!(names(&node), ["b"]);
     let told = node.events();
-    assert!(!told.iter().any(|e| matches!(e, RunEvent::Exited { id: i, .. } if *i == id("a"))));
+    assert!(
+        !told
+            .iter()
+            .any(|e| matches!(e, RunEvent::Exited { id: i, .. } if *i == id("a")))
+    );
 }
 
 fn nothing_leaks() {
@@ -472,18 +587,26 @@ fn nothing_leaks() {
 
 /// Descriptors, children and mounts of the supervisor.
 fn held(pid: u32) -> (usize, usize, usize) {
-    let count = |dir: &str| std::fs::read_dir(format!("/proc/{pid}/{dir}")).map_or(0, Iterator::count);
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let children = read(&format!("task/{pid}/children")).split_whitespace().count();
+    let count =
+        |dir: &str| std::fs::read_dir(format!("/proc/{pid}/{dir}")).map_or(0, Iterator::count);
+    let read =
+        |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let children = read(&format!("task/{pid}/children"))
+        .split_whitespace()
+        .count();
     (count("fd"), children, read("mounts").lines().count())
 }
 
 /// Cgroup directories of instances that nobody supervises any more, or of this one.
 fn groups_of(dir: &std::path::Path) -> usize {
     use std::os::unix::ffi::OsStrExt;
-    let hash = dir.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = dir
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
+            (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
+        });
     let mut count = 0;
     for tree in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
         let at = tree.path().join("prism").join(format!("{hash:016x}"));
@@ -501,17 +624,28 @@ fn the_host_is_described() {
             assert!(needed.works, "{needed:?}");
         }
         for capability in &list {
-            assert_eq!(capability.works, capability.lost.is_empty(), "{capability:?}");
+            assert_eq!(
+                capability.works,
+                capability.lost.is_empty(),
+                "{capability:?}"
+            );
         }
         let names: Vec<_> = list.iter().map(|c| c.name.as_str()).collect();
-        assert!(names.contains(&"user-namespaces") && names.contains(&"seccomp"), "{names:?}");
+        assert!(
+            names.contains(&"user-namespaces") && names.contains(&"seccomp"),
+            "{names:?}"
+        );
         assert!(names.iter().any(|n| n.starts_with("cgroup")), "{names:?}");
     }
 }
 
 fn limits_hold() {
     let node = Node::new();
-    let mut launch = node.task("forks", Sandboxed, "i=0; while [ $i -lt 60 ]; do sleep 5 & i=$((i+1)); done 2>/dev/null; echo $i");
+    let mut launch = node.task(
+        "forks",
+        Sandboxed,
+        "i=0; while [ $i -lt 60 ]; do sleep 5 & i=$((i+1)); done 2>/dev/null; echo $i",
+    );
     launch.limits.pids = 20;
     node.run(launch);
     assert_ne!(node.stdout("forks"), "60\n");
@@ -520,7 +654,9 @@ fn limits_hold() {
     node.run(launch);
     assert_eq!(node.stdout("files"), "77\n");
     let mut launch = node.task("disk", Sandboxed, "head -c 9000000 /dev/zero > /work/x");
-    launch.scratch = Scratch::Memory { bytes: Bytes(4 << 20) };
+    launch.scratch = Scratch::Memory {
+        bytes: Bytes(4 << 20),
+    };
     assert_eq!(node.run(launch).exit, ExitStatus::Code(1));
     if is_root() {
         // A tenth of a processor for 200 ms of work takes at least a second of wall time.
@@ -547,7 +683,10 @@ fn main() {
             ("what_cannot_start_says_why", what_cannot_start_says_why),
             ("every_byte_of_output_is_kept", every_byte_of_output_is_kept),
             ("output_is_bounded_on_disk", output_is_bounded_on_disk),
-            ("limits_end_runs_for_their_own_reasons", limits_end_runs_for_their_own_reasons),
+            (
+                "limits_end_runs_for_their_own_reasons",
+                limits_end_runs_for_their_own_reasons,
+            ),
             ("limits_hold", limits_hold),
             ("figures_are_plausible", figures_are_plausible),
             ("standard_input_is_fed", standard_input_is_fed),
@@ -558,7 +697,10 @@ fn main() {
             ("files_layers_and_scratch", files_layers_and_scratch),
             ("the_inside_is_usable", the_inside_is_usable),
             ("killed_daemons_lose_nothing", killed_daemons_lose_nothing),
-            ("a_killed_supervisor_takes_all_with_it", a_killed_supervisor_takes_all_with_it),
+            (
+                "a_killed_supervisor_takes_all_with_it",
+                a_killed_supervisor_takes_all_with_it,
+            ),
             ("forgotten_runs_are_gone", forgotten_runs_are_gone),
             ("nothing_leaks", nothing_leaks),
             ("the_host_is_described", the_host_is_described),

@@ -18,7 +18,11 @@ pub fn mount(
     flags: libc::c_ulong,
     data: &str,
 ) -> io::Result<()> {
-    let (source, kind, data) = (CString::new(source)?, CString::new(kind)?, CString::new(data)?);
+    let (source, kind, data) = (
+        CString::new(source)?,
+        CString::new(kind)?,
+        CString::new(data)?,
+    );
     let target = path_text(target)?;
     // SAFETY: four NUL-terminated texts that live across the call; every file system we name takes text as data.
     check(unsafe {
@@ -82,9 +86,8 @@ pub fn cover_root_with_here() -> io::Result<()> {
 /// The kernel's.
 pub fn clone_tree(path: &Path, deep: bool) -> io::Result<OwnedFd> {
     let path = path_text(path)?;
-    let flags = libc::OPEN_TREE_CLONE
-        | libc::OPEN_TREE_CLOEXEC
-        | if deep { AT_RECURSIVE } else { 0 };
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | if deep { AT_RECURSIVE } else { 0 };
     // SAFETY: a NUL-terminated text.
     let fd = check_long(unsafe {
         libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags)
@@ -175,7 +178,8 @@ pub fn set_hostname(name: &str) -> io::Result<()> {
 /// The kernel's.
 pub fn loopback_up() -> io::Result<()> {
     // SAFETY: no memory is passed.
-    let fd = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    let fd =
+        check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the kernel just gave us this descriptor.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: ifreq is plain data.

@@ -233,7 +233,11 @@ fn capability(controller: &str, found: &Path, works: bool, lost: &str) -> Capabi
         } else {
             "not available".to_owned()
         },
-        lost: if works { String::new() } else { lost.to_owned() },
+        lost: if works {
+            String::new()
+        } else {
+            lost.to_owned()
+        },
         required: false,
     }
 }

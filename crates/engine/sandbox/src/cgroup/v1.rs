@@ -97,7 +97,10 @@ impl V1 {
         let dir = io.join(name);
         make_dir(&dir).map_err(|e| format!("make {}: {e}", dir.display()))?;
         for disk in &self.disks {
-            for file in ["blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"] {
+            for file in [
+                "blkio.throttle.read_bps_device",
+                "blkio.throttle.write_bps_device",
+            ] {
                 write(&dir.join(file), &format!("{disk} {bytes}"))?;
             }
         }
@@ -195,7 +198,10 @@ impl Driver for V1 {
     }
 
     fn join(&self, group: &Group) -> io::Result<()> {
-        for file in [MEMORY_JOIN, PIDS_JOIN].iter().filter_map(|i| group.files.get(*i)) {
+        for file in [MEMORY_JOIN, PIDS_JOIN]
+            .iter()
+            .filter_map(|i| group.files.get(*i))
+        {
             rustix::io::write(file, b"0")?;
         }
         // The others are rarely asked for, and each join costs; so they are made and joined only where there is a limit.
@@ -291,8 +297,16 @@ impl Driver for V1 {
         vec![
             line("memory", Some(&self.memory), ""),
             line("pids", Some(&self.pids), ""),
-            line("cpu", self.cpu.as_ref(), "runs with a cpu limit are refused; mount the cpu controller"),
-            line("io", self.io.as_ref(), "runs with an io limit are refused; mount the blkio controller"),
+            line(
+                "cpu",
+                self.cpu.as_ref(),
+                "runs with a cpu limit are refused; mount the cpu controller",
+            ),
+            line(
+                "io",
+                self.io.as_ref(),
+                "runs with an io limit are refused; mount the blkio controller",
+            ),
         ]
     }
 }

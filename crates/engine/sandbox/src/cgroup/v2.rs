@@ -137,7 +137,10 @@ impl Driver for V2 {
             }
             for disk in self.disks.iter().filter(|_| self.has("io")) {
                 let bps = or_max(io);
-                write(&dir.join("io.max"), &format!("{disk} rbps={bps} wbps={bps}"))?;
+                write(
+                    &dir.join("io.max"),
+                    &format!("{disk} rbps={bps} wbps={bps}"),
+                )?;
             }
             group.applied = Some(new);
         }
@@ -213,7 +216,8 @@ impl Driver for V2 {
         ["memory", "pids", "cpu", "io"]
             .iter()
             .map(|c| {
-                let lost = format!("runs with a limit of {c} are refused; hand the controller down");
+                let lost =
+                    format!("runs with a limit of {c} are refused; hand the controller down");
                 super::capability(c, &self.parent, self.has(c), &lost)
             })
             .collect()

@@ -18,7 +18,11 @@ const DEFAULT_DIRECTORY: &str = "/work";
 /// as root inside, so no link in an image leads anywhere else.
 pub fn enter(program: Option<&Program>, files: &[InlineFile]) -> Step<()> {
     let dir = program.map_or(DEFAULT_DIRECTORY, |p| p.cwd.as_str());
-    let dir = if dir.is_empty() { DEFAULT_DIRECTORY } else { dir };
+    let dir = if dir.is_empty() {
+        DEFAULT_DIRECTORY
+    } else {
+        dir
+    };
     if !dir.starts_with('/') {
         return Err(format!("working directory {dir:?} is not absolute"));
     }
@@ -38,7 +42,10 @@ fn write_file(file: &InlineFile) -> Step<()> {
     let path = Path::new(&file.path);
     let plain = path.components().all(|c| matches!(c, Component::Normal(_)));
     if !plain || file.path.is_empty() {
-        return Err(format!("file {:?} is not beneath the working directory", file.path));
+        return Err(format!(
+            "file {:?} is not beneath the working directory",
+            file.path
+        ));
     }
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         fs::create_dir_all(parent).step(format_args!("make the directory of {:?}", file.path))?;

@@ -37,7 +37,10 @@ pub fn open(slot: &Slot, launch: &Launch) -> Step<Sources> {
     let count = launch.layers.len() + image.len();
     // One more is kept for the skeleton.
     if count >= MAX_LAYERS {
-        return Err(format!("{count} layers, at most {} are possible", MAX_LAYERS - 1));
+        return Err(format!(
+            "{count} layers, at most {} are possible",
+            MAX_LAYERS - 1
+        ));
     }
     let layers = launch.layers.iter().chain(image).map(|layer| {
         detach(layer, true, slot).step(format_args!("mount layer {}", layer.display()))
@@ -97,8 +100,7 @@ fn scratch(slot: &Slot, launch: &Launch, sources: &Sources) -> Step<()> {
             };
             let inodes = (size / 4096).clamp(1_024, 1 << 20);
             let base = slot.base;
-            let options =
-                format!("size={size},nr_inodes={inodes},mode=755,uid={base},gid={base}");
+            let options = format!("size={size},nr_inodes={inodes},mode=755,uid={base},gid={base}");
             mounts::mount("tmpfs", at, "tmpfs", NO_POWERS, &options).step("mount scratch space")?;
         }
         (Scratch::Disk { .. }, Some(tree)) => {

@@ -137,7 +137,10 @@ fn ranges() -> Vec<(u32, Action)> {
     }
     // What this list does not know yet: say "not implemented", so that programs fall back to what they used before.
     push(next, Action::Refuse(libc::EPERM));
-    push(next.max(allowed::LAST_KNOWN + 1), Action::Refuse(libc::ENOSYS));
+    push(
+        next.max(allowed::LAST_KNOWN + 1),
+        Action::Refuse(libc::ENOSYS),
+    );
     ranges
 }
 
@@ -171,9 +174,7 @@ fn leaf(action: Action) -> Vec<Instruction> {
             allow,
             refuse(libc::EPERM),
         ],
-        Action::Unless { argument, values } => {
-            choose(argument, values, refuse(libc::EPERM), allow)
-        }
+        Action::Unless { argument, values } => choose(argument, values, refuse(libc::EPERM), allow),
         Action::Only { argument, values } => choose(argument, values, allow, refuse(libc::EPERM)),
         Action::Socket => {
             let (unix, v4, v6, netlink) = (1, 2, 10, 16);
@@ -279,7 +280,11 @@ mod tests {
             (38, 0, EPERM),
             (40, 0, EPERM),
         ] {
-            assert_eq!(run(libc::SYS_socket, &[family, 1, protocol]), verdict, "{family}");
+            assert_eq!(
+                run(libc::SYS_socket, &[family, 1, protocol]),
+                verdict,
+                "{family}"
+            );
         }
         assert_eq!(run(libc::SYS_personality, &[0x0004_0000]), EPERM);
         #[cfg(target_arch = "x86_64")]

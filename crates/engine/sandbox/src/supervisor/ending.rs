@@ -34,7 +34,10 @@ impl Supervisor {
     /// A child has ended: a run's first process, a helper, or a program whose helper has not told of it yet.
     pub(super) fn on_exit(&mut self, ended: Ended) {
         if let Some(index) = self.by_pid.remove(&ended.pid) {
-            if matches!(self.table[index].state(), State::Ended { .. } | State::Running(_)) {
+            if matches!(
+                self.table[index].state(),
+                State::Ended { .. } | State::Running(_)
+            ) {
                 self.begin(index, ended.pid);
             }
             self.finish(index, ended);
@@ -107,9 +110,8 @@ impl Supervisor {
 
     /// The programs in a sandbox.
     pub(super) fn inner(&self, parent: usize) -> impl Iterator<Item = usize> {
-        let is_inner = move |run: &Option<Run>| {
-            run.as_ref().is_some_and(|r| r.kind == Kind::Exec(parent))
-        };
+        let is_inner =
+            move |run: &Option<Run>| run.as_ref().is_some_and(|r| r.kind == Kind::Exec(parent));
         self.runs
             .iter()
             .enumerate()

@@ -175,7 +175,11 @@ mod tests {
         for cut in whole.len()..longer.len() {
             fs::write(&path, &longer[..cut]).unwrap();
             let (_, runs) = Journal::open(&path).unwrap();
-            assert_eq!(runs.into_values().collect::<Vec<_>>(), [run(0), run(2)], "{cut}");
+            assert_eq!(
+                runs.into_values().collect::<Vec<_>>(),
+                [run(0), run(2)],
+                "{cut}"
+            );
         }
     }
 }

@@ -99,11 +99,15 @@ impl Supervisor {
         } else {
             0
         };
-        let begun = streams(launch.program.as_ref(), &launch.logs, launch.limits.log_bytes)
-            .and_then(|(ends, stdio)| {
-                let side = process::fork(self.proof, flags, into)?;
-                Ok((ends, stdio, side))
-            });
+        let begun = streams(
+            launch.program.as_ref(),
+            &launch.logs,
+            launch.limits.log_bytes,
+        )
+        .and_then(|(ends, stdio)| {
+            let side = process::fork(self.proof, flags, into)?;
+            Ok((ends, stdio, side))
+        });
         let (ends, stdio, side) = match begun {
             Ok(begun) => begun,
             Err(e) => {
@@ -160,7 +164,12 @@ impl Supervisor {
         }
         if let Some(socket) = &run.terminal_socket {
             let on = EventFlags::IN;
-            watch(self.epoll.as_fd(), socket.as_fd(), Token::Terminal(index), on);
+            watch(
+                self.epoll.as_fd(),
+                socket.as_fd(),
+                Token::Terminal(index),
+                on,
+            );
         }
         self.by_id.insert(run.id.clone(), index);
         self.starting.push(index);
@@ -224,9 +233,8 @@ impl Supervisor {
         let into = driver
             .zip(group.as_ref())
             .and_then(|(driver, group)| driver.clone_into(group));
-        let begun = streams(Some(&exec.program), &exec.logs, exec.log_bytes).and_then(
-            |(ends, stdio)| Ok((ends, stdio, process::fork(self.proof, 0, into)?)),
-        );
+        let begun = streams(Some(&exec.program), &exec.logs, exec.log_bytes)
+            .and_then(|(ends, stdio)| Ok((ends, stdio, process::fork(self.proof, 0, into)?)));
         match begun {
             Ok((_, stdio, Fork::Child)) => {
                 let ctx = self.context(index);
@@ -236,7 +244,13 @@ impl Supervisor {
                 drop(stdio);
                 self.keep_group(parent, group);
                 let limits = no_limits(exec.log_bytes);
-                let mut run = fresh(exec.id.clone(), Kind::Exec(parent), ends, &exec.logs, &limits);
+                let mut run = fresh(
+                    exec.id.clone(),
+                    Kind::Exec(parent),
+                    ends,
+                    &exec.logs,
+                    &limits,
+                );
                 run.kills_before = kills;
                 self.adopt(index, run, pid, exec.timeout);
                 Ok(())
@@ -447,7 +461,11 @@ fn check_program(program: &Program) -> Result<(), String> {
     if program.argv.first().is_none_or(String::is_empty) {
         return Err("the program has no name".into());
     }
-    if program.env.iter().any(|(k, _)| k.is_empty() || k.contains('=')) {
+    if program
+        .env
+        .iter()
+        .any(|(k, _)| k.is_empty() || k.contains('='))
+    {
         return Err("a variable's name is empty or holds \"=\"".into());
     }
     Ok(())

@@ -31,7 +31,12 @@ impl Supervisor {
                 self.peers.push(None);
             }
             if let Ok(peer) = Peer::new(socket) {
-                watch(self.epoll.as_fd(), peer.fd(), Token::Peer(n), EventFlags::IN);
+                watch(
+                    self.epoll.as_fd(),
+                    peer.fd(),
+                    Token::Peer(n),
+                    EventFlags::IN,
+                );
                 self.peers[n] = Some(peer);
             }
         }
@@ -196,9 +201,10 @@ impl Supervisor {
         let (index, run) = index
             .and_then(|i| Some((i, self.run(i)?)))
             .ok_or_else(|| RuntimeError::NotFound(format!("run {id} is not running")))?;
-        let input = run.input.as_mut().ok_or_else(|| {
-            RuntimeError::Invalid(format!("run {id} has no open standard input"))
-        })?;
+        let input = run
+            .input
+            .as_mut()
+            .ok_or_else(|| RuntimeError::Invalid(format!("run {id} has no open standard input")))?;
         input.add(bytes, eof).map_err(RuntimeError::Invalid)?;
         self.push_input(index);
         Ok(Answer::Done)

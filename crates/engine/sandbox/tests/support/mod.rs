@@ -8,9 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use prism_runtime::{
-    Exec, Image, Isolation, Launch, Limits, Program, RunEvent, Runtime, Scratch,
-};
+use prism_runtime::{Exec, Image, Isolation, Launch, Limits, Program, RunEvent, Runtime, Scratch};
 use prism_sandbox::{Config, ProcessRuntime};
 use prism_types::{Bytes, MilliCpu, RunId, RunReport};
 
@@ -45,7 +43,10 @@ pub fn run(suite: &str, cases: &[Case], root_only: &[&str]) {
         let since = Instant::now();
         let ok = std::panic::catch_unwind(case).is_ok();
         let verdict = if ok { "ok" } else { "FAILED" };
-        println!("test {suite}::{name} ({who}) ... {verdict} {:?}", since.elapsed());
+        println!(
+            "test {suite}::{name} ({who}) ... {verdict} {:?}",
+            since.elapsed()
+        );
         if !ok {
             failed.push(*name);
         }
@@ -103,7 +104,10 @@ struct Told {
 
 impl Node {
     pub fn new() -> Self {
-        let keep = tempfile::Builder::new().prefix("prism-node-").tempdir().unwrap();
+        let keep = tempfile::Builder::new()
+            .prefix("prism-node-")
+            .tempdir()
+            .unwrap();
         let mut node = Self::at(keep.path().to_owned());
         node.keep = Some(keep);
         node
@@ -276,7 +280,8 @@ impl Node {
             let args: Vec<_> = line.split(|b| *b == 0).collect();
             let ours = args.get(1) == Some(&&b"supervise"[..])
                 && args.get(2).is_some_and(|a| {
-                    std::fs::canonicalize(String::from_utf8_lossy(a).as_ref()).ok() == Some(dir.clone())
+                    std::fs::canonicalize(String::from_utf8_lossy(a).as_ref()).ok()
+                        == Some(dir.clone())
                 });
             // Sandboxes' first processes are copies of the supervisor; it is the one that is nobody's copy.
             if ours && !is_copy(pid) {

@@ -112,6 +112,12 @@ impl Read for FileReader {
     }
 }
 
+impl io::Seek for FileReader {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 /// The root directory of a sandbox.
 #[derive(Debug)]
 pub struct RootDir {

@@ -1,0 +1,46 @@
+//! What a node is told at its start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use prism_types::{Labels, Name, Resources};
+
+/// Settings of a node.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Everything of the node is in here; private to its user.
+    pub data_dir: PathBuf,
+    /// Its name; `None`: the one it had, or the host's.
+    pub name: Option<Name>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Where the API listens; loopback only. Port 0: any free one.
+    pub api: SocketAddr,
+    /// Whether plain, unisolated tasks may run here.
+    pub allow_plain: bool,
+    /// What it offers; `None`: what the machine has.
+    pub capacity: Option<Resources>,
+    /// Share of memory in use above which nothing new is started.
+    pub pressure_threshold: f64,
+    /// Whether everything that runs ends with the node (an embedded node and `dev`), or goes on (a service).
+    pub runs_end_with_node: bool,
+    /// Makes an administrator's token under this name at every start, in place of the one before.
+    pub token_name: String,
+}
+
+impl NodeConfig {
+    /// Defaults for a node with this directory.
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            name: None,
+            labels: Labels::new(),
+            api: SocketAddr::from(([127, 0, 0, 1], 0)),
+            allow_plain: false,
+            capacity: None,
+            pressure_threshold: 0.8,
+            runs_end_with_node: true,
+            token_name: "dev".to_owned(),
+        }
+    }
+}

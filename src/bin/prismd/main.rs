@@ -1,0 +1,129 @@
+//! `prismd`: the daemon. Parses flags, environment and file, starts a node, waits for the end.
+
+use std::process::ExitCode;
+
+mod settings;
+
+use clap::{CommandFactory, FromArgMatches};
+use prism_node::{Node, NodeConfig};
+use settings::{Args, Mode, Settings};
+use tracing_subscriber::EnvFilter;
+
+/// The configuration cannot be used.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // Before any thread or runtime exists: a supervisor is single-threaded.
+    prism_sandbox::maybe_supervise();
+    let matches = Args::command().get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let settings = match Settings::read(args) {
+        Ok(settings) => settings,
+        Err(message) => {
+            eprintln!("prismd: {message}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    start_logging(&settings);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("prismd: cannot start threads: {e}; nothing was started");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("prismd: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logging(settings: &Settings) {
+    // The consensus library tells its whole life at `info`.
+    let filter = format!("{},openraft=warn", settings.log_level);
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if settings.log_json {
+        log.json().init();
+    } else {
+        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+}
+
+async fn serve(settings: Settings) -> Result<(), String> {
+    let mut config = NodeConfig::new(settings.data_dir.clone());
+    config.name = settings.name.clone();
+    config.labels = settings.labels.clone();
+    config.api = settings.api;
+    config.allow_plain = settings.allow_plain;
+    config.pressure_threshold = settings.pressure_threshold;
+    config.runs_end_with_node = settings.mode == Mode::Dev;
+    config.token_name = match settings.mode {
+        Mode::Dev => "dev".to_owned(),
+        Mode::Bootstrap => "bootstrap".to_owned(),
+    };
+    let mut node = prism_node::start(config).await.map_err(|e| e.to_string())?;
+    let told = announce(&settings, &node).await;
+    if let Err(message) = told {
+        node.stop().await;
+        return Err(message);
+    }
+    let failed = tokio::select! {
+        outcome = node.failed() => Some(outcome),
+        () = asked_to_end() => None,
+    };
+    if let Some(Err(e)) = failed {
+        let cause = std::error::Error::source(&e).map(|c| format!(": {c}")).unwrap_or_default();
+        return Err(format!("the leader stopped: {e}{cause}; what runs goes on; start prismd again"));
+    }
+    tracing::info!("stopping");
+    node.stop().await;
+    Ok(())
+}
+
+/// Tells people and `prismctl` how to reach the node.
+async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
+    node.ready().await;
+    let api = format!("http://{}", node.api);
+    let name = match settings.mode {
+        Mode::Dev => "dev".to_owned(),
+        Mode::Bootstrap => settings.name.as_ref().map_or_else(|| "local".to_owned(), ToString::to_string),
+    };
+    let context = prism_cli::context::Context {
+        api: api.clone(),
+        token: Some(node.token.clone()),
+        namespace: None,
+    };
+    let parsed = name.parse().map_err(|e| format!("{e}"))?;
+    let path = prism_cli::context::save(&parsed, context, true).map_err(|e| e.to_string())?;
+    let ends = match settings.mode {
+        Mode::Dev => "Ctrl-C ends it and everything it runs",
+        Mode::Bootstrap => "what it runs goes on when it is stopped, and is taken up again at the next start",
+    };
+    println!("prismd is ready: {api}");
+    println!("  data     {}", settings.data_dir.display());
+    println!("  context  {name} (in {}): prismctl uses it from now on", path.display());
+    println!("  try      prismctl info");
+    println!("  {ends}");
+    Ok(())
+}
+
+async fn asked_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(signal) => signal,
+        Err(e) => {
+            tracing::warn!(error = %e, "SIGTERM cannot be waited for; use Ctrl-C");
+            std::future::pending::<()>().await;
+            return;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -134,7 +134,8 @@ pub struct Exec {
     pub log_bytes: u64,
 }
 
-/// What a runtime tells, in order. Exits are told again after a restart until [`Runtime::forget`].
+/// What a runtime tells, in order. When it is opened again it first tells anew of every run it knows: `Started` for those that
+/// run, `Exited` for those that are over and not forgotten ([`Runtime::forget`]); so either may come more than once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunEvent {
     /// It runs.
@@ -143,7 +144,7 @@ pub enum RunEvent {
         id: RunId,
         /// Since when.
         at: TimeMs,
-        /// Its first process, as the host numbers it.
+        /// Its first process, as the host numbers it (a sandboxed run's is the sandbox's own pid 1, which holds its root).
         pid: u32,
     },
     /// It is over (or never started: cause `start_failed`).

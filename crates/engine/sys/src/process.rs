@@ -114,7 +114,16 @@ extern "C" fn exec_child(arg: *mut c_void) -> libc::c_int {
     // SAFETY: `spawn` passes a pointer to its own Exec and is suspended (CLONE_VFORK) until this process execs or exits, so
     // the reference is unique and alive.
     let exec = unsafe { &mut *arg.cast::<Exec<'_>>() };
-    // SAFETY: only async-signal-safe system calls on memory that `spawn` prepared; no allocation, no locks, no unwinding.
+    // SAFETY: no memory is passed; every descriptor here is a copy that only this process has.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    exec.error = become_program(exec);
+    // SAFETY: never returns, touches no memory.
+    unsafe { libc::_exit(127) }
+}
+
+/// Turns this process into the program, or says why that failed. Makes only async-signal-safe calls.
+fn become_program(exec: &Exec<'_>) -> i32 {
+    // SAFETY: system calls on memory that was prepared and outlives them; no allocation, no locks, no unwinding.
     unsafe {
         libc::setsid();
         if exec.plan.terminal {
@@ -123,7 +132,6 @@ extern "C" fn exec_child(arg: *mut c_void) -> libc::c_int {
         if exec.plan.die_with_parent {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         }
-        libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
         // What our own processes ignore; nothing else was ever changed.
         for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGCHLD] {
             libc::signal(signal, libc::SIG_DFL);
@@ -143,17 +151,12 @@ extern "C" fn exec_child(arg: *mut c_void) -> libc::c_int {
                 }
             }
         }
-        exec.error = failure;
-        libc::_exit(127)
+        failure
     }
 }
 
-/// Starts the program of `plan` with this process's descriptors 0 to 2, directory, credentials and namespaces, and returns its
-/// number once it runs (after the exec).
-///
-/// # Errors
-/// Why the exec failed, or why no process could be made.
-pub fn spawn(_proof: SingleThread, plan: &Plan) -> io::Result<u32> {
+/// Hands the texts of a plan to `then` as the kernel wants them.
+fn with_exec<T>(plan: &Plan, then: impl FnOnce(&mut Exec<'_>) -> T) -> T {
     let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
         texts
             .iter()
@@ -166,30 +169,45 @@ pub fn spawn(_proof: SingleThread, plan: &Plan) -> io::Result<u32> {
         pointers(&plan.argv),
         pointers(&plan.env),
     );
-    let mut exec = Exec {
+    then(&mut Exec {
         paths: &paths[..plan.paths.len()],
         argv: argv.as_ptr(),
         env: env.as_ptr(),
         plan,
         error: 0,
-    };
+    })
+}
+
+/// Turns this process into the program of `plan`, with its descriptors as they are (those marked close-on-exec excepted).
+/// Returns only to say why that failed.
+pub fn exec(_proof: SingleThread, plan: &Plan) -> io::Error {
+    io::Error::from_raw_os_error(with_exec(plan, |exec| become_program(exec)))
+}
+
+/// Starts the program of `plan` with this process's descriptors 0 to 2, directory, credentials and namespaces, and returns its
+/// number once it runs (after the exec).
+///
+/// # Errors
+/// Why the exec failed, or why no process could be made.
+pub fn spawn(_proof: SingleThread, plan: &Plan) -> io::Result<u32> {
     let mut stack = vec![0u128; 4096];
     let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     if plan.sibling {
         flags |= libc::CLONE_PARENT;
     }
-    // SAFETY: the stack is ours, aligned to 16, and outlives the child's use of it, because CLONE_VFORK suspends this (only)
-    // thread until the child has exec'd or exited; `exec_child` touches nothing but `exec`.
-    let pid = check(unsafe {
-        libc::clone(
-            exec_child,
-            stack.as_mut_ptr().add(stack.len()).cast(),
-            flags,
-            (&raw mut exec).cast(),
-        )
-    })?;
-    // SAFETY: `exec` is alive; the read is volatile because another process wrote it behind the compiler's back.
-    let error = unsafe { std::ptr::read_volatile(&raw const exec.error) };
+    let (pid, error) = with_exec(plan, |exec| {
+        let exec: *mut Exec<'_> = exec;
+        // SAFETY: the stack is ours, aligned to 16, and outlives the child's use of it, because CLONE_VFORK suspends this (only)
+        // thread until the child has exec'd or exited; `exec_child` touches nothing but `exec`.
+        let pid = unsafe {
+            let top = stack.as_mut_ptr().add(stack.len());
+            libc::clone(exec_child, top.cast(), flags, exec.cast())
+        };
+        // SAFETY: `exec` is alive; the read is volatile because another process wrote it behind the compiler's back.
+        let error = unsafe { std::ptr::read_volatile(&raw const (*exec).error) };
+        (check(pid), error)
+    });
+    let pid = pid?;
     if error == 0 {
         return Ok(u32::try_from(pid).expect("a process number is positive"));
     }

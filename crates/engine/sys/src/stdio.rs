@@ -19,6 +19,15 @@ pub fn place(fd: BorrowedFd<'_>, number: u32) -> io::Result<()> {
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
 }
 
+/// Marks a descriptor, by number, to be closed on exec.
+///
+/// # Errors
+/// The kernel's.
+pub fn close_on_exec(number: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
+}
+
 /// A copy of `fd` at the lowest free number that is at least `from`, closed on exec.
 ///
 /// # Errors

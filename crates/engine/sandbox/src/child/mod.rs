@@ -1,5 +1,5 @@
-//! What happens between fork and exec: the first process of a sandbox, and the helper that starts a program in a running sandbox
-//! or plainly on the host. The order of the steps is the security of the thing; each says what failed if it fails.
+//! What happens between fork and exec: the first process of a sandbox, the helper that starts a program in a running sandbox, and
+//! a plain child of the host. The order of the steps is the security of the thing; each says what failed if it fails.
 //!
 //! Runs in forked children of the supervisor only, which have one thread.
 
@@ -51,6 +51,8 @@ pub struct Stdio {
     pub error: Option<OwnedFd>,
     /// Where to send the master of a new terminal to, which then takes the place of all three.
     pub terminal: Option<OwnedFd>,
+    /// For a plain run: closes, by the exec itself, when the program begins.
+    pub begun: Option<OwnedFd>,
 }
 
 /// A step's failure, as text for the report.
@@ -112,7 +114,7 @@ pub fn init(ctx: &Context<'_>, slot: &Slot, launch: &Launch, stdio: Stdio) -> ! 
         match &launch.program {
             Some(p) => run(ctx, p, stdio, scoped),
             None => {
-                program::place(ctx, Stdio::default(), None)?;
+                program::place(ctx.wake, Stdio::default(), None)?;
                 harden::lock(ctx, scoped)?;
                 ctx.entry.running(0);
                 wake();
@@ -133,7 +135,7 @@ fn wake() {
 /// Pid 1 with a program: starts it and waits for its end. What is left afterwards dies with this process.
 fn run(ctx: &Context<'_>, program: &Program, stdio: Stdio, scoped: bool) -> Step<()> {
     let plan = program::plan(program)?;
-    program::place(ctx, stdio, program.tty)?;
+    program::place(ctx.wake, stdio, program.tty)?;
     harden::lock(ctx, scoped)?;
     let pid = process::spawn(ctx.proof, &plan).map_err(|e| program::why(program, &e))?;
     ctx.entry.running(pid);
@@ -218,15 +220,17 @@ pub fn exec(
         let mut plan = program::plan(program)?;
         plan.sibling = true;
         plan.die_with_parent = true;
-        program::place(ctx, stdio, program.tty)?;
+        program::place(ctx.wake, stdio, program.tty)?;
         harden::lock(ctx, false)?;
         tell_sibling(ctx, &plan, program)
     })
 }
 
-/// Starts a plain child of the host, as a child of the supervisor, and ends.
-pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, stdio: Stdio) -> ! {
+/// Becomes a plain child of the host. There is no other process to tell that the program runs, so the descriptor for that is
+/// closed by the exec itself; see [`Stdio::begun`].
+pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, mut stdio: Stdio) -> ! {
     debug_assert_eq!(launch.isolation, Isolation::Plain);
+    let begun = stdio.begun.take();
     live(ctx.entry, || {
         if let (Some(driver), Some(group)) = (ctx.driver, group)
             && driver.clone_into(group).is_none()
@@ -245,13 +249,14 @@ pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, stdio: S
             process::unshare(ctx.proof, libc::CLONE_NEWUSER).step("leave the namespace")?;
             crate::slots::map_self(uid, gid).step("take the user's own ids")?;
         }
-        program::enter(Some(program), &launch.files)?;
         creds::umask(0o022);
+        program::enter(Some(program), &launch.files)?;
         let mut plan = program::plan(program)?;
-        plan.sibling = true;
         plan.die_with_parent = true;
-        program::place(ctx, stdio, program.tty)?;
-        tell_sibling(ctx, &plan, program)
+        let begun = begun.as_ref().ok_or("no pipe for the news of the start")?;
+        program::place(begun.as_fd(), stdio, program.tty)?;
+        prism_sys::stdio::close_on_exec(WAKE).step("prepare the news of the start")?;
+        Err(program::why(program, &process::exec(ctx.proof, &plan)))
     })
 }
 

@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 use prism_runtime::{InlineFile, Program};
 use prism_sys::{process, stdio};
 
-use super::{Context, Named, Stdio, Step, WAKE};
+use super::{Named, Stdio, Step, WAKE};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_DIRECTORY: &str = "/work";
@@ -96,8 +96,8 @@ pub fn why(program: &Program, error: &io::Error) -> String {
 }
 
 /// Puts the streams at 0 to 2 and the wake-up descriptor at 3, and closes everything else that was inherited.
-pub fn place(ctx: &Context<'_>, stdio: Stdio, tty: Option<(u16, u16)>) -> Step<()> {
-    let wake = stdio::copy_above(ctx.wake, 10).step("keep the wake-up descriptor")?;
+pub fn place(wake: BorrowedFd<'_>, stdio: Stdio, tty: Option<(u16, u16)>) -> Step<()> {
+    let wake = stdio::copy_above(wake, 10).step("keep the wake-up descriptor")?;
     let mut ends: [Option<OwnedFd>; 3] = [stdio.input, stdio.output, stdio.error];
     if let (Some((rows, columns)), Some(socket)) = (tty, stdio.terminal) {
         let (master, slave) = stdio::open_terminal(rows, columns).step("open a terminal")?;

@@ -34,10 +34,15 @@ impl Supervisor {
     /// A child has ended: a run's first process, a helper, or a program whose helper has not told of it yet.
     pub(super) fn on_exit(&mut self, ended: Ended) {
         if let Some(index) = self.by_pid.remove(&ended.pid) {
-            if matches!(
-                self.table[index].state(),
-                State::Ended { .. } | State::Running(_)
-            ) {
+            let ran = match self.table[index].state() {
+                State::Ended { .. } | State::Running(_) => true,
+                // A plain child tells only of failure; what was killed on its way never ran.
+                State::Preparing => self
+                    .run(index)
+                    .is_some_and(|run| run.kind == Kind::Plain && run.ending.is_none()),
+                State::Failed(_) => false,
+            };
+            if ran {
                 self.begin(index, ended.pid);
             }
             self.finish(index, ended);
@@ -131,6 +136,9 @@ impl Supervisor {
         }
         if let Some(input) = run.input.take() {
             unwatch(self.epoll.as_fd(), input.fd());
+        }
+        if let Some(pipe) = run.beginning.take() {
+            unwatch(self.epoll.as_fd(), pipe.as_fd());
         }
         if let Some(socket) = run.terminal_socket.take() {
             unwatch(self.epoll.as_fd(), socket.as_fd());
@@ -240,7 +248,7 @@ impl Supervisor {
         };
         run.ending.get_or_insert(cause);
         let (id, kind, starting) = (run.id.clone(), run.kind, run.phase == Phase::Starting);
-        if starting && matches!(kind, Kind::Exec(_) | Kind::Plain) {
+        if starting && matches!(kind, Kind::Exec(_)) {
             // Its helper may be just between starting the program and telling of it; `begin` kills what it tells of.
             return;
         }

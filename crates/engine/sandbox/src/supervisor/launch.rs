@@ -39,6 +39,7 @@ struct Ends {
     streams: [Option<Stream>; 2],
     input: Option<Input>,
     terminal_socket: Option<OwnedFd>,
+    beginning: Option<OwnedFd>,
 }
 
 impl Supervisor {
@@ -99,15 +100,17 @@ impl Supervisor {
         } else {
             0
         };
-        let begun = streams(
-            launch.program.as_ref(),
-            &launch.logs,
-            launch.limits.log_bytes,
-        )
-        .and_then(|(ends, stdio)| {
-            let side = process::fork(self.proof, flags, into)?;
-            Ok((ends, stdio, side))
-        });
+        let keep = launch.limits.log_bytes;
+        let begun = streams(launch.program.as_ref(), &launch.logs, keep).and_then(
+            |(mut ends, mut stdio)| {
+                if !sandboxed {
+                    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+                    (ends.beginning, stdio.begun) = (Some(ours), Some(theirs));
+                }
+                let side = process::fork(self.proof, flags, into)?;
+                Ok((ends, stdio, side))
+            },
+        );
         let (ends, stdio, side) = match begun {
             Ok(begun) => begun,
             Err(e) => {
@@ -150,17 +153,21 @@ impl Supervisor {
     /// Enters a run whose first child was just made.
     fn adopt(&mut self, index: usize, mut run: Run, pid: u32, timeout: Option<Millis>) {
         match run.kind {
-            Kind::Task | Kind::Sandbox => {
+            Kind::Task | Kind::Sandbox | Kind::Plain => {
                 run.pid = pid;
                 self.by_pid.insert(pid, index);
             }
-            Kind::Exec(_) | Kind::Plain => {
+            Kind::Exec(_) => {
                 run.helper = Some(pid);
                 self.helpers.insert(pid, index);
             }
         }
         if let Some(Millis(ms)) = timeout {
             self.alarm(run.id.clone(), Duration::from_millis(ms), Alarm::Timeout);
+        }
+        if let Some(pipe) = &run.beginning {
+            let token = Token::Beginning(index);
+            watch(self.epoll.as_fd(), pipe.as_fd(), token, EventFlags::IN);
         }
         if let Some(socket) = &run.terminal_socket {
             let on = EventFlags::IN;
@@ -286,6 +293,19 @@ impl Supervisor {
         }
     }
 
+    /// A plain run's program has begun, or its child has failed (which its end will tell).
+    pub(super) fn hear_beginning(&mut self, index: usize) {
+        let Some(run) = self.runs.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        if let Some(pipe) = run.beginning.take() {
+            unwatch(self.epoll.as_fd(), pipe.as_fd());
+            if self.table[index].state() == State::Preparing {
+                self.begin(index, 0);
+            }
+        }
+    }
+
     /// A run's program runs (or, without one, its sandbox is ready).
     pub(super) fn begin(&mut self, index: usize, told: u32) {
         self.starting.retain(|i| *i != index);
@@ -298,7 +318,7 @@ impl Supervisor {
             return;
         }
         run.phase = Phase::Running;
-        if matches!(run.kind, Kind::Exec(_) | Kind::Plain) {
+        if matches!(run.kind, Kind::Exec(_)) {
             run.pid = told;
             self.by_pid.insert(told, index);
         }
@@ -329,7 +349,7 @@ impl Supervisor {
         if unwanted {
             self.kill(index);
         }
-        if let Some(ended) = self.stray.remove(&told) {
+        if let Some(ended) = self.stray.remove(&told).filter(|_| told != 0) {
             self.on_exit(ended);
         }
     }
@@ -391,6 +411,7 @@ fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Limits) -> Run
         phase: Phase::Starting,
         pid: 0,
         helper: None,
+        beginning: ends.beginning,
         started: now(),
         since: Instant::now(),
         slot: None,

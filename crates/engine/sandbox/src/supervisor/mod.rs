@@ -147,6 +147,7 @@ impl Supervisor {
             Token::Stream(index, n) => self.pump(index, n),
             Token::Input(index) => self.push_input(index),
             Token::Terminal(index) => self.take_terminal(index),
+            Token::Beginning(index) => self.hear_beginning(index),
         }
     }
 }

@@ -43,8 +43,10 @@ pub struct Run {
     pub phase: Phase,
     /// Its first process: pid 1 of a sandbox, else the program; 0 until known.
     pub pid: u32,
-    /// The short-lived process that starts a program outside of a sandbox's pid 1.
+    /// The short-lived process that starts a program in a running sandbox.
     pub helper: Option<u32>,
+    /// Closes when a plain run's program begins (or it failed to).
+    pub beginning: Option<OwnedFd>,
     /// When it was launched.
     pub started: TimeMs,
     /// The same, for measuring.

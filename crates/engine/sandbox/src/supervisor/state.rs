@@ -41,6 +41,8 @@ pub enum Token {
     Input(usize),
     /// A run's terminal comes.
     Terminal(usize),
+    /// A plain run's program begins.
+    Beginning(usize),
 }
 
 impl Token {
@@ -54,6 +56,7 @@ impl Token {
             Self::Stream(n, m) => (4, n, m),
             Self::Input(n) => (5, n, 0),
             Self::Terminal(n) => (6, n, 0),
+            Self::Beginning(n) => (7, n, 0),
         };
         kind | (m as u64) << 8 | (n as u64) << 16
     }
@@ -69,7 +72,8 @@ impl Token {
             3 => Self::Peer(n),
             4 => Self::Stream(n, m),
             5 => Self::Input(n),
-            _ => Self::Terminal(n),
+            6 => Self::Terminal(n),
+            _ => Self::Beginning(n),
         }
     }
 }
@@ -367,6 +371,7 @@ mod tests {
             Token::Stream(70_000, 1),
             Token::Input(3),
             Token::Terminal(9),
+            Token::Beginning(10),
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

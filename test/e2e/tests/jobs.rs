@@ -246,17 +246,25 @@ fn failed_tasks_can_be_run_again_by_request() {
 #[test]
 fn concurrency_is_never_exceeded() {
     let server = SERVER.get();
-    let id = server.submit(&job(
-        "narrow",
-        "sleep 0.1",
-        json!({"array": 12, "concurrency": 2}),
-    ));
-    until("its end", || {
-        let view = view(&server, &id);
-        let busy = view["counts"]["running"].as_u64()? + view["counts"]["assigned"].as_u64()?;
-        assert!(busy <= 2, "{view}");
-        (view["status"] == "COMPLETED").then_some(())
-    });
+    // Each task tells when it began and ended; no moment may be in more than two of them.
+    let command = "import json, time; a = time.time(); time.sleep(0.1); print(json.dumps({\"a\": a, \"b\": time.time()}))";
+    let mut spec = job("narrow", "", json!({"array": 12, "concurrency": 2}));
+    spec["command"] = json!(["python3", "-c", command]);
+    let id = server.submit(&spec);
+    assert_eq!(server.finished(&id)["counts"]["completed"], 12);
+    let spans: Vec<(f64, f64)> = server
+        .results(&id)
+        .iter()
+        .filter_map(|r| Some((r["result"]["a"].as_f64()?, r["result"]["b"].as_f64()?)))
+        .collect();
+    assert_eq!(spans.len(), 12);
+    for (begin, _) in &spans {
+        let at_once = spans
+            .iter()
+            .filter(|(a, b)| a <= begin && begin < b)
+            .count();
+        assert!(at_once <= 2, "{spans:?}");
+    }
 }
 
 #[test]

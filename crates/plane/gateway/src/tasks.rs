@@ -117,7 +117,20 @@ pub(crate) fn message(record: &ResultRecord) -> Option<String> {
     }
     let parts = [record.report.detail.as_str(), record.stderr_tail.trim_end()];
     let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+    if parts.is_empty() {
+        return Some(unsaid(record));
+    }
     jobs::some(&parts.join("\n"))
+}
+
+/// One sentence for a task that ended without a word.
+fn unsaid(record: &ResultRecord) -> String {
+    let reason = record.reason.map_or("ended", prism_types::Reason::as_str).replace('_', " ");
+    match record.report.exit {
+        ExitStatus::Code(code) => format!("{reason}: it ended with code {code} and printed nothing"),
+        ExitStatus::Signal(signal) => format!("{reason}: signal {signal} ended it, and it printed nothing"),
+        ExitStatus::Unknown => reason,
+    }
 }
 
 /// The recorded results of a block by task, each the last one of its task.

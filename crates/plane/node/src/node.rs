@@ -118,7 +118,10 @@ async fn start_on(config: &NodeConfig, store: Arc<RaftStore>) -> Result<Node, No
     let (ms, entropy) = control.mint();
     let identity = identity::load(data, config.name.as_ref(), NodeId::new(ms, entropy))
         .map_err(|e| NodeError::Directory(data.display().to_string(), e))?;
-    let (worker, runtime) = open_worker(config, &identity)?;
+    // On a thread that may block: a supervisor that went away tells so while the runtime opens.
+    let (settings, own) = (config.clone(), identity.clone());
+    let opening = tokio::task::spawn_blocking(move || open_worker(&settings, &own));
+    let (worker, runtime) = opening.await.expect("opening a worker does not panic")?;
     let stop_leading = CancellationToken::new();
     let leading = tokio::spawn(leader.run(stop_leading.clone()));
     let stop_serving = CancellationToken::new();

@@ -1,0 +1,167 @@
+//! A runtime that starts nothing: every task has started and ended well the moment it is launched. What is left is Prism's own cost.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prism_runtime::{
+    Capability, Entry, EventSink, Exec, HostFiles, ImageInfo, Launch, Observed, RunEvent, Runtime,
+    RuntimeError, Saved, Usage,
+};
+use prism_types::{ExitStatus, Millis, RunId, RunReport, StopCause, TimeMs};
+
+/// The runtime.
+pub struct Noop {
+    batches: Mutex<Option<SyncSender<Vec<Launch>>>>,
+}
+
+impl Noop {
+    /// One that tells `sink` on a thread of its own. `lanes`: most tasks that run at once, so that no launch ever waits.
+    pub fn new(sink: EventSink, lanes: u32) -> Self {
+        let (batches, launched) = sync_channel::<Vec<Launch>>(lanes as usize);
+        std::thread::spawn(move || {
+            for batch in launched {
+                let at = now();
+                let events = batch.into_iter().flat_map(|l| ended(l.id, at));
+                sink(events.collect());
+            }
+        });
+        Self {
+            batches: Mutex::new(Some(batches)),
+        }
+    }
+}
+
+fn now() -> TimeMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    TimeMs(since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+}
+
+fn ended(id: RunId, at: TimeMs) -> [RunEvent; 2] {
+    let report = RunReport {
+        exit: ExitStatus::Code(0),
+        cause: StopCause::None,
+        started: at,
+        wall: Millis(0),
+        cpu_us: 0,
+        memory_peak: 0,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        detail: String::new(),
+    };
+    let started = RunEvent::Started {
+        id: id.clone(),
+        at,
+        pid: 0,
+    };
+    [started, RunEvent::Exited { id, report }]
+}
+
+fn none<T>() -> Result<T, RuntimeError> {
+    Err(RuntimeError::Unsupported(
+        "a runtime that runs nothing has nothing of the kind".to_owned(),
+    ))
+}
+
+impl Runtime for Noop {
+    fn capabilities(&self) -> Vec<Capability> {
+        Vec::new()
+    }
+
+    fn launch(&self, batch: Vec<Launch>) -> Result<(), RuntimeError> {
+        let batches = self.batches.lock().expect("no holder of this lock panics");
+        let sent = batches.as_ref().is_some_and(|b| b.send(batch).is_ok());
+        sent.then_some(())
+            .ok_or_else(|| RuntimeError::Unavailable("it was shut down".to_owned()))
+    }
+
+    fn exec(&self, _: Exec) -> Result<(), RuntimeError> {
+        none()
+    }
+
+    fn input(&self, _: &RunId, _: &[u8], _: bool) -> Result<(), RuntimeError> {
+        none()
+    }
+
+    fn signal(&self, _: &RunId, _: i32) -> Result<(), RuntimeError> {
+        none()
+    }
+
+    fn resize(&self, _: &RunId, _: u16, _: u16) -> Result<(), RuntimeError> {
+        none()
+    }
+
+    fn stop(&self, _: &[RunId], _: Millis) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    fn forget(&self, _: &[RunId]) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    fn usage(&self, _: &RunId) -> Result<Usage, RuntimeError> {
+        none()
+    }
+
+    fn root(&self, _: &RunId) -> Result<PathBuf, RuntimeError> {
+        none()
+    }
+
+    fn shutdown(&self) {
+        *self.batches.lock().expect("no holder of this lock panics") = None;
+    }
+}
+
+/// Files of a node without files.
+pub struct NoFiles;
+
+impl HostFiles for NoFiles {
+    fn read(&self, _: &RunId, _: &str, _: u64, _: usize) -> Result<(Vec<u8>, bool), RuntimeError> {
+        none()
+    }
+
+    fn write(&self, _: &RunId, _: &str, _: &[u8], _: u32) -> Result<(), RuntimeError> {
+        none()
+    }
+
+    fn list(&self, _: &RunId, _: &str) -> Result<Vec<Entry>, RuntimeError> {
+        none()
+    }
+
+    fn stat(&self, _: &RunId, _: &str) -> Result<Entry, RuntimeError> {
+        none()
+    }
+
+    fn mkdir(&self, _: &RunId, _: &str) -> Result<(), RuntimeError> {
+        none()
+    }
+
+    fn remove(&self, _: &RunId, _: &str) -> Result<(), RuntimeError> {
+        none()
+    }
+
+    fn snapshot(&self, _: &Path, _: &Path) -> Result<Saved, RuntimeError> {
+        none()
+    }
+
+    fn restore(&self, _: &Path, _: &Path) -> Result<(), RuntimeError> {
+        none()
+    }
+
+    fn image_load(&self, _: &Path, _: Option<&str>) -> Result<String, RuntimeError> {
+        none()
+    }
+
+    fn images(&self) -> Result<Vec<String>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    fn image(&self, _: &str) -> Result<ImageInfo, RuntimeError> {
+        none()
+    }
+}

@@ -1,10 +1,18 @@
 //! One process at a time: an advisory lock on a file in the directory, which the kernel drops with the process.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::OpenError;
+
+/// How long a holder that was killed may take to be gone: a service manager starts the next one at once.
+const HOLDER_ENDS: Duration = Duration::from_secs(10);
+/// Pause between two tries.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Bit of SIGKILL in a signal mask.
+const SIGKILL_BIT: u64 = 1 << 8;
 
 /// A held lock.
 #[derive(Debug)]
@@ -21,12 +29,27 @@ impl DirLock {
             .truncate(false)
             .open(&path)
             .map_err(OpenError::io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use(dir, file)),
-            Err(TryLockError::Error(source)) => return Err(OpenError::io("lock", &path)(source)),
+        let deadline = Instant::now() + HOLDER_ENDS;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    let holder = holder(&mut file);
+                    if Instant::now() >= deadline || !is_ending(&holder) {
+                        return Err(OpenError::Locked {
+                            dir: dir.to_owned(),
+                            holder,
+                        });
+                    }
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                Err(TryLockError::Error(source)) => {
+                    return Err(OpenError::io("lock", &path)(source));
+                }
+            }
         }
         file.set_len(0)
+            .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(OpenError::io("write", &path))?;
         Ok(Self(file))
@@ -39,15 +62,29 @@ impl DirLock {
     }
 }
 
-fn in_use(dir: &Path, mut file: File) -> OpenError {
-    let mut holder = String::new();
-    let read = file.read_to_string(&mut holder);
-    let holder = match (read, holder.trim()) {
-        (Ok(_), text) if !text.is_empty() => text.chars().take(20).collect(),
+/// The process that wrote itself down.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    match (read, text.trim()) {
+        (Ok(_), pid) if !pid.is_empty() => pid.chars().take(20).collect(),
         _ => "(unknown)".to_owned(),
-    };
-    OpenError::Locked {
-        dir: dir.to_owned(),
-        holder,
     }
+}
+
+/// Whether a process was killed and is only being taken apart: its memory is gone, its files are about to be.
+fn is_ending(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix(name))
+            .unwrap_or_default()
+            .trim()
+    };
+    let killed = u64::from_str_radix(field("ShdPnd:"), 16).unwrap_or(0) & SIGKILL_BIT != 0;
+    status.is_empty()
+        || killed
+        || field("VmSize:").is_empty()
+        || field("State:").starts_with(['Z', 'X'])
 }

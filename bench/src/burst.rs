@@ -62,6 +62,7 @@ async fn measure(size: usize) -> Result<Value> {
     let others = procs::instances();
     let bed = Bed::start(Some(plenty())).await?;
     let data = bed.data_dir();
+    let groups: BTreeSet<PathBuf> = procs::instances().difference(&others).cloned().collect();
     // What a node keeps for the next sandbox is made by the first.
     let (warm, _) = fleet::up(&bed.client, 1).await;
     fleet::down(&bed.client, &warm).await?;
@@ -81,7 +82,6 @@ async fn measure(size: usize) -> Result<Value> {
         .await?
         .len();
     let used = free.saturating_sub(host::memory("MemAvailable:").unwrap_or_default());
-    let groups = procs::instances_of(&procs::of_node(&data), &procs::instances());
 
     let start = Instant::now();
     fleet::down(&bed.client, &ids).await?;
@@ -89,7 +89,7 @@ async fn measure(size: usize) -> Result<Value> {
     let down = start.elapsed();
     let in_life = after.beyond(&before);
     let kept = bed.stop().await;
-    let in_death = left_of(&data, &groups, &others);
+    let in_death = left_of(&data, &groups);
     drop(kept);
     Ok(json!({
         "asked": size,
@@ -129,8 +129,8 @@ async fn quiet(data: &Path, before: &Held) -> Held {
 }
 
 /// What is left when the node has ended: processes, mounts, and the groups that were its own.
-fn left_of(data: &Path, groups: &BTreeSet<PathBuf>, others: &BTreeSet<PathBuf>) -> u64 {
-    let own = groups.iter().filter(|g| !others.contains(*g));
+fn left_of(data: &Path, groups: &BTreeSet<PathBuf>) -> u64 {
     let pids = procs::of_node(data);
-    pids.len() as u64 + procs::mounts(data, &pids) + own.filter(|g| g.exists()).count() as u64
+    let groups = groups.iter().filter(|g| g.exists()).count() as u64;
+    pids.len() as u64 + procs::mounts(data, &pids) + groups
 }

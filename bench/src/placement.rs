@@ -91,7 +91,7 @@ fn node(number: u32) -> Result<Registration> {
 
 fn job(tasks: u32) -> Result<Submission> {
     let body = json!({
-        "name": "placed", "command": ["/bin/true"], "array": tasks,
+        "job": "placed", "command": ["/bin/true"], "array": tasks,
         "resources": {"cpu": "1", "memory": "1Mi"},
     });
     let parsed = prism_spec::parse_wire(WireKind::Job, body.to_string().as_bytes())?;

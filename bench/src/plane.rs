@@ -89,7 +89,7 @@ impl Plane {
     /// When it does not complete.
     pub async fn run_job(&self, count: u32) -> Result<Duration> {
         let body = serde_json::json!({
-            "name": "noop", "command": ["/bin/true"], "array": count,
+            "job": "noop", "command": ["/bin/true"], "array": count,
             "resources": {"cpu": "1", "memory": "1Mi"},
         });
         let parsed = prism_spec::parse_wire(WireKind::Job, body.to_string().as_bytes())?;

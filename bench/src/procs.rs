@@ -121,19 +121,3 @@ pub fn instances() -> BTreeSet<PathBuf> {
     }
     found
 }
-
-/// The instances among `known` that these processes are members of.
-pub fn instances_of(pids: &[u32], known: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-    let names: BTreeSet<String> = pids.iter().flat_map(|pid| instance_names(*pid)).collect();
-    let ours = |path: &&PathBuf| {
-        path.file_name()
-            .is_some_and(|n| names.contains(&*n.to_string_lossy()))
-    };
-    known.iter().filter(ours).cloned().collect()
-}
-
-fn instance_names(pid: u32) -> Vec<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let name = |line: &str| Some(line.split_once("/prism/")?.1.split('/').next()?.to_owned());
-    text.lines().filter_map(name).collect()
-}

@@ -56,7 +56,7 @@ async fn tasks(bed: &Bed, count: u64) -> Result<[f64; 4]> {
     for (rate, (isolation, cpu)) in rates.iter_mut().zip(sides) {
         let body = |count: u64| {
             json!({
-                "name": "true", "command": [PROGRAM], "array": count, "isolation": isolation,
+                "job": "true", "command": [PROGRAM], "array": count, "isolation": isolation,
                 "resources": {"cpu": cpu, "memory": "32Mi"},
             })
         };

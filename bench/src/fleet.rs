@@ -1,5 +1,7 @@
 //! Many sandboxes at once, over HTTP.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 use futures::stream::{StreamExt, TryStreamExt, iter};
 use prism_client::Client;
@@ -10,12 +12,17 @@ use crate::node::small;
 /// Requests under way at once.
 const ABREAST: usize = 256;
 
-/// Makes sandboxes until so many run; answers their ids, in the order in which they were up. With them, the first refusal, if
-/// not all came up.
-pub async fn up(client: &Client, count: usize) -> (Vec<String>, Option<anyhow::Error>) {
+/// Makes sandboxes until so many run, or the time is over; answers their ids, in the order in which they were up. With them,
+/// the first refusal, if there was one.
+pub async fn up(
+    client: &Client,
+    count: usize,
+    time: Duration,
+) -> (Vec<String>, Option<anyhow::Error>) {
+    let end = Instant::now() + time;
     let mut ids = Vec::with_capacity(count);
     let mut problem = None;
-    let mut answers = iter(0..count)
+    let mut answers = iter((0..count).take_while(move |_| Instant::now() < end))
         .map(|_| one(client))
         .buffer_unordered(ABREAST);
     while let Some(answer) = answers.next().await {

@@ -37,7 +37,7 @@ impl GatewayConfig {
             connections_max: 1024,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
-            start_wait: Duration::from_secs(60),
+            start_wait: Duration::from_secs(10),
             keep_alive: Duration::from_secs(15),
             drain: Duration::from_secs(3),
         }

@@ -25,7 +25,9 @@ fn main() -> ExitCode {
         }
     };
     start_logging(&settings);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -45,12 +47,16 @@ fn main() -> ExitCode {
 fn start_logging(settings: &Settings) {
     // The consensus library tells its whole life at `info`.
     let filter = format!("{},openraft=warn", settings.log_level);
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if settings.log_json {
         log.json().init();
     } else {
-        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init();
     }
 }
 
@@ -77,8 +83,12 @@ async fn serve(settings: Settings) -> Result<(), String> {
         () = asked_to_end() => None,
     };
     if let Some(Err(e)) = failed {
-        let cause = std::error::Error::source(&e).map(|c| format!(": {c}")).unwrap_or_default();
-        return Err(format!("the leader stopped: {e}{cause}; what runs goes on; start prismd again"));
+        let cause = std::error::Error::source(&e)
+            .map(|c| format!(": {c}"))
+            .unwrap_or_default();
+        return Err(format!(
+            "the leader stopped: {e}{cause}; what runs goes on; start prismd again"
+        ));
     }
     tracing::info!("stopping");
     node.stop().await;
@@ -91,7 +101,10 @@ async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
     let api = format!("http://{}", node.api);
     let name = match settings.mode {
         Mode::Dev => "dev".to_owned(),
-        Mode::Bootstrap => settings.name.as_ref().map_or_else(|| "local".to_owned(), ToString::to_string),
+        Mode::Bootstrap => settings
+            .name
+            .as_ref()
+            .map_or_else(|| "local".to_owned(), ToString::to_string),
     };
     let context = prism_cli::context::Context {
         api: api.clone(),
@@ -102,11 +115,16 @@ async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
     let path = prism_cli::context::save(&parsed, context, true).map_err(|e| e.to_string())?;
     let ends = match settings.mode {
         Mode::Dev => "Ctrl-C ends it and everything it runs",
-        Mode::Bootstrap => "what it runs goes on when it is stopped, and is taken up again at the next start",
+        Mode::Bootstrap => {
+            "what it runs goes on when it is stopped, and is taken up again at the next start"
+        }
     };
     println!("prismd is ready: {api}");
     println!("  data     {}", settings.data_dir.display());
-    println!("  context  {name} (in {}): prismctl uses it from now on", path.display());
+    println!(
+        "  context  {name} (in {}): prismctl uses it from now on",
+        path.display()
+    );
     println!("  try      prismctl info");
     println!("  {ends}");
     Ok(())

@@ -13,12 +13,17 @@ const API: &str = "127.0.0.1:8008";
 
 /// The Prism daemon: scheduler, store, worker and API of one machine, in one process.
 #[derive(Debug, Parser)]
-#[command(name = "prismd", version, max_term_width = 100, after_help = "Examples:
+#[command(
+    name = "prismd",
+    version,
+    max_term_width = 100,
+    after_help = "Examples:
   prismd dev                                 a node for trying things; Ctrl-C ends it and all it runs
   prismd --bootstrap --name=first-node       a server that keeps its state and its work
 
 Every flag is also PRISM_… in the environment (PRISM_API, PRISM_DATA_DIR, …) and a key of the
-configuration file (api, data_dir, …). A flag wins over the environment, that over the file.")]
+configuration file (api, data_dir, …). A flag wins over the environment, that over the file."
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Verb>,
@@ -76,8 +81,16 @@ struct File {
     unknown: BTreeMap<String, toml::Value>,
 }
 
-const FILE_KEYS: [&str; 8] =
-    ["name", "api", "data_dir", "labels", "allow_plain", "pressure_threshold", "log_level", "log_format"];
+const FILE_KEYS: [&str; 8] = [
+    "name",
+    "api",
+    "data_dir",
+    "labels",
+    "allow_plain",
+    "pressure_threshold",
+    "log_level",
+    "log_format",
+];
 
 /// How the node lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,25 +129,50 @@ impl Settings {
             (None, false) => return Err("say how to start: `prismd dev` to try things, or `prismd --bootstrap` for a server that keeps its state; `prismd --help` shows all".to_owned()),
         };
         let mut labels: Labels = file.labels;
-        for pair in args.labels.iter().flat_map(|l| l.split(',')).filter(|p| !p.is_empty()) {
-            let (key, value) = pair.split_once('=').ok_or_else(|| format!("--labels: {pair:?} is not key=value"))?;
+        for pair in args
+            .labels
+            .iter()
+            .flat_map(|l| l.split(','))
+            .filter(|p| !p.is_empty())
+        {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| format!("--labels: {pair:?} is not key=value"))?;
             labels.insert(key.trim().to_owned(), value.trim().to_owned());
         }
-        let threshold = args.pressure_threshold.or(file.pressure_threshold).unwrap_or(0.8);
+        let threshold = args
+            .pressure_threshold
+            .or(file.pressure_threshold)
+            .unwrap_or(0.8);
         if !(0.0..=1.0).contains(&threshold) {
-            return Err(format!("--pressure-threshold: {threshold} is not between 0 and 1"));
+            return Err(format!(
+                "--pressure-threshold: {threshold} is not between 0 and 1"
+            ));
         }
-        let level = args.log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned());
-        let format = args.log_format.or(file.log_format).unwrap_or_else(|| "text".to_owned());
+        let level = args
+            .log_level
+            .or(file.log_level)
+            .unwrap_or_else(|| "info".to_owned());
+        let format = args
+            .log_format
+            .or(file.log_format)
+            .unwrap_or_else(|| "text".to_owned());
         Ok(Self {
             mode,
             name: args.name.or(file.name),
             api: api(args.api.or(file.api).as_deref(), mode)?,
-            data_dir: args.data_dir.or(file.data_dir).map_or_else(|| default_data_dir(mode), Ok)?,
+            data_dir: args
+                .data_dir
+                .or(file.data_dir)
+                .map_or_else(|| default_data_dir(mode), Ok)?,
             labels,
             allow_plain: args.allow_plain || file.allow_plain.unwrap_or(false),
             pressure_threshold: threshold,
-            log_level: one_of("--log-level", &level, &["error", "warn", "info", "debug", "trace"])?,
+            log_level: one_of(
+                "--log-level",
+                &level,
+                &["error", "warn", "info", "debug", "trace"],
+            )?,
             log_json: one_of("--log-format", &format, &["text", "json"])? == "json",
         })
     }
@@ -144,16 +182,26 @@ fn one_of(what: &str, given: &str, known: &[&str]) -> Result<String, String> {
     if known.contains(&given) {
         return Ok(given.to_owned());
     }
-    let hint = nearest(given, known.iter().copied()).map_or_else(String::new, |n| format!("; did you mean {n:?}"));
-    Err(format!("{what}: {given:?} is none of {}{hint}", known.join(", ")))
+    let hint = nearest(given, known.iter().copied())
+        .map_or_else(String::new, |n| format!("; did you mean {n:?}"));
+    Err(format!(
+        "{what}: {given:?} is none of {}{hint}",
+        known.join(", ")
+    ))
 }
 
 fn read_file(path: &Path) -> Result<File, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}; nothing was started", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| format!("cannot read {}: {e}; nothing was started", path.display()))?;
     let file: File = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     if let Some(key) = file.unknown.keys().next() {
-        let hint = nearest(key, FILE_KEYS).map_or_else(String::new, |n| format!("; did you mean {n:?}"));
-        return Err(format!("{}: unknown key {key:?}{hint}; known are {}", path.display(), FILE_KEYS.join(", ")));
+        let hint =
+            nearest(key, FILE_KEYS).map_or_else(String::new, |n| format!("; did you mean {n:?}"));
+        return Err(format!(
+            "{}: unknown key {key:?}{hint}; known are {}",
+            path.display(),
+            FILE_KEYS.join(", ")
+        ));
     }
     Ok(file)
 }
@@ -161,22 +209,39 @@ fn read_file(path: &Path) -> Result<File, String> {
 /// The address to listen on. Off loopback nothing listens without TLS, and this server has none yet.
 fn api(given: Option<&str>, mode: Mode) -> Result<SocketAddr, String> {
     let text = given.unwrap_or(API);
-    let address: SocketAddr = text.parse().map_err(|_| format!("--api: {text:?} is not an address: expected one such as 127.0.0.1:8008 or [::1]:8008"))?;
+    let address: SocketAddr = text.parse().map_err(|_| {
+        format!(
+            "--api: {text:?} is not an address: expected one such as 127.0.0.1:8008 or [::1]:8008"
+        )
+    })?;
     if !address.ip().is_loopback() {
-        return Err(format!("--api: {address} is not a loopback address, and the API has no TLS in this version; listen on 127.0.0.1 and reach it through an ssh tunnel: ssh -L 8008:127.0.0.1:8008 HOST"));
+        return Err(format!(
+            "--api: {address} is not a loopback address, and the API has no TLS in this version; listen on 127.0.0.1 and reach it through an ssh tunnel: ssh -L 8008:127.0.0.1:8008 HOST"
+        ));
     }
-    let taken = given.is_none() && mode == Mode::Dev && std::net::TcpListener::bind(address).is_err();
-    Ok(if taken { SocketAddr::new(address.ip(), 0) } else { address })
+    let taken =
+        given.is_none() && mode == Mode::Dev && std::net::TcpListener::bind(address).is_err();
+    Ok(if taken {
+        SocketAddr::new(address.ip(), 0)
+    } else {
+        address
+    })
 }
 
 /// `/var/lib/prism` for root, the user's state directory for others; `dev` beside it.
 fn default_data_dir(mode: Mode) -> Result<PathBuf, String> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     let base = match set("XDG_STATE_HOME") {
         Some(dir) => dir.join("prism"),
         None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/prism"),
         None => set("HOME")
-            .ok_or("neither HOME nor XDG_STATE_HOME is set: say where to keep data with --data-dir")?
+            .ok_or(
+                "neither HOME nor XDG_STATE_HOME is set: say where to keep data with --data-dir",
+            )?
             .join(".local/state/prism"),
     };
     Ok(base.join(match mode {

@@ -66,7 +66,13 @@ pub trait HostFiles: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound`; `Invalid` when it is no regular file.
-    fn read(&self, id: &RunId, path: &str, offset: u64, max: usize) -> Result<(Vec<u8>, bool), RuntimeError>;
+    fn read(
+        &self,
+        id: &RunId,
+        path: &str,
+        offset: u64,
+        max: usize,
+    ) -> Result<(Vec<u8>, bool), RuntimeError>;
 
     /// Replaces a regular file whole, making its parents; it belongs to the sandbox's root user.
     ///

@@ -30,7 +30,11 @@ pub async fn embed(config: EmbedConfig) -> Result<Embedded, NodeError> {
     settings.token_name = "embedded".to_owned();
     let node = start(settings).await?;
     node.ready().await;
-    Ok(Embedded { api_url: format!("http://{}", node.api), token: node.token.clone(), node })
+    Ok(Embedded {
+        api_url: format!("http://{}", node.api),
+        token: node.token.clone(),
+        node,
+    })
 }
 
 impl Embedded {

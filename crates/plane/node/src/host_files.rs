@@ -39,7 +39,10 @@ impl EngineFiles {
     /// When the directory cannot be used.
     pub fn open(dir: &Path) -> Result<Self, RuntimeError> {
         let images = ImageStore::open(dir).map_err(image_error)?;
-        Ok(Self { images, runtime: OnceLock::new() })
+        Ok(Self {
+            images,
+            runtime: OnceLock::new(),
+        })
     }
 
     /// Names the runtime whose sandboxes these are; once.
@@ -49,7 +52,9 @@ impl EngineFiles {
 
     fn root(&self, id: &RunId) -> Result<RootDir, RuntimeError> {
         let runtime = self.runtime.get();
-        let runtime = runtime.ok_or_else(|| RuntimeError::Unavailable("the runtime is being started; try again".to_owned()))?;
+        let runtime = runtime.ok_or_else(|| {
+            RuntimeError::Unavailable("the runtime is being started; try again".to_owned())
+        })?;
         RootDir::open(&runtime.0.root(id)?).map_err(file_error)
     }
 }
@@ -108,50 +113,97 @@ fn uid_base() -> Option<u32> {
 }
 
 impl HostFiles for EngineFiles {
-    fn read(&self, id: &RunId, path: &str, offset: u64, max: usize) -> Result<(Vec<u8>, bool), RuntimeError> {
-        let mut file = self.root(id)?.open_file(OsStr::new(path)).map_err(file_error)?;
-        file.seek(SeekFrom::Start(offset)).map_err(|e| io_error(&e))?;
+    fn read(
+        &self,
+        id: &RunId,
+        path: &str,
+        offset: u64,
+        max: usize,
+    ) -> Result<(Vec<u8>, bool), RuntimeError> {
+        let mut file = self
+            .root(id)?
+            .open_file(OsStr::new(path))
+            .map_err(file_error)?;
+        file.seek(SeekFrom::Start(offset))
+            .map_err(|e| io_error(&e))?;
         let mut data = Vec::new();
-        file.by_ref().take(max as u64).read_to_end(&mut data).map_err(|e| io_error(&e))?;
+        file.by_ref()
+            .take(max as u64)
+            .read_to_end(&mut data)
+            .map_err(|e| io_error(&e))?;
         let end = data.len() < max || offset + data.len() as u64 >= file.size;
         Ok((data, end))
     }
 
     fn write(&self, id: &RunId, path: &str, data: &[u8], mode: u32) -> Result<(), RuntimeError> {
-        let options = WriteOptions { mode: Some(mode), owner: None, bytes_max: WRITE_MAX };
-        self.root(id)?.write(OsStr::new(path), &mut &data[..], &options).map(|_| ()).map_err(file_error)
+        let options = WriteOptions {
+            mode: Some(mode),
+            owner: None,
+            bytes_max: WRITE_MAX,
+        };
+        self.root(id)?
+            .write(OsStr::new(path), &mut &data[..], &options)
+            .map(|_| ())
+            .map_err(file_error)
     }
 
     fn list(&self, id: &RunId, path: &str) -> Result<Vec<Entry>, RuntimeError> {
-        let listing = self.root(id)?.list(OsStr::new(path), LIST_MAX).map_err(file_error)?;
+        let listing = self
+            .root(id)?
+            .list(OsStr::new(path), LIST_MAX)
+            .map_err(file_error)?;
         Ok(listing.entries.into_iter().map(entry).collect())
     }
 
     fn stat(&self, id: &RunId, path: &str) -> Result<Entry, RuntimeError> {
-        self.root(id)?.stat(OsStr::new(path)).map(entry).map_err(file_error)
+        self.root(id)?
+            .stat(OsStr::new(path))
+            .map(entry)
+            .map_err(file_error)
     }
 
     fn mkdir(&self, id: &RunId, path: &str) -> Result<(), RuntimeError> {
-        self.root(id)?.mkdir(OsStr::new(path), None).map_err(file_error)
+        self.root(id)?
+            .mkdir(OsStr::new(path), None)
+            .map_err(file_error)
     }
 
     fn remove(&self, id: &RunId, path: &str) -> Result<(), RuntimeError> {
-        self.root(id)?.remove(OsStr::new(path), true).map_err(file_error)
+        self.root(id)?
+            .remove(OsStr::new(path), true)
+            .map_err(file_error)
     }
 
     fn snapshot(&self, scratch: &Path, archive: &Path) -> Result<Saved, RuntimeError> {
-        let saved = snapshot::snapshot(&scratch.join("upper"), archive, uid_base(), Limits::SNAPSHOT);
-        saved.map(|s| Saved { bytes: s.bytes, entries: s.files }).map_err(snapshot_error)
+        let saved = snapshot::snapshot(
+            &scratch.join("upper"),
+            archive,
+            uid_base(),
+            Limits::SNAPSHOT,
+        );
+        saved
+            .map(|s| Saved {
+                bytes: s.bytes,
+                entries: s.files,
+            })
+            .map_err(snapshot_error)
     }
 
     fn restore(&self, archive: &Path, scratch: &Path) -> Result<(), RuntimeError> {
         let upper = scratch.join("upper");
-        std::fs::create_dir_all(scratch).map_err(|e| RuntimeError::Unavailable(format!("cannot make {}: {e}", scratch.display())))?;
-        snapshot::restore(archive, &upper, uid_base(), Limits::SNAPSHOT).map(|_| ()).map_err(snapshot_error)
+        std::fs::create_dir_all(scratch).map_err(|e| {
+            RuntimeError::Unavailable(format!("cannot make {}: {e}", scratch.display()))
+        })?;
+        snapshot::restore(archive, &upper, uid_base(), Limits::SNAPSHOT)
+            .map(|_| ())
+            .map_err(snapshot_error)
     }
 
     fn image_load(&self, path: &Path, name: Option<&str>) -> Result<String, RuntimeError> {
-        self.images.load(path, name).map(|i| i.name.to_string()).map_err(image_error)
+        self.images
+            .load(path, name)
+            .map(|i| i.name.to_string())
+            .map_err(image_error)
     }
 
     fn images(&self) -> Result<Vec<String>, RuntimeError> {

@@ -20,7 +20,10 @@ pub(crate) fn load(dir: &Path, name: Option<&Name>, fresh: NodeId) -> io::Result
     let path = dir.join("node.json");
     let kept: Option<Identity> = match fs::read(&path) {
         Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(|e| {
-            let what = format!("{} is damaged ({e}); restore it, or move the directory away to start a new node", path.display());
+            let what = format!(
+                "{} is damaged ({e}); restore it, or move the directory away to start a new node",
+                path.display()
+            );
             io::Error::new(io::ErrorKind::InvalidData, what)
         })?),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -28,7 +31,10 @@ pub(crate) fn load(dir: &Path, name: Option<&Name>, fresh: NodeId) -> io::Result
     };
     let wanted = Identity {
         id: kept.as_ref().map_or(fresh, |k| k.id),
-        name: name.cloned().or_else(|| kept.as_ref().map(|k| k.name.clone())).unwrap_or_else(host_name),
+        name: name
+            .cloned()
+            .or_else(|| kept.as_ref().map(|k| k.name.clone()))
+            .unwrap_or_else(host_name),
     };
     if kept.as_ref() != Some(&wanted) {
         write(dir, &path, &wanted)?;
@@ -47,7 +53,18 @@ fn write(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
 
 /// The host's name as far as it is a name of ours.
 fn host_name() -> Name {
-    let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
-    let host: String = host.split('.').next().unwrap_or_default().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
-    host.parse().unwrap_or_else(|_| "node".parse().expect("a valid name"))
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase();
+    let host: String = host
+        .split('.')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(63)
+        .collect();
+    host.parse()
+        .unwrap_or_else(|_| "node".parse().expect("a valid name"))
 }

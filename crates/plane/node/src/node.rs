@@ -22,9 +22,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::NodeConfig;
 use crate::host_files::EngineFiles;
 use crate::identity;
-use crate::NodeConfig;
 
 /// How long the parts of a node may take to stop.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -55,7 +55,10 @@ pub enum NodeError {
 impl std::fmt::Display for NodeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Directory(path, e) => write!(f, "cannot use the data directory {path}: {e}; nothing was started; choose another with --data-dir"),
+            Self::Directory(path, e) => write!(
+                f,
+                "cannot use the data directory {path}: {e}; nothing was started; choose another with --data-dir"
+            ),
             Self::Store(e) => write!(f, "{e}"),
             Self::Control(e) => {
                 write!(f, "{e}")?;
@@ -63,7 +66,10 @@ impl std::fmt::Display for NodeError {
             }
             Self::Worker(e) => write!(f, "{e}"),
             Self::Files(e) => write!(f, "{e}"),
-            Self::Listen(address, e) => write!(f, "cannot listen on {address}: {e}; nothing was started; choose another address with --api"),
+            Self::Listen(address, e) => write!(
+                f,
+                "cannot listen on {address}: {e}; nothing was started; choose another address with --api"
+            ),
             Self::Refused(e) => write!(f, "{e}"),
         }
     }
@@ -97,9 +103,15 @@ pub struct Node {
 pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
     let data = &config.data_dir;
     let directory = |e| NodeError::Directory(data.display().to_string(), e);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(directory)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data)
+        .map_err(directory)?;
     // Its lock keeps a second node out of the directory before anything else is touched.
-    let store = prism_raft::open(prism_raft::Config::new(data.join("store"))).await.map_err(NodeError::Store)?;
+    let store = prism_raft::open(prism_raft::Config::new(data.join("store")))
+        .await
+        .map_err(NodeError::Store)?;
     match start_on(&config, store.clone()).await {
         Ok(node) => Ok(node),
         Err(e) => {
@@ -111,10 +123,16 @@ pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
 
 async fn start_on(config: &NodeConfig, store: Arc<RaftStore>) -> Result<Node, NodeError> {
     let data = &config.data_dir;
-    let listener = TcpListener::bind(config.api).await.map_err(|e| NodeError::Listen(config.api, e))?;
-    let api = listener.local_addr().map_err(|e| NodeError::Listen(config.api, e))?;
+    let listener = TcpListener::bind(config.api)
+        .await
+        .map_err(|e| NodeError::Listen(config.api, e))?;
+    let api = listener
+        .local_addr()
+        .map_err(|e| NodeError::Listen(config.api, e))?;
     let object: Arc<dyn Store> = store.clone();
-    let (control, leader) = prism_control::open(object).await.map_err(NodeError::Control)?;
+    let (control, leader) = prism_control::open(object)
+        .await
+        .map_err(NodeError::Control)?;
     let (ms, entropy) = control.mint();
     let identity = identity::load(data, config.name.as_ref(), NodeId::new(ms, entropy))
         .map_err(|e| NodeError::Directory(data.display().to_string(), e))?;
@@ -125,9 +143,12 @@ async fn start_on(config: &NodeConfig, store: Arc<RaftStore>) -> Result<Node, No
     let stop_leading = CancellationToken::new();
     let leading = tokio::spawn(leader.run(stop_leading.clone()));
     let stop_serving = CancellationToken::new();
-    let token = make_token(&control, &config.token_name).await.map_err(NodeError::Refused)?;
+    let token = make_token(&control, &config.token_name)
+        .await
+        .map_err(NodeError::Refused)?;
     let mut gateway = GatewayConfig::new(identity.name.to_string(), env!("CARGO_PKG_VERSION"));
-    gateway.token_hint = "restart this server: it makes an administrator's token at every start".to_owned();
+    gateway.token_hint =
+        "restart this server: it makes an administrator's token at every start".to_owned();
     let (serving_control, stop) = (control.clone(), stop_serving.clone());
     let serve = tokio::spawn(async move {
         if let Err(e) = prism_gateway::serve(listener, serving_control, gateway, stop).await {
@@ -157,7 +178,8 @@ fn open_worker(
     let data = &config.data_dir;
     let files = EngineFiles::open(&data.join("images")).map_err(NodeError::Files)?;
     let files = Arc::new(files);
-    let mut settings = prism_worker::Config::new(identity.id, identity.name.clone(), data.join("worker"));
+    let mut settings =
+        prism_worker::Config::new(identity.id, identity.name.clone(), data.join("worker"));
     settings.labels = config.labels.clone();
     settings.capacity = config.capacity;
     settings.allow_plain = config.allow_plain;
@@ -201,8 +223,14 @@ async fn keep_session(control: Control, mut worker: Worker, stop: CancellationTo
 
 /// Makes an administrator's token, in place of the one of the same name before.
 async fn make_token(control: &Control, name: &str) -> Result<String, Rejection> {
-    let old: Vec<TokenId> =
-        control.read(|s| s.tokens().filter(|t| t.name == name).map(|t| t.id).collect()).await;
+    let old: Vec<TokenId> = control
+        .read(|s| {
+            s.tokens()
+                .filter(|t| t.name == name)
+                .map(|t| t.id)
+                .collect()
+        })
+        .await;
     for id in old {
         control.propose(Command::RevokeToken { id }, None).await?;
     }
@@ -241,7 +269,8 @@ impl Node {
     pub async fn ready(&self) {
         let mut changed = self.control.changed();
         while self.control.node(self.id).is_none() {
-            let _look_again = tokio::time::timeout(Duration::from_millis(20), changed.changed()).await;
+            let _look_again =
+                tokio::time::timeout(Duration::from_millis(20), changed.changed()).await;
         }
     }
 

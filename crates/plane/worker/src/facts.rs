@@ -51,7 +51,10 @@ fn os_name() -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     text.lines()
         .find_map(|l| l.strip_prefix("PRETTY_NAME="))
-        .map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+        .map_or_else(
+            || "Linux".to_owned(),
+            |name| name.trim_matches('"').to_owned(),
+        )
 }
 
 /// Memory in use and in all, bytes.
@@ -59,7 +62,11 @@ fn memory() -> Option<(u64, u64)> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let field = |name: &str| -> Option<u64> {
         let line = text.lines().find(|l| l.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+        line.split_whitespace()
+            .nth(1)?
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib * 1024)
     };
     let total = field("MemTotal:")?;
     Some((total.saturating_sub(field("MemAvailable:")?), total))
@@ -75,8 +82,14 @@ fn disk(path: &Path) -> Option<(u64, u64)> {
 /// Busy and total jiffies of all processors.
 fn jiffies() -> Option<(u64, u64)> {
     let text = fs::read_to_string("/proc/stat").ok()?;
-    let numbers: Vec<u64> =
-        text.lines().next()?.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
+    let numbers: Vec<u64> = text
+        .lines()
+        .next()?
+        .split_whitespace()
+        .skip(1)
+        .take(8)
+        .filter_map(|n| n.parse().ok())
+        .collect();
     let total: u64 = numbers.iter().sum();
     let idle = numbers.get(3)? + numbers.get(4)?;
     Some((total.saturating_sub(idle), total))
@@ -101,7 +114,13 @@ pub struct Meter {
 impl Meter {
     /// A meter for the machine, and for the disk that holds `data_dir`.
     pub fn new(data_dir: &Path, pressure_memory: f64, pressure_disk: f64) -> Self {
-        Self { data_dir: data_dir.to_owned(), last: jiffies(), readings: Readings::default(), pressure_memory, pressure_disk }
+        Self {
+            data_dir: data_dir.to_owned(),
+            last: jiffies(),
+            readings: Readings::default(),
+            pressure_memory,
+            pressure_disk,
+        }
     }
 
     /// Readings now; what runs is filled in by the caller.

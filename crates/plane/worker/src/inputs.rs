@@ -35,7 +35,10 @@ pub(crate) fn write(data_dir: &Path, bundle: &JobBundle) -> io::Result<()> {
         let root = temporary.join(part).join("work");
         for file in *files {
             let content = blobs.get(file.sha256.as_str()).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::NotFound, format!("the content of {} did not come with the job", file.path))
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("the content of {} did not come with the job", file.path),
+                )
             })?;
             write_file(&root, file, content)?;
         }
@@ -46,13 +49,23 @@ pub(crate) fn write(data_dir: &Path, bundle: &JobBundle) -> io::Result<()> {
 fn write_file(root: &Path, file: &FileSpec, content: &[u8]) -> io::Result<()> {
     let relative = Path::new(&file.path);
     // Specs are checked when they are accepted; a path is checked again where it is used.
-    if !relative.components().all(|c| matches!(c, Component::Normal(_))) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{:?} leaves the working directory", file.path)));
+    if !relative
+        .components()
+        .all(|c| matches!(c, Component::Normal(_)))
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{:?} leaves the working directory", file.path),
+        ));
     }
     let path = root.join(relative);
     let parent = path.parent().unwrap_or(root);
     fs::create_dir_all(parent)?;
-    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
+    let mut out = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&path)?;
     out.write_all(content)?;
     out.set_permissions(fs::Permissions::from_mode(file.mode & 0o755 | 0o444))
 }
@@ -84,7 +97,9 @@ pub(crate) fn layers(data_dir: &Path, job: JobId, spec: &JobSpec, index: u32) ->
     parts(spec)
         .into_iter()
         .rev()
-        .filter(|(part, files)| !files.is_empty() && (part == "common" || Some(part) == own.as_ref()))
+        .filter(|(part, files)| {
+            !files.is_empty() && (part == "common" || Some(part) == own.as_ref())
+        })
         .map(|(part, _)| base.join(part))
         .collect()
 }
@@ -94,6 +109,8 @@ pub(crate) fn remove(data_dir: &Path, job: JobId) {
     match fs::remove_dir_all(dir(data_dir, job)) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => tracing::warn!(%job, error = %e, "could not remove the files of a job; they are removed at the next start"),
+        Err(e) => {
+            tracing::warn!(%job, error = %e, "could not remove the files of a job; they are removed at the next start")
+        }
     }
 }

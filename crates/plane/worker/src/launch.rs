@@ -19,7 +19,10 @@ const NOFILE: u32 = 4096;
 
 /// Where a task's output is kept.
 pub(crate) fn task_logs(data_dir: &Path, task: TaskRef) -> PathBuf {
-    data_dir.join("logs").join(task.job.to_string()).join(format!("{}.{}", task.index, task.attempt))
+    data_dir
+        .join("logs")
+        .join(task.job.to_string())
+        .join(format!("{}.{}", task.index, task.attempt))
 }
 
 /// Where the output of a sandbox's exec is kept.
@@ -59,7 +62,10 @@ fn limits(config: &Config, resources: &Resources, pids: u32) -> Limits {
 
 /// `over` laid over `base` by name.
 fn merged(base: Vec<(String, String)>, over: Vec<(String, String)>) -> Vec<(String, String)> {
-    let mut env: Vec<_> = base.into_iter().filter(|(k, _)| !over.iter().any(|(o, _)| o == k)).collect();
+    let mut env: Vec<_> = base
+        .into_iter()
+        .filter(|(k, _)| !over.iter().any(|(o, _)| o == k))
+        .collect();
     env.extend(over);
     env
 }
@@ -72,7 +78,11 @@ pub(crate) fn task(
     spec: &JobSpec,
     task: &AssignedTask,
 ) -> Result<Launch, RuntimeError> {
-    let reference = TaskRef { job, index: task.index, attempt: task.attempt };
+    let reference = TaskRef {
+        job,
+        index: task.index,
+        attempt: task.attempt,
+    };
     let id = RunId::task(reference);
     let isolation = match spec.isolation {
         IsolationSpec::Sandbox => Isolation::Sandboxed,
@@ -83,22 +93,34 @@ pub(crate) fn task(
             ));
         }
     };
-    let command = spec.command_of(task.index, job, task.attempt).ok_or_else(|| {
-        RuntimeError::Invalid(format!("the job has no task {}", task.index))
-    })?;
+    let command = spec
+        .command_of(task.index, job, task.attempt)
+        .ok_or_else(|| RuntimeError::Invalid(format!("the job has no task {}", task.index)))?;
     let (image, image_env) = image(files, &spec.image)?;
     let mut inline: Vec<InlineFile> = command
         .inline_files
         .into_iter()
-        .map(|f| InlineFile { path: f.path, content: Arc::from(f.content), mode: f.mode })
+        .map(|f| InlineFile {
+            path: f.path,
+            content: Arc::from(f.content),
+            mode: f.mode,
+        })
         .collect();
     if let Some(results) = &task.results {
-        inline.push(InlineFile { path: "results.json".to_owned(), content: Arc::from(&results[..]), mode: 0o644 });
+        inline.push(InlineFile {
+            path: "results.json".to_owned(),
+            content: Arc::from(&results[..]),
+            mode: 0o644,
+        });
     }
     let scratch = if spec.resources.disk.0 == 0 {
-        Scratch::Memory { bytes: spec.resources.memory.max(MEMORY_MIN) }
+        Scratch::Memory {
+            bytes: spec.resources.memory.max(MEMORY_MIN),
+        }
     } else {
-        Scratch::Disk { dir: scratch(&config.data_dir, &id) }
+        Scratch::Disk {
+            dir: scratch(&config.data_dir, &id),
+        }
     };
     Ok(Launch {
         logs: task_logs(&config.data_dir, reference),
@@ -114,8 +136,14 @@ pub(crate) fn task(
             tty: None,
         }),
         files: inline,
-        limits: Limits { timeout: spec.timeout, ..limits(config, &spec.resources, spec.pids) },
-        hostname: format!("{}-{}", spec.name, task.index).chars().take(63).collect(),
+        limits: Limits {
+            timeout: spec.timeout,
+            ..limits(config, &spec.resources, spec.pids)
+        },
+        hostname: format!("{}-{}", spec.name, task.index)
+            .chars()
+            .take(63)
+            .collect(),
         id,
     })
 }
@@ -133,11 +161,16 @@ pub(crate) fn sandbox(
         isolation: Isolation::Sandboxed,
         image,
         layers: Vec::new(),
-        scratch: Scratch::Disk { dir: scratch(&config.data_dir, &run) },
+        scratch: Scratch::Disk {
+            dir: scratch(&config.data_dir, &run),
+        },
         program: None,
         files: Vec::new(),
         limits: limits(config, &spec.resources, spec.pids),
-        hostname: spec.name.as_ref().map_or_else(|| "sandbox".to_owned(), ToString::to_string),
+        hostname: spec
+            .name
+            .as_ref()
+            .map_or_else(|| "sandbox".to_owned(), ToString::to_string),
         logs: exec_logs(&config.data_dir, id, "init"),
         id: run,
     })
@@ -150,12 +183,22 @@ pub(crate) fn exec_env(
     own: Vec<(String, String)>,
 ) -> Result<Vec<(String, String)>, RuntimeError> {
     let base = [
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        (
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ),
         ("HOME", "/root"),
         ("LANG", "C.UTF-8"),
     ];
-    let base = base.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let base = base
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
     let (_, image_env) = image(files, &spec.image)?;
-    let spec_env = spec.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let spec_env = spec
+        .env
+        .iter()
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     Ok(merged(merged(merged(base, image_env), spec_env), own))
 }

@@ -38,12 +38,19 @@ fn segments(dir: &Path, stream: Stream) -> io::Result<Vec<(u64, PathBuf)>> {
 /// At most `max` bytes from `offset`; starts later when older output has been dropped. `end` is left false.
 pub(crate) fn read(dir: &Path, stream: Stream, offset: u64, max: usize) -> io::Result<Chunk> {
     let segments = segments(dir, stream)?;
-    let Some((oldest, _)) = segments.first() else { return Ok(Chunk { offset, ..Chunk::default() }) };
+    let Some((oldest, _)) = segments.first() else {
+        return Ok(Chunk {
+            offset,
+            ..Chunk::default()
+        });
+    };
     let start = offset.max(*oldest);
     let at = segments.partition_point(|(base, _)| *base <= start);
     let mut data = Vec::new();
     for (base, path) in &segments[at.saturating_sub(1)..] {
-        let Some(skip) = (start + data.len() as u64).checked_sub(*base) else { break };
+        let Some(skip) = (start + data.len() as u64).checked_sub(*base) else {
+            break;
+        };
         let file = match File::open(path) {
             Ok(file) => file,
             // Dropped by rotation between listing and opening: the caller sees the gap in the next chunk's offset.
@@ -61,7 +68,11 @@ pub(crate) fn read(dir: &Path, stream: Stream, offset: u64, max: usize) -> io::R
             break;
         }
     }
-    Ok(Chunk { offset: start, data: Bytes::from(data), end: false })
+    Ok(Chunk {
+        offset: start,
+        data: Bytes::from(data),
+        end: false,
+    })
 }
 
 fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -77,9 +88,13 @@ fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize
 
 /// The last `max` bytes of a stream.
 pub(crate) fn tail(dir: &Path, stream: Stream, max: usize) -> io::Result<Vec<u8>> {
-    let Some((base, path)) = segments(dir, stream)?.pop() else { return Ok(Vec::new()) };
+    let Some((base, path)) = segments(dir, stream)?.pop() else {
+        return Ok(Vec::new());
+    };
     let end = base + fs::metadata(&path)?.len();
-    Ok(read(dir, stream, end.saturating_sub(max as u64), max)?.data.to_vec())
+    Ok(read(dir, stream, end.saturating_sub(max as u64), max)?
+        .data
+        .to_vec())
 }
 
 #[cfg(test)]
@@ -94,13 +109,26 @@ mod tests {
         fs::write(seg(10), b"abcde").unwrap();
         let all = read(dir.path(), Stream::Stdout, 0, 100).unwrap();
         assert_eq!(all.data, Bytes::from_static(b"0123456789abcde"));
-        assert_eq!(read(dir.path(), Stream::Stdout, 8, 4).unwrap().data, Bytes::from_static(b"89ab"));
-        assert_eq!(read(dir.path(), Stream::Stdout, 15, 4).unwrap().data.len(), 0);
+        assert_eq!(
+            read(dir.path(), Stream::Stdout, 8, 4).unwrap().data,
+            Bytes::from_static(b"89ab")
+        );
+        assert_eq!(
+            read(dir.path(), Stream::Stdout, 15, 4).unwrap().data.len(),
+            0
+        );
         assert_eq!(tail(dir.path(), Stream::Stdout, 7).unwrap(), b"89abcde");
         fs::remove_file(seg(0)).unwrap();
         let late = read(dir.path(), Stream::Stdout, 3, 100).unwrap();
         assert_eq!((late.offset, &late.data[..]), (10, &b"abcde"[..]));
-        assert_eq!(read(dir.path(), Stream::Stderr, 0, 9).unwrap().data.len(), 0);
-        assert!(tail(&dir.path().join("none"), Stream::Stdout, 9).unwrap().is_empty());
+        assert_eq!(
+            read(dir.path(), Stream::Stderr, 0, 9).unwrap().data.len(),
+            0
+        );
+        assert!(
+            tail(&dir.path().join("none"), Stream::Stdout, 9)
+                .unwrap()
+                .is_empty()
+        );
     }
 }

@@ -25,7 +25,14 @@ pub(crate) struct Watcher(BTreeMap<TaskRef, Watched>);
 impl Watcher {
     /// Watches a task from its first byte.
     pub(crate) fn add(&mut self, task: TaskRef, dir: PathBuf, metric: &str) {
-        self.0.insert(task, Watched { dir, offset: 0, scanner: MetricScanner::new(metric) });
+        self.0.insert(
+            task,
+            Watched {
+                dir,
+                offset: 0,
+                scanner: MetricScanner::new(metric),
+            },
+        );
     }
 
     /// Stops watching a task.
@@ -51,7 +58,12 @@ impl Watcher {
             };
             w.offset = chunk.offset + chunk.data.len() as u64;
             for metric in w.scanner.feed(&chunk.data) {
-                found.push(TaskMetric { task: *task, step: metric.step, value: metric.value, line: metric.line });
+                found.push(TaskMetric {
+                    task: *task,
+                    step: metric.step,
+                    value: metric.value,
+                    line: metric.line,
+                });
             }
         }
         found

@@ -31,7 +31,12 @@ pub(crate) fn collect(task: TaskRef, report: RunReport, dir: &Path) -> TaskOutco
         (true, 0, 1..) => printable(&read(Stream::Stdout, TAIL_MAX)),
         _ => String::new(),
     };
-    TaskOutcome { task, report, result, tail }
+    TaskOutcome {
+        task,
+        report,
+        result,
+        tail,
+    }
 }
 
 /// Text of bytes that may be cut in the middle of a character.
@@ -50,14 +55,28 @@ mod tests {
     use std::fs;
 
     fn report(exit: ExitStatus, out: u64, err: u64) -> RunReport {
-        RunReport { exit, cause: StopCause::None, stdout_bytes: out, stderr_bytes: err, ..RunReport::not_started(TimeMs(0), "") }
+        RunReport {
+            exit,
+            cause: StopCause::None,
+            stdout_bytes: out,
+            stderr_bytes: err,
+            ..RunReport::not_started(TimeMs(0), "")
+        }
     }
 
     #[test]
     fn the_last_json_line_is_the_result_and_a_failure_brings_its_stderr() {
         let dir = tempfile::tempdir().unwrap();
-        let task = TaskRef { job: JobId::new(1, 1), index: 0, attempt: 1 };
-        fs::write(dir.path().join(format!("stdout.{:020}", 0)), "hello\n{\"a\": 1}\n{\"a\": 2}\nbye\n").unwrap();
+        let task = TaskRef {
+            job: JobId::new(1, 1),
+            index: 0,
+            attempt: 1,
+        };
+        fs::write(
+            dir.path().join(format!("stdout.{:020}", 0)),
+            "hello\n{\"a\": 1}\n{\"a\": 2}\nbye\n",
+        )
+        .unwrap();
         fs::write(dir.path().join(format!("stderr.{:020}", 0)), "it broke\n").unwrap();
         let ok = collect(task, report(ExitStatus::Code(0), 30, 9), dir.path());
         assert_eq!(ok.result.as_deref(), Some("{\"a\":2}"));

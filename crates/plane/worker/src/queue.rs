@@ -54,8 +54,14 @@ impl Queue {
         let mut out = Vec::new();
         for (job, q) in &mut self.jobs {
             while out.len() < limit && q.running.len() < q.lanes as usize {
-                let Some(task) = q.waiting.pop_front() else { break };
-                q.running.insert(TaskRef { job: *job, index: task.index, attempt: task.attempt });
+                let Some(task) = q.waiting.pop_front() else {
+                    break;
+                };
+                q.running.insert(TaskRef {
+                    job: *job,
+                    index: task.index,
+                    attempt: task.attempt,
+                });
                 out.push((*job, task));
             }
         }
@@ -67,7 +73,9 @@ impl Queue {
 
     /// A running task is over. False if it was not known to run.
     pub(crate) fn over(&mut self, task: TaskRef) -> bool {
-        let Some(q) = self.jobs.get_mut(&task.job) else { return false };
+        let Some(q) = self.jobs.get_mut(&task.job) else {
+            return false;
+        };
         let known = q.running.remove(&task);
         if q.running.is_empty() && q.waiting.is_empty() {
             self.jobs.remove(&task.job);
@@ -81,8 +89,13 @@ impl Queue {
 
     /// Takes a task out that has not started. False if it does not wait here.
     pub(crate) fn withdraw(&mut self, task: TaskRef) -> bool {
-        let Some(q) = self.jobs.get_mut(&task.job) else { return false };
-        let at = q.waiting.iter().position(|t| t.index == task.index && t.attempt == task.attempt);
+        let Some(q) = self.jobs.get_mut(&task.job) else {
+            return false;
+        };
+        let at = q
+            .waiting
+            .iter()
+            .position(|t| t.index == task.index && t.attempt == task.attempt);
         if let Some(at) = at {
             q.waiting.remove(at);
             self.waiting -= 1;
@@ -95,9 +108,18 @@ impl Queue {
 
     /// Takes out everything of a job that has not started.
     pub(crate) fn recall(&mut self, job: JobId) -> Vec<TaskRef> {
-        let Some(q) = self.jobs.get_mut(&job) else { return Vec::new() };
-        let out: Vec<TaskRef> =
-            q.waiting.drain(..).map(|t| TaskRef { job, index: t.index, attempt: t.attempt }).collect();
+        let Some(q) = self.jobs.get_mut(&job) else {
+            return Vec::new();
+        };
+        let out: Vec<TaskRef> = q
+            .waiting
+            .drain(..)
+            .map(|t| TaskRef {
+                job,
+                index: t.index,
+                attempt: t.attempt,
+            })
+            .collect();
         self.waiting -= u32::try_from(out.len()).unwrap_or(u32::MAX);
         if q.running.is_empty() {
             self.jobs.remove(&job);
@@ -113,13 +135,19 @@ impl Queue {
     /// Tasks that wait.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = TaskRef> {
         self.jobs.iter().flat_map(|(job, q)| {
-            q.waiting.iter().map(|t| TaskRef { job: *job, index: t.index, attempt: t.attempt })
+            q.waiting.iter().map(|t| TaskRef {
+                job: *job,
+                index: t.index,
+                attempt: t.attempt,
+            })
         })
     }
 
     /// Whether a task runs here.
     pub(crate) fn is_running(&self, task: TaskRef) -> bool {
-        self.jobs.get(&task.job).is_some_and(|q| q.running.contains(&task))
+        self.jobs
+            .get(&task.job)
+            .is_some_and(|q| q.running.contains(&task))
     }
 
     /// Whether anything of a job is here.
@@ -140,7 +168,11 @@ impl Queue {
         let now = f64::from(self.finished) / seconds;
         self.finished = 0;
         // Follows a rise at once and a fall slowly: an empty buffer costs more than a long one.
-        self.rate = if now > self.rate { now } else { 0.8 * self.rate + 0.2 * now };
+        self.rate = if now > self.rate {
+            now
+        } else {
+            0.8 * self.rate + 0.2 * now
+        };
     }
 
     /// How many tasks the buffer should hold.
@@ -155,7 +187,11 @@ mod tests {
     use super::*;
 
     fn task(index: u32) -> AssignedTask {
-        AssignedTask { index, attempt: 1, results: None }
+        AssignedTask {
+            index,
+            attempt: 1,
+            results: None,
+        }
     }
 
     #[test]
@@ -164,8 +200,19 @@ mod tests {
         q.assign(job, 2, (0..5).map(task).collect());
         assert_eq!(q.starts(10).len(), 2);
         assert_eq!(q.starts(10).len(), 0);
-        assert!(q.over(TaskRef { job, index: 0, attempt: 1 }));
-        assert!(!q.over(TaskRef { job, index: 0, attempt: 1 }), "over is over");
+        assert!(q.over(TaskRef {
+            job,
+            index: 0,
+            attempt: 1
+        }));
+        assert!(
+            !q.over(TaskRef {
+                job,
+                index: 0,
+                attempt: 1
+            }),
+            "over is over"
+        );
         let next = q.starts(10);
         assert_eq!(next.len(), 1);
         assert_eq!(next[0].1.index, 2, "first come, first served");
@@ -177,9 +224,21 @@ mod tests {
         let (mut q, job) = (Queue::default(), JobId::new(1, 1));
         q.assign(job, 1, vec![task(0), task(1)]);
         q.starts(10);
-        assert!(!q.withdraw(TaskRef { job, index: 0, attempt: 1 }));
-        assert!(q.withdraw(TaskRef { job, index: 1, attempt: 1 }));
-        q.over(TaskRef { job, index: 0, attempt: 1 });
+        assert!(!q.withdraw(TaskRef {
+            job,
+            index: 0,
+            attempt: 1
+        }));
+        assert!(q.withdraw(TaskRef {
+            job,
+            index: 1,
+            attempt: 1
+        }));
+        q.over(TaskRef {
+            job,
+            index: 0,
+            attempt: 1,
+        });
         assert!(!q.holds(job));
         assert_eq!(q.counts(), (0, 0));
     }
@@ -191,7 +250,11 @@ mod tests {
         q.assign(job, 1000, (0..1000).map(task).collect());
         q.starts(1000);
         for i in 0..1000 {
-            q.over(TaskRef { job, index: i, attempt: 1 });
+            q.over(TaskRef {
+                job,
+                index: i,
+                attempt: 1,
+            });
         }
         q.measure(0.1);
         assert_eq!(q.target(), 2500);

@@ -13,7 +13,11 @@ pub(crate) fn keep_only(dir: &Path, keep: &BTreeSet<String>) -> io::Result<u32> 
     let mut removed = 0;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| keep.contains(name))
+        {
             continue;
         }
         let outcome = if entry.file_type()?.is_dir() {
@@ -23,7 +27,9 @@ pub(crate) fn keep_only(dir: &Path, keep: &BTreeSet<String>) -> io::Result<u32> 
         };
         match outcome {
             Ok(()) => removed += 1,
-            Err(e) => tracing::warn!(path = %entry.path().display(), error = %e, "could not remove a leftover; trying again at the next start"),
+            Err(e) => {
+                tracing::warn!(path = %entry.path().display(), error = %e, "could not remove a leftover; trying again at the next start")
+            }
         }
     }
     Ok(removed)
@@ -38,8 +44,15 @@ pub(crate) fn trim_logs(dir: &Path, total: Bytes, live: &BTreeSet<String>) -> io
         let entry = entry?;
         let size = size_of(&entry.path())?;
         sum += size;
-        if !entry.file_name().to_str().is_some_and(|name| live.contains(name)) {
-            let changed = entry.metadata()?.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        if !entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| live.contains(name))
+        {
+            let changed = entry
+                .metadata()?
+                .modified()
+                .unwrap_or(SystemTime::UNIX_EPOCH);
             found.push((changed, entry.path(), size));
         }
     }

@@ -74,21 +74,38 @@ impl Table {
         let mut sandboxes = BTreeMap::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
-            let id = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse().ok());
-            let (Some(id), Some(spec)) = (id, read_json(&path.join("spec.json"))) else { continue };
+            let id = path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .and_then(|n| n.parse().ok());
+            let (Some(id), Some(spec)) = (id, read_json(&path.join("spec.json"))) else {
+                continue;
+            };
             let mut execs = BTreeMap::new();
             for file in fs::read_dir(&path)? {
                 if let Some(record) = read_json::<ExecRecord>(&file?.path()) {
                     execs.insert(record.request.id.clone(), watch::channel(record).0);
                 }
             }
-            sandboxes.insert(id, Sandbox { spec, running: None, execs });
+            sandboxes.insert(
+                id,
+                Sandbox {
+                    spec,
+                    running: None,
+                    execs,
+                },
+            );
         }
-        Ok(Self { dir: dir.to_owned(), sandboxes: Mutex::new(sandboxes) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            sandboxes: Mutex::new(sandboxes),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Sandbox>> {
-        self.sandboxes.lock().expect("no holder of this lock panics")
+        self.sandboxes
+            .lock()
+            .expect("no holder of this lock panics")
     }
 
     /// Takes a new sandbox in. Blocking.
@@ -96,7 +113,11 @@ impl Table {
         let dir = self.dir.join(id.to_string());
         fs::create_dir_all(&dir)?;
         write_json(&dir.join("spec.json"), &spec)?;
-        self.lock().entry(id).or_insert(Sandbox { spec, running: None, execs: BTreeMap::new() });
+        self.lock().entry(id).or_insert(Sandbox {
+            spec,
+            running: None,
+            execs: BTreeMap::new(),
+        });
         Ok(())
     }
 
@@ -143,10 +164,17 @@ impl Table {
         request: &ExecRequest,
         now: TimeMs,
     ) -> io::Result<Option<(bool, watch::Receiver<ExecRecord>)>> {
-        let record = ExecRecord { request: request.clone(), asked: now, started: None, report: None };
+        let record = ExecRecord {
+            request: request.clone(),
+            asked: now,
+            started: None,
+            report: None,
+        };
         let receiver = {
             let mut all = self.lock();
-            let Some(sandbox) = all.get_mut(&id) else { return Ok(None) };
+            let Some(sandbox) = all.get_mut(&id) else {
+                return Ok(None);
+            };
             if let Some(found) = sandbox.execs.get(&request.id) {
                 return Ok(Some((false, found.subscribe())));
             }
@@ -160,13 +188,22 @@ impl Table {
 
     /// Watches an exec.
     pub(crate) fn exec(&self, id: SandboxId, exec: &str) -> Option<watch::Receiver<ExecRecord>> {
-        self.lock().get(&id)?.execs.get(exec).map(watch::Sender::subscribe)
+        self.lock()
+            .get(&id)?
+            .execs
+            .get(exec)
+            .map(watch::Sender::subscribe)
     }
 
     /// Every exec of a sandbox, oldest first.
     pub(crate) fn execs(&self, id: SandboxId) -> Option<Vec<ExecRecord>> {
-        let mut all: Vec<ExecRecord> =
-            self.lock().get(&id)?.execs.values().map(|s| s.borrow().clone()).collect();
+        let mut all: Vec<ExecRecord> = self
+            .lock()
+            .get(&id)?
+            .execs
+            .values()
+            .map(|s| s.borrow().clone())
+            .collect();
         all.sort_by_key(|r| (r.asked, r.request.id.clone()));
         Some(all)
     }
@@ -182,8 +219,13 @@ impl Table {
     pub(crate) fn exec_over(&self, id: SandboxId, exec: &str, report: RunReport) -> io::Result<()> {
         let record = {
             let all = self.lock();
-            let Some(sender) = all.get(&id).and_then(|s| s.execs.get(exec)) else { return Ok(()) };
-            ExecRecord { report: Some(report), ..sender.borrow().clone() }
+            let Some(sender) = all.get(&id).and_then(|s| s.execs.get(exec)) else {
+                return Ok(());
+            };
+            ExecRecord {
+                report: Some(report),
+                ..sender.borrow().clone()
+            }
         };
         write_json(&self.exec_file(id, exec), &record)?;
         if let Some(sender) = self.lock().get(&id).and_then(|s| s.execs.get(exec)) {
@@ -193,7 +235,9 @@ impl Table {
     }
 
     fn exec_file(&self, id: SandboxId, exec: &str) -> PathBuf {
-        self.dir.join(id.to_string()).join(format!("exec-{exec}.json"))
+        self.dir
+            .join(id.to_string())
+            .join(format!("exec-{exec}.json"))
     }
 }
 

@@ -41,7 +41,10 @@ fn rejection(e: RuntimeError) -> NodeError {
         RuntimeError::Unsupported(_) => (Reason::Unsupported, false),
         RuntimeError::Unavailable(_) => (Reason::Internal, true),
     };
-    Rejection { retryable, ..Rejection::new(reason, e.to_string()) }
+    Rejection {
+        retryable,
+        ..Rejection::new(reason, e.to_string())
+    }
 }
 
 fn disk_error(what: &str, e: &std::io::Error) -> NodeError {
@@ -55,7 +58,14 @@ fn entry(e: Entry) -> FileEntry {
         EntryKind::Symlink => FileKind::Symlink,
         EntryKind::Other => FileKind::Other,
     };
-    FileEntry { name: e.name, kind, size: e.size, mode: e.mode, modified: e.modified, target: e.target }
+    FileEntry {
+        name: e.name,
+        kind,
+        size: e.size,
+        mode: e.mode,
+        modified: e.modified,
+        target: e.target,
+    }
 }
 
 impl Service {
@@ -88,7 +98,11 @@ impl Service {
         })
     }
 
-    async fn start_exec(&self, sandbox: SandboxId, request: ExecRequest) -> Result<ExecInfo, NodeError> {
+    async fn start_exec(
+        &self,
+        sandbox: SandboxId,
+        request: ExecRequest,
+    ) -> Result<ExecInfo, NodeError> {
         check_exec(&request)?;
         let shared = self.shared.clone();
         let work = move || -> Result<_, NodeError> {
@@ -101,21 +115,35 @@ impl Service {
                 .ok_or_else(|| not_found(format!("there is no sandbox {sandbox} on this node")))?;
             if !new {
                 let same = receiver.borrow().request == request;
-                return if same { Ok(receiver) } else {
-                    Err(Rejection::new(Reason::Conflict, format!("sandbox {sandbox} has another exec with the id {:?}; choose a new id", request.id)))
+                return if same {
+                    Ok(receiver)
+                } else {
+                    Err(Rejection::new(
+                        Reason::Conflict,
+                        format!(
+                            "sandbox {sandbox} has another exec with the id {:?}; choose a new id",
+                            request.id
+                        ),
+                    ))
                 };
             }
             launch_exec(&shared, sandbox, run, request)?;
             Ok(receiver)
         };
         let mut receiver = tokio::task::spawn_blocking(work).await.map_err(|e| {
-            Rejection::new(Reason::Internal, format!("the node's worker thread failed: {e}"))
+            Rejection::new(
+                Reason::Internal,
+                format!("the node's worker thread failed: {e}"),
+            )
         })??;
         let up = |r: &ExecRecord| r.started.is_some() || r.report.is_some();
         match tokio::time::timeout(START_WAIT, receiver.wait_for(up)).await {
             Ok(Ok(record)) => Ok(record.info()),
             Ok(Err(_)) => Err(gone(sandbox)),
-            Err(_) => Err(Rejection::retryable(Reason::Internal, "the exec was not started within 30 s; ask for it again by its id")),
+            Err(_) => Err(Rejection::retryable(
+                Reason::Internal,
+                "the exec was not started within 30 s; ask for it again by its id",
+            )),
         }
     }
 
@@ -124,21 +152,38 @@ impl Service {
         let data_dir = &self.shared.config.data_dir;
         match of {
             LogOf::Task(task) => {
-                let live = self.shared.live.lock().expect("no holder of this lock panics").contains(task);
-                Ok((launch::task_logs(data_dir, *task), (!live).then_some(u64::MAX)))
+                let live = self
+                    .shared
+                    .live
+                    .lock()
+                    .expect("no holder of this lock panics")
+                    .contains(task);
+                Ok((
+                    launch::task_logs(data_dir, *task),
+                    (!live).then_some(u64::MAX),
+                ))
             }
             LogOf::Exec(sandbox, exec) => {
-                RunId::exec(*sandbox, exec).map_err(|e| Rejection::new(Reason::Invalid, e.to_string()))?;
+                RunId::exec(*sandbox, exec)
+                    .map_err(|e| Rejection::new(Reason::Invalid, e.to_string()))?;
                 let dir = launch::exec_logs(data_dir, *sandbox, exec);
-                let record = self.shared.table.exec(*sandbox, exec).map(|r| r.borrow().clone());
+                let record = self
+                    .shared
+                    .table
+                    .exec(*sandbox, exec)
+                    .map(|r| r.borrow().clone());
                 let over = match record {
                     Some(ExecRecord { report: None, .. }) => None,
-                    Some(ExecRecord { report: Some(r), .. }) => Some(match stream {
+                    Some(ExecRecord {
+                        report: Some(r), ..
+                    }) => Some(match stream {
                         Stream::Stdout => r.stdout_bytes,
                         Stream::Stderr => r.stderr_bytes,
                     }),
                     None if dir.exists() => Some(u64::MAX),
-                    None => return Err(not_found(format!("sandbox {sandbox} has no exec {exec:?}"))),
+                    None => {
+                        return Err(not_found(format!("sandbox {sandbox} has no exec {exec:?}")));
+                    }
                 };
                 Ok((dir, over))
             }
@@ -161,7 +206,9 @@ impl Service {
             let read = move || logs::read(&dir, stream, offset, max);
             let mut chunk = tokio::task::spawn_blocking(read)
                 .await
-                .map_err(|e| Rejection::new(Reason::Internal, format!("reading output failed: {e}")))?
+                .map_err(|e| {
+                    Rejection::new(Reason::Internal, format!("reading output failed: {e}"))
+                })?
                 .map_err(|e| disk_error("read the output", &e))?;
             let next = chunk.offset + chunk.data.len() as u64;
             chunk.end = match over {
@@ -185,8 +232,13 @@ fn gone(sandbox: SandboxId) -> NodeError {
 fn running(shared: &Shared, sandbox: SandboxId) -> Result<(), NodeError> {
     match shared.table.get(sandbox) {
         Some((_, Some(_))) => Ok(()),
-        Some((_, None)) => Err(Rejection::retryable(Reason::WrongState, format!("sandbox {sandbox} is still being started"))),
-        None => Err(not_found(format!("there is no sandbox {sandbox} on this node"))),
+        Some((_, None)) => Err(Rejection::retryable(
+            Reason::WrongState,
+            format!("sandbox {sandbox} is still being started"),
+        )),
+        None => Err(not_found(format!(
+            "there is no sandbox {sandbox} on this node"
+        ))),
     }
 }
 
@@ -194,7 +246,11 @@ fn running(shared: &Shared, sandbox: SandboxId) -> Result<(), NodeError> {
 fn check_exec(request: &ExecRequest) -> Result<(), NodeError> {
     let bad = |message: &str| Err(Rejection::new(Reason::Invalid, message));
     let id = &request.id;
-    if !(1..=26).contains(&id.len()) || !id.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')) {
+    if !(1..=26).contains(&id.len())
+        || !id
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    {
         return bad("id: expected 1 to 26 characters of a-z, 0-9 and -");
     }
     if request.argv.is_empty() || request.argv.len() > 1024 {
@@ -204,21 +260,39 @@ fn check_exec(request: &ExecRequest) -> Result<(), NodeError> {
         return bad("argv: the program is empty or an argument holds a NUL");
     }
     let name_ok = |k: &str| !k.is_empty() && !k.contains(['=', '\0']);
-    if request.env.len() > 256 || request.env.iter().any(|(k, v)| !name_ok(k) || v.contains('\0')) {
+    if request.env.len() > 256
+        || request
+            .env
+            .iter()
+            .any(|(k, v)| !name_ok(k) || v.contains('\0'))
+    {
         return bad("env: expected at most 256 names without = and NUL, with values without NUL");
     }
     let size: usize = request.argv.iter().map(String::len).sum::<usize>()
-        + request.env.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+        + request
+            .env
+            .iter()
+            .map(|(k, v)| k.len() + v.len())
+            .sum::<usize>();
     if size > 128 << 10 {
         return bad("argv and env: together more than 128 KiB; write a file and run that");
     }
-    if request.cwd.as_deref().is_some_and(|c| !c.starts_with('/') || c.contains('\0') || c.len() > 4096) {
+    if request
+        .cwd
+        .as_deref()
+        .is_some_and(|c| !c.starts_with('/') || c.contains('\0') || c.len() > 4096)
+    {
         return bad("cwd: expected an absolute path");
     }
     Ok(())
 }
 
-fn launch_exec(shared: &Shared, sandbox: SandboxId, run: RunId, request: ExecRequest) -> Result<(), NodeError> {
+fn launch_exec(
+    shared: &Shared,
+    sandbox: SandboxId,
+    run: RunId,
+    request: ExecRequest,
+) -> Result<(), NodeError> {
     let (spec, _) = shared.table.get(sandbox).ok_or_else(|| gone(sandbox))?;
     let env = launch::exec_env(&*shared.files, &spec, request.env).map_err(rejection)?;
     let exec = Exec {
@@ -247,7 +321,10 @@ fn make_snapshot(shared: &Shared, sandbox: SandboxId) -> Result<SnapshotInfo, No
     let data_dir = &shared.config.data_dir;
     let scratch = launch::scratch(data_dir, &RunId::sandbox(sandbox));
     let archive = data_dir.join("snapshots").join(format!("{id}.tar.zst"));
-    let saved = shared.files.snapshot(&scratch, &archive).map_err(rejection)?;
+    let saved = shared
+        .files
+        .snapshot(&scratch, &archive)
+        .map_err(rejection)?;
     let info = SnapshotInfo {
         id: id.to_string(),
         sandbox,
@@ -256,11 +333,15 @@ fn make_snapshot(shared: &Shared, sandbox: SandboxId) -> Result<SnapshotInfo, No
         created: now(),
     };
     let record = archive.with_extension("").with_extension("json");
-    std::fs::write(record, serde_json::to_vec(&info).expect("plain data")).map_err(|e| disk_error("keep the record of the snapshot", &e))?;
+    std::fs::write(record, serde_json::to_vec(&info).expect("plain data"))
+        .map_err(|e| disk_error("keep the record of the snapshot", &e))?;
     Ok(info)
 }
 
-fn list_snapshots(shared: &Shared, sandbox: Option<SandboxId>) -> Result<Vec<SnapshotInfo>, NodeError> {
+fn list_snapshots(
+    shared: &Shared,
+    sandbox: Option<SandboxId>,
+) -> Result<Vec<SnapshotInfo>, NodeError> {
     let dir = shared.config.data_dir.join("snapshots");
     let read = || -> std::io::Result<Vec<SnapshotInfo>> {
         let mut found = Vec::new();
@@ -285,7 +366,12 @@ impl NodeService for Service {
         Box::pin(self.start_exec(sandbox, exec))
     }
 
-    fn exec_info(&self, sandbox: SandboxId, exec: String, wait: Option<Duration>) -> Answer<'_, ExecInfo> {
+    fn exec_info(
+        &self,
+        sandbox: SandboxId,
+        exec: String,
+        wait: Option<Duration>,
+    ) -> Answer<'_, ExecInfo> {
         Box::pin(async move {
             let mut receiver = self
                 .shared
@@ -305,39 +391,89 @@ impl NodeService for Service {
 
     fn execs(&self, sandbox: SandboxId) -> Answer<'_, Vec<ExecInfo>> {
         let found = self.shared.table.execs(sandbox);
-        let found = found.ok_or_else(|| not_found(format!("there is no sandbox {sandbox} on this node")));
+        let found =
+            found.ok_or_else(|| not_found(format!("there is no sandbox {sandbox} on this node")));
         Box::pin(async move { Ok(found?.iter().map(ExecRecord::info).collect()) })
     }
 
-    fn exec_input(&self, sandbox: SandboxId, exec: String, data: Blob, eof: bool) -> Answer<'_, ()> {
-        self.blocking(move |s| s.runtime.input(&exec_run(sandbox, &exec)?, &data, eof).map_err(rejection))
-    }
-
-    fn exec_signal(&self, sandbox: SandboxId, exec: String, signal: i32) -> Answer<'_, ()> {
-        self.blocking(move |s| s.runtime.signal(&exec_run(sandbox, &exec)?, signal).map_err(rejection))
-    }
-
-    fn exec_resize(&self, sandbox: SandboxId, exec: String, rows: u16, columns: u16) -> Answer<'_, ()> {
-        self.blocking(move |s| s.runtime.resize(&exec_run(sandbox, &exec)?, rows, columns).map_err(rejection))
-    }
-
-    fn output(&self, of: LogOf, stream: Stream, offset: u64, max: usize, wait: Option<Duration>) -> Answer<'_, Chunk> {
-        Box::pin(self.read_output(of, stream, offset, max, wait))
-    }
-
-    fn file_read(&self, sandbox: SandboxId, path: String, offset: u64, max: usize) -> Answer<'_, Chunk> {
-        self.inside(sandbox, move |s, id| {
-            let (data, end) = s.files.read(id, &path, offset, max)?;
-            Ok(Chunk { offset, data: Blob::from(data), end })
+    fn exec_input(
+        &self,
+        sandbox: SandboxId,
+        exec: String,
+        data: Blob,
+        eof: bool,
+    ) -> Answer<'_, ()> {
+        self.blocking(move |s| {
+            s.runtime
+                .input(&exec_run(sandbox, &exec)?, &data, eof)
+                .map_err(rejection)
         })
     }
 
-    fn file_write(&self, sandbox: SandboxId, path: String, data: Blob, mode: u32) -> Answer<'_, ()> {
+    fn exec_signal(&self, sandbox: SandboxId, exec: String, signal: i32) -> Answer<'_, ()> {
+        self.blocking(move |s| {
+            s.runtime
+                .signal(&exec_run(sandbox, &exec)?, signal)
+                .map_err(rejection)
+        })
+    }
+
+    fn exec_resize(
+        &self,
+        sandbox: SandboxId,
+        exec: String,
+        rows: u16,
+        columns: u16,
+    ) -> Answer<'_, ()> {
+        self.blocking(move |s| {
+            s.runtime
+                .resize(&exec_run(sandbox, &exec)?, rows, columns)
+                .map_err(rejection)
+        })
+    }
+
+    fn output(
+        &self,
+        of: LogOf,
+        stream: Stream,
+        offset: u64,
+        max: usize,
+        wait: Option<Duration>,
+    ) -> Answer<'_, Chunk> {
+        Box::pin(self.read_output(of, stream, offset, max, wait))
+    }
+
+    fn file_read(
+        &self,
+        sandbox: SandboxId,
+        path: String,
+        offset: u64,
+        max: usize,
+    ) -> Answer<'_, Chunk> {
+        self.inside(sandbox, move |s, id| {
+            let (data, end) = s.files.read(id, &path, offset, max)?;
+            Ok(Chunk {
+                offset,
+                data: Blob::from(data),
+                end,
+            })
+        })
+    }
+
+    fn file_write(
+        &self,
+        sandbox: SandboxId,
+        path: String,
+        data: Blob,
+        mode: u32,
+    ) -> Answer<'_, ()> {
         self.inside(sandbox, move |s, id| s.files.write(id, &path, &data, mode))
     }
 
     fn file_list(&self, sandbox: SandboxId, path: String) -> Answer<'_, Vec<FileEntry>> {
-        self.inside(sandbox, move |s, id| Ok(s.files.list(id, &path)?.into_iter().map(entry).collect()))
+        self.inside(sandbox, move |s, id| {
+            Ok(s.files.list(id, &path)?.into_iter().map(entry).collect())
+        })
     }
 
     fn file_stat(&self, sandbox: SandboxId, path: String) -> Answer<'_, FileEntry> {
@@ -362,7 +498,10 @@ impl NodeService for Service {
 
     fn image_load(&self, path: String, name: Option<String>) -> Answer<'_, String> {
         self.blocking(move |s| {
-            let loaded = s.files.image_load(Path::new(&path), name.as_deref()).map_err(rejection)?;
+            let loaded = s
+                .files
+                .image_load(Path::new(&path), name.as_deref())
+                .map_err(rejection)?;
             s.images_changed.notify_one();
             Ok(loaded)
         })

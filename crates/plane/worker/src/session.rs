@@ -44,7 +44,10 @@ pub enum WorkerError {
 impl std::fmt::Display for WorkerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Directory(path, _) => write!(f, "cannot use the worker's directory {path}; nothing was started; make it writable or choose another with --data-dir"),
+            Self::Directory(path, _) => write!(
+                f,
+                "cannot use the worker's directory {path}; nothing was started; make it writable or choose another with --data-dir"
+            ),
             Self::Runtime(e) => write!(f, "the runtime does not start: {e}"),
         }
     }
@@ -84,7 +87,9 @@ pub struct Worker {
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("node", &self.shared.config.node).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("node", &self.shared.config.node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,7 +122,11 @@ impl Worker {
         let runtime = runtime(sink).map_err(WorkerError::Runtime)?;
         let table = config.data_dir.join("sandboxes");
         let table = Table::load(&table).map_err(|e| directory(&table, e))?;
-        let meter = Meter::new(&config.data_dir, config.pressure_memory, config.pressure_disk);
+        let meter = Meter::new(
+            &config.data_dir,
+            config.pressure_memory,
+            config.pressure_disk,
+        );
         let shared = Arc::new(Shared {
             config,
             runtime,
@@ -136,7 +145,9 @@ impl Worker {
             meter,
             pressure: false,
         };
-        worker.remove_leftovers().map_err(|e| directory(&worker.shared.config.data_dir, e))?;
+        worker
+            .remove_leftovers()
+            .map_err(|e| directory(&worker.shared.config.data_dir, e))?;
         Ok(worker)
     }
 
@@ -155,8 +166,13 @@ impl Worker {
             .collect();
         let data = &self.shared.config.data_dir;
         let mut removed = retention::keep_only(&data.join("scratch"), &live)?;
-        let jobs = live.iter().filter_map(|id| RunId::new(id.clone()).ok()?.as_task());
-        removed += retention::keep_only(&data.join("jobs"), &jobs.map(|t| t.job.to_string()).collect())?;
+        let jobs = live
+            .iter()
+            .filter_map(|id| RunId::new(id.clone()).ok()?.as_task());
+        removed += retention::keep_only(
+            &data.join("jobs"),
+            &jobs.map(|t| t.job.to_string()).collect(),
+        )?;
         for id in self.shared.table.ids() {
             if !live.contains(RunId::sandbox(id).as_str()) {
                 self.shared.table.remove(id)?;
@@ -175,7 +191,8 @@ impl Worker {
         let hello = self.hello();
         self.reports.open(ToControl::Hello(Box::new(hello)));
         let mut orders: Vec<ToWorker> = Vec::new();
-        let mut heartbeat = tokio::time::interval(Duration::from_millis(self.shared.config.heartbeat.0));
+        let mut heartbeat =
+            tokio::time::interval(Duration::from_millis(self.shared.config.heartbeat.0));
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut pace = tokio::time::interval(PACE);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -218,8 +235,11 @@ impl Worker {
             tracing::warn!(error = %e, "the runtime does not say what runs; reporting nothing");
             Vec::new()
         });
-        let mut tasks: Vec<(TaskRef, Holding)> =
-            self.queue.waiting().map(|t| (t, Holding::Waiting)).collect();
+        let mut tasks: Vec<(TaskRef, Holding)> = self
+            .queue
+            .waiting()
+            .map(|t| (t, Holding::Waiting))
+            .collect();
         let mut sandboxes = Vec::new();
         for o in observed {
             if let Some(task) = o.id.as_task() {
@@ -254,7 +274,9 @@ impl Worker {
             node: config.node,
             name: config.name.clone(),
             labels: config.labels.clone(),
-            capacity: config.capacity.unwrap_or_else(|| facts::capacity(&config.data_dir)),
+            capacity: config
+                .capacity
+                .unwrap_or_else(|| facts::capacity(&config.data_dir)),
             facts,
             tasks,
             sandboxes,
@@ -286,7 +308,10 @@ impl Worker {
     }
 
     fn live(&self) -> std::sync::MutexGuard<'_, BTreeSet<TaskRef>> {
-        self.shared.live.lock().expect("no holder of this lock panics")
+        self.shared
+            .live
+            .lock()
+            .expect("no holder of this lock panics")
     }
 
     fn on_heartbeat(&mut self) {
@@ -303,7 +328,11 @@ impl Worker {
         readings.running = running;
         readings.waiting = waiting;
         readings.sandboxes = self.shared.table.len();
-        let credits = if readings.pressure { 0 } else { self.queue.target() };
+        let credits = if readings.pressure {
+            0
+        } else {
+            self.queue.target()
+        };
         self.reports.heartbeat(readings, credits);
     }
 }

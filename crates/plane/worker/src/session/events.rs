@@ -18,7 +18,8 @@ impl Worker {
             self.on_batch(more, &mut started);
         }
         if !started.is_empty() {
-            self.reports.push(ToControl::Started(started.into_iter().collect()));
+            self.reports
+                .push(ToControl::Started(started.into_iter().collect()));
         }
     }
 
@@ -51,12 +52,18 @@ impl Worker {
                             });
                             self.reports.sandbox_gone(sandbox, report);
                         }
-                        Some(Run::Exec(sandbox, exec)) => self.reports.exec_over(sandbox, exec, report),
-                        None => tracing::warn!(%id, "the runtime told of a run that nobody asked for"),
+                        Some(Run::Exec(sandbox, exec)) => {
+                            self.reports.exec_over(sandbox, exec, report)
+                        }
+                        None => {
+                            tracing::warn!(%id, "the runtime told of a run that nobody asked for")
+                        }
                     },
                 },
                 RunEvent::Restarted => {
-                    tracing::warn!("the supervisor died and was replaced; what it ran is reported lost");
+                    tracing::warn!(
+                        "the supervisor died and was replaced; what it ran is reported lost"
+                    );
                 }
             }
         }
@@ -67,7 +74,10 @@ impl Worker {
             Some(Run::Sandbox(sandbox)) => {
                 self.shared.table.running(sandbox, at);
                 let status = SandboxStatus::Running(at);
-                self.reports.push(ToControl::Sandbox { id: sandbox, status });
+                self.reports.push(ToControl::Sandbox {
+                    id: sandbox,
+                    status,
+                });
             }
             Some(Run::Exec(sandbox, exec)) => self.shared.table.exec_started(sandbox, &exec, at),
             None => tracing::warn!(%id, "the runtime told of a run that nobody asked for"),
@@ -76,8 +86,12 @@ impl Worker {
 
     /// Watches a task's output if its sweep stops beams early.
     pub(super) fn watch_metrics(&mut self, task: TaskRef) {
-        let Some(sweep) = self.jobs.get(&task.job).and_then(|spec| spec.sweep()) else { return };
-        let Some(prism_spec::EarlyStop::Halving(rule)) = &sweep.early_stop else { return };
+        let Some(sweep) = self.jobs.get(&task.job).and_then(|spec| spec.sweep()) else {
+            return;
+        };
+        let Some(prism_spec::EarlyStop::Halving(rule)) = &sweep.early_stop else {
+            return;
+        };
         if sweep.aggregate_index() != Some(task.index) {
             let dir = launch::task_logs(&self.shared.config.data_dir, task);
             self.reports.watch(task, dir, &rule.metric);

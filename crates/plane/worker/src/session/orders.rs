@@ -19,7 +19,11 @@ impl Worker {
                 ToWorker::Desired { tasks, sandboxes } => self.on_desired(&tasks, &sandboxes),
                 ToWorker::Job(bundle) => self.on_job(*bundle).await,
                 ToWorker::Assign { job, lanes, tasks } => {
-                    self.live().extend(tasks.iter().map(|t| TaskRef { job, index: t.index, attempt: t.attempt }));
+                    self.live().extend(tasks.iter().map(|t| TaskRef {
+                        job,
+                        index: t.index,
+                        attempt: t.attempt,
+                    }));
                     self.queue.assign(job, lanes, tasks);
                 }
                 ToWorker::Stop { tasks, why } => self.on_stop(&tasks, why),
@@ -42,16 +46,29 @@ impl Worker {
     /// Ends what is held but not wanted.
     fn on_desired(&mut self, tasks: &[TaskRef], sandboxes: &[SandboxId]) {
         let wanted: BTreeSet<TaskRef> = tasks.iter().copied().collect();
-        let waiting: Vec<TaskRef> = self.queue.waiting().filter(|t| !wanted.contains(t)).collect();
+        let waiting: Vec<TaskRef> = self
+            .queue
+            .waiting()
+            .filter(|t| !wanted.contains(t))
+            .collect();
         for task in waiting {
             self.queue.withdraw(task);
             self.live().remove(&task);
         }
-        let mut stop: Vec<RunId> =
-            self.queue.running().filter(|t| !wanted.contains(t)).map(RunId::task).collect();
+        let mut stop: Vec<RunId> = self
+            .queue
+            .running()
+            .filter(|t| !wanted.contains(t))
+            .map(RunId::task)
+            .collect();
         let kept: BTreeSet<SandboxId> = sandboxes.iter().copied().collect();
         stop.extend(
-            self.shared.table.ids().into_iter().filter(|id| !kept.contains(id)).map(RunId::sandbox),
+            self.shared
+                .table
+                .ids()
+                .into_iter()
+                .filter(|id| !kept.contains(id))
+                .map(RunId::sandbox),
         );
         self.stop_runs(&stop, Millis(0));
     }
@@ -87,7 +104,10 @@ impl Worker {
             if self.queue.withdraw(*task) {
                 self.live().remove(task);
                 let cause = prism_types::StopCause::Requested;
-                let report = RunReport { cause, ..RunReport::not_started(now(), "stopped before it started") };
+                let report = RunReport {
+                    cause,
+                    ..RunReport::not_started(now(), "stopped before it started")
+                };
                 self.reports.task_over(*task, report, None);
             } else if self.queue.is_running(*task) {
                 running.push(RunId::task(*task));
@@ -120,10 +140,18 @@ impl Worker {
         }
         let mut batch: Vec<Launch> = Vec::with_capacity(starts.len());
         for (job, task) in starts {
-            let reference = TaskRef { job, index: task.index, attempt: task.attempt };
+            let reference = TaskRef {
+                job,
+                index: task.index,
+                attempt: task.attempt,
+            };
             let built = match self.jobs.get(&job) {
-                Some(spec) => launch::task(&self.shared.config, &*self.shared.files, job, spec, &task),
-                None => Err(RuntimeError::Invalid("its job's spec never arrived".to_owned())),
+                Some(spec) => {
+                    launch::task(&self.shared.config, &*self.shared.files, job, spec, &task)
+                }
+                None => Err(RuntimeError::Invalid(
+                    "its job's spec never arrived".to_owned(),
+                )),
             };
             match built {
                 Ok(launch) => batch.push(launch),
@@ -194,15 +222,24 @@ fn prepare_sandbox(
 ) -> Result<Launch, String> {
     let config = &shared.config;
     if shared.table.len() >= config.sandboxes_max {
-        return Err(format!("this node holds {} sandboxes, as many as it may; delete some", config.sandboxes_max));
+        return Err(format!(
+            "this node holds {} sandboxes, as many as it may; delete some",
+            config.sandboxes_max
+        ));
     }
     let launch = launch::sandbox(config, &*shared.files, id, &spec).map_err(|e| e.to_string())?;
     if let Some(snapshot) = &spec.snapshot {
         let archive = crate::service::snapshot_file(&config.data_dir, snapshot)
             .ok_or_else(|| format!("there is no snapshot {snapshot:?} on this node"))?;
         let scratch = launch::scratch(&config.data_dir, &launch.id);
-        shared.files.restore(&archive, &scratch).map_err(|e| e.to_string())?;
+        shared
+            .files
+            .restore(&archive, &scratch)
+            .map_err(|e| e.to_string())?;
     }
-    shared.table.add(id, spec).map_err(|e: io::Error| format!("its record cannot be written: {e}"))?;
+    shared
+        .table
+        .add(id, spec)
+        .map_err(|e: io::Error| format!("its record cannot be written: {e}"))?;
     Ok(launch)
 }

@@ -99,11 +99,14 @@ impl Reports {
             let (readings, credits) = self.heartbeat.take().unwrap_or_default();
             return ToControl::Heartbeat { readings, credits };
         }
-        let rest = self.finished.split_off(self.finished.len().min(FINISHED_BATCH));
+        let rest = self
+            .finished
+            .split_off(self.finished.len().min(FINISHED_BATCH));
         let batch = std::mem::replace(&mut self.finished, rest);
         let now = Instant::now();
         for outcome in &batch {
-            self.unacknowledged.insert(outcome.task, (outcome.clone(), now));
+            self.unacknowledged
+                .insert(outcome.task, (outcome.clone(), now));
         }
         ToControl::Finished(batch)
     }
@@ -116,18 +119,32 @@ impl Reports {
     }
 
     /// A task is over: collects its outcome, on a blocking thread if it wrote anything or has a disk to clean.
-    pub(super) fn task_over(&mut self, task: TaskRef, report: RunReport, spec: Option<Arc<JobSpec>>) {
+    pub(super) fn task_over(
+        &mut self,
+        task: TaskRef,
+        report: RunReport,
+        spec: Option<Arc<JobSpec>>,
+    ) {
         if !self.collecting.insert(task) {
             return;
         }
         let has_disk = spec.is_none_or(|s| s.resources.disk.0 > 0);
         let watched = self.watching;
         if report.stdout_bytes == 0 && report.stderr_bytes == 0 && !has_disk && !watched {
-            let outcome = TaskOutcome { task, report, result: None, tail: String::new() };
+            let outcome = TaskOutcome {
+                task,
+                report,
+                result: None,
+                tail: String::new(),
+            };
             self.on_collected(Collected::Outcomes(vec![outcome]));
             return;
         }
-        let (shared, finder, watcher) = (self.shared.clone(), self.finder.clone(), self.watcher.clone());
+        let (shared, finder, watcher) = (
+            self.shared.clone(),
+            self.finder.clone(),
+            self.watcher.clone(),
+        );
         tokio::task::spawn_blocking(move || {
             if watched {
                 let mut watcher = watcher.lock().expect("no holder of this lock panics");
@@ -157,7 +174,11 @@ impl Reports {
         while let Some(collected) = next {
             match collected {
                 Collected::Outcomes(outcomes) => {
-                    let mut live = self.shared.live.lock().expect("no holder of this lock panics");
+                    let mut live = self
+                        .shared
+                        .live
+                        .lock()
+                        .expect("no holder of this lock panics");
                     for outcome in &outcomes {
                         self.collecting.remove(&outcome.task);
                         live.remove(&outcome.task);
@@ -199,7 +220,10 @@ impl Reports {
 
     pub(super) fn watch(&mut self, task: TaskRef, dir: PathBuf, metric: &str) {
         self.watching = true;
-        self.watcher.lock().expect("no holder of this lock panics").add(task, dir, metric);
+        self.watcher
+            .lock()
+            .expect("no holder of this lock panics")
+            .add(task, dir, metric);
     }
 
     /// Looks at the output of the watched tasks, on a blocking thread.
@@ -208,12 +232,19 @@ impl Reports {
             return;
         }
         let (watcher, finder) = (self.watcher.clone(), self.finder.clone());
-        if watcher.lock().expect("no holder of this lock panics").is_empty() {
+        if watcher
+            .lock()
+            .expect("no holder of this lock panics")
+            .is_empty()
+        {
             self.watching = false;
             return;
         }
         tokio::task::spawn_blocking(move || {
-            let metrics = watcher.lock().expect("no holder of this lock panics").round();
+            let metrics = watcher
+                .lock()
+                .expect("no holder of this lock panics")
+                .round();
             if !metrics.is_empty() {
                 let _gone_at_shutdown = finder.blocking_send(Collected::Metrics(metrics));
             }
@@ -265,7 +296,9 @@ impl Reports {
             match retention::trim_logs(&logs, shared.config.logs_total, &live) {
                 Ok(0) => {}
                 Ok(freed) => tracing::info!(freed, "removed the oldest logs"),
-                Err(e) => tracing::warn!(error = %e, "could not trim the logs; trying again in a minute"),
+                Err(e) => {
+                    tracing::warn!(error = %e, "could not trim the logs; trying again in a minute")
+                }
             }
         });
     }

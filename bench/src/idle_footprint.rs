@@ -23,13 +23,10 @@ pub fn run(scale: Scale) -> Result<Value> {
     let dir = tempfile::tempdir()?;
     let data = dir.path().join("data");
     let mut server = start(dir.path(), &data)?;
-    let measured = up(&mut server, &data).and_then(|()| {
+    let time = scale.pick(Duration::from_secs(30), Duration::from_secs(1));
+    let measured = up(&mut server, &data).map(|()| {
         std::thread::sleep(SETTLE);
-        Ok(measure(
-            server.id(),
-            &data,
-            scale.pick(Duration::from_secs(30), Duration::from_secs(1)),
-        ))
+        measure(server.id(), &data, time)
     });
     let ended = end(&mut server);
     let mut metrics = measured.with_context(|| log(dir.path()))?;

@@ -8,6 +8,7 @@ use prism_link::{AssignedTask, JobBundle, StopWhy, ToWorker};
 use prism_spec::{FileSpec, JobSpec, Work};
 use prism_state::{Action, blob_key, decode_blob};
 use prism_types::{JobId, NodeId, Reason, TaskRef};
+use tokio::sync::mpsc;
 
 use crate::{Control, results};
 
@@ -46,10 +47,15 @@ impl Control {
     pub(crate) fn tell(&self, node: NodeId, message: ToWorker) {
         let mut sessions = self.sessions();
         let Some(session) = sessions.get(&node) else { return };
-        if session.outbox.try_send(message).is_err() {
+        let Err(e) = session.outbox.try_send(message) else { return };
+        // A worker that went away ends its session itself.
+        if matches!(e, mpsc::error::TrySendError::Full(_)) {
             tracing::warn!(%node, "a worker does not keep up with its messages; its session starts over");
-            sessions.remove(&node);
         }
+        let heard = session.live.last_heartbeat;
+        sessions.remove(&node);
+        drop(sessions);
+        self.note_heard(node, heard);
     }
 
     fn job_over(&self, job: JobId) {

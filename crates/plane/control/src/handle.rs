@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) sessions: Mutex<BTreeMap<NodeId, Session>>,
+    /// When nodes were last heard of in a session that is over: its end alone makes no node late.
+    pub(crate) heard: Mutex<BTreeMap<NodeId, TimeMs>>,
     pub(crate) poke: Notify,
     pub(crate) clock: Clock,
     pub(crate) numbers: Counters,
@@ -127,6 +129,19 @@ impl Control {
 
     pub(crate) fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Session>> {
         self.shared.sessions.lock().expect("no holder of this lock panics")
+    }
+
+    /// Keeps when a node was last heard of, as its session ends.
+    pub(crate) fn note_heard(&self, node: NodeId, at: TimeMs) {
+        let mut heard = self.shared.heard.lock().expect("no holder of this lock panics");
+        let latest = heard.entry(node).or_default();
+        *latest = at.max(*latest);
+    }
+
+    /// When a node was last heard of in an earlier session with this leader.
+    pub(crate) fn heard(&self, node: NodeId) -> TimeMs {
+        let heard = self.shared.heard.lock().expect("no holder of this lock panics");
+        heard.get(&node).copied().unwrap_or_default()
     }
 
     /// Why a job or sandbox waits, or where it runs, node by node.

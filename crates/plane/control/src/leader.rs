@@ -69,6 +69,7 @@ pub async fn open(store: Arc<dyn Store>) -> Result<(Control, Leader), ControlErr
         requests: sender,
         changed: watch::channel(0).0,
         sessions: std::sync::Mutex::default(),
+        heard: std::sync::Mutex::default(),
         poke: Notify::new(),
         clock,
         numbers: Counters::default(),
@@ -312,7 +313,8 @@ fn late_nodes(state: &State, control: &Control, started: TimeMs, now: TimeMs) ->
     let mut late = Vec::new();
     for node in state.nodes() {
         let record = node.record();
-        let heard = sessions.get(&record.id).map_or(started, |s| s.live.last_heartbeat).max(started);
+        let live = sessions.get(&record.id).map(|s| s.live.last_heartbeat);
+        let heard = live.unwrap_or_else(|| control.heard(record.id)).max(started);
         let want = match now.since(heard).0 {
             OFFLINE_AFTER_MS.. => NodeState::Offline,
             SUSPECT_AFTER_MS.. => NodeState::Suspect,

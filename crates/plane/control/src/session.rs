@@ -80,7 +80,10 @@ impl Control {
         self.sessions().insert(node, session);
         self.send_desired(&hello).await;
         self.read_reports(node, &mut end.from_worker).await;
-        self.sessions().remove(&node);
+        let over = self.sessions().remove(&node);
+        if let Some(session) = over {
+            self.note_heard(node, session.live.last_heartbeat);
+        }
         Ok(())
     }
 

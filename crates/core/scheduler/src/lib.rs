@@ -2,7 +2,7 @@
 //!
 //! [`plan`] is a pure function of the state, of what the leader has heard from each node, and of the coefficients. It never
 //! changes the state: its plan goes through `decide`, which checks everything again. Called by the control loop's scheduling
-//! round; [`explain`] answers people.
+//! round; [`explain_job`] and [`explain_sandbox`] answer people.
 
 #![forbid(unsafe_code)]
 

@@ -17,11 +17,27 @@ impl Control {
     pub(crate) async fn act(&self, actions: Vec<Action>, over: &[JobId]) {
         for action in merge(actions) {
             match action {
-                Action::Assign { node, job, lanes, tasks } => self.assign(node, job, lanes, tasks).await,
+                Action::Assign {
+                    node,
+                    job,
+                    lanes,
+                    tasks,
+                } => self.assign(node, job, lanes, tasks).await,
                 Action::SetLanes { node, job, lanes } => {
-                    self.tell(node, ToWorker::Assign { job, lanes, tasks: Vec::new() });
+                    self.tell(
+                        node,
+                        ToWorker::Assign {
+                            job,
+                            lanes,
+                            tasks: Vec::new(),
+                        },
+                    );
                 }
-                Action::StopTasks { node, tasks, reason } => {
+                Action::StopTasks {
+                    node,
+                    tasks,
+                    reason,
+                } => {
                     let why = match reason {
                         Reason::EarlyStopped => StopWhy::EarlyStopped,
                         _ => StopWhy::Cancelled,
@@ -32,7 +48,13 @@ impl Control {
                 Action::StartSandbox { node, id } => {
                     let spec = self.read(|s| s.sandbox(id).map(|r| r.spec.clone())).await;
                     if let Some(spec) = spec {
-                        self.tell(node, ToWorker::SandboxStart { id, spec: Box::new((*spec).clone()) });
+                        self.tell(
+                            node,
+                            ToWorker::SandboxStart {
+                                id,
+                                spec: Box::new((*spec).clone()),
+                            },
+                        );
                     }
                 }
                 Action::StopSandbox { node, id } => self.tell(node, ToWorker::SandboxStop(id)),
@@ -46,8 +68,12 @@ impl Control {
     /// Sends a message to a node's worker, if it has a session.
     pub(crate) fn tell(&self, node: NodeId, message: ToWorker) {
         let mut sessions = self.sessions();
-        let Some(session) = sessions.get(&node) else { return };
-        let Err(e) = session.outbox.try_send(message) else { return };
+        let Some(session) = sessions.get(&node) else {
+            return;
+        };
+        let Err(e) = session.outbox.try_send(message) else {
+            return;
+        };
         // A worker that went away ends its session itself.
         if matches!(e, mpsc::error::TrySendError::Full(_)) {
             tracing::warn!(%node, "a worker does not keep up with its messages; its session starts over");
@@ -70,7 +96,9 @@ impl Control {
     }
 
     async fn assign(&self, node: NodeId, job: JobId, lanes: u32, tasks: Vec<(u32, u32)>) {
-        let Some(spec) = self.read(|s| s.job(job).map(|j| j.spec().clone())).await else { return };
+        let Some(spec) = self.read(|s| s.job(job).map(|j| j.spec().clone())).await else {
+            return;
+        };
         if !self.send_job(node, job).await {
             return;
         }
@@ -87,9 +115,20 @@ impl Control {
                 },
                 false => None,
             };
-            assigned.push(AssignedTask { index, attempt, results });
+            assigned.push(AssignedTask {
+                index,
+                attempt,
+                results,
+            });
         }
-        self.tell(node, ToWorker::Assign { job, lanes, tasks: assigned });
+        self.tell(
+            node,
+            ToWorker::Assign {
+                job,
+                lanes,
+                tasks: assigned,
+            },
+        );
     }
 
     /// Sends a job's spec and files to a node, once in a session. False if it has no session.
@@ -102,21 +141,34 @@ impl Control {
                 }
             }
         }
-        let Some(spec) = self.read(|s| s.job(job).map(|j| j.spec().clone())).await else { return false };
+        let Some(spec) = self.read(|s| s.job(job).map(|j| j.spec().clone())).await else {
+            return false;
+        };
         let mut blobs = Vec::new();
         for sha in blobs_of(&spec) {
             match self.blob(&sha).await {
                 Some(content) => blobs.push((sha, content)),
-                None => tracing::error!(%job, sha, "the content of a file is not in the store; its tasks will miss it"),
+                None => {
+                    tracing::error!(%job, sha, "the content of a file is not in the store; its tasks will miss it")
+                }
             }
         }
-        self.tell(node, ToWorker::Job(Box::new(JobBundle { job, spec, blobs })));
+        self.tell(
+            node,
+            ToWorker::Job(Box::new(JobBundle { job, spec, blobs })),
+        );
         true
     }
 
     async fn blob(&self, sha: &str) -> Option<Bytes> {
-        let item = self.store().get(blob_key(sha).as_bytes(), None).await.ok()??;
-        decode_blob(&item.key, &item.value).ok().map(Bytes::copy_from_slice)
+        let item = self
+            .store()
+            .get(blob_key(sha).as_bytes(), None)
+            .await
+            .ok()??;
+        decode_blob(&item.key, &item.value)
+            .ok()
+            .map(Bytes::copy_from_slice)
     }
 
     /// Acknowledges outcomes.
@@ -141,7 +193,12 @@ fn merge(actions: Vec<Action>) -> Vec<Action> {
     let mut out: Vec<Action> = Vec::with_capacity(actions.len());
     for action in actions {
         let (node, job, new_lanes, more) = match action {
-            Action::Assign { node, job, lanes, tasks } => (node, job, lanes, tasks),
+            Action::Assign {
+                node,
+                job,
+                lanes,
+                tasks,
+            } => (node, job, lanes, tasks),
             Action::SetLanes { node, job, lanes } => (node, job, lanes, Vec::new()),
             Action::StopTasks { .. } => {
                 // A stop must come after the assignment it may concern.
@@ -161,7 +218,12 @@ fn merge(actions: Vec<Action>) -> Vec<Action> {
             }
             _ => {
                 at.insert((node, job), out.len());
-                out.push(Action::Assign { node, job, lanes: new_lanes, tasks: more });
+                out.push(Action::Assign {
+                    node,
+                    job,
+                    lanes: new_lanes,
+                    tasks: more,
+                });
             }
         }
     }

@@ -15,9 +15,14 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts at the wall clock's time, or at `floor` if that is later (the latest time in the state).
     pub fn start(floor: TimeMs) -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis());
         let wall = u64::try_from(wall).unwrap_or(u64::MAX);
-        Self { base_ms: wall.max(floor.0), from: Instant::now() }
+        Self {
+            base_ms: wall.max(floor.0),
+            from: Instant::now(),
+        }
     }
 
     /// Now.

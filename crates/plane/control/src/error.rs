@@ -11,6 +11,8 @@ pub enum ControlError {
     #[error("the store refused; nothing more is decided until the server is started again")]
     Store(#[source] StoreError),
     /// What is stored cannot be read as state.
-    #[error("the stored state cannot be read; nothing was changed; restore a backup, or report this with the key")]
+    #[error(
+        "the stored state cannot be read; nothing was changed; restore a backup, or report this with the key"
+    )]
     Corrupt(#[source] Corrupt),
 }

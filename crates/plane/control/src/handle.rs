@@ -88,8 +88,15 @@ impl Control {
     ///
     /// # Errors
     /// The rejection, with its reason. When the loop has stopped: `not_leader`, and what became of the request is not known.
-    pub async fn propose(&self, command: Command, key: Option<IdempotencyKey>) -> Result<Reply, Rejection> {
-        self.send(Proposal { command, key }).await?.await.unwrap_or_else(|_| Err(stopped()))
+    pub async fn propose(
+        &self,
+        command: Command,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Reply, Rejection> {
+        self.send(Proposal { command, key })
+            .await?
+            .await
+            .unwrap_or_else(|_| Err(stopped()))
     }
 
     /// Queues a proposal; the answer comes later. Proposals of one sender keep their order.
@@ -98,7 +105,11 @@ impl Control {
         proposal: Proposal,
     ) -> Result<oneshot::Receiver<Result<Reply, Rejection>>, Rejection> {
         let (answer, receiver) = oneshot::channel();
-        self.shared.requests.send(Request { proposal, answer }).await.map_err(|_| stopped())?;
+        self.shared
+            .requests
+            .send(Request { proposal, answer })
+            .await
+            .map_err(|_| stopped())?;
         Ok(receiver)
     }
 
@@ -128,19 +139,30 @@ impl Control {
     }
 
     pub(crate) fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Session>> {
-        self.shared.sessions.lock().expect("no holder of this lock panics")
+        self.shared
+            .sessions
+            .lock()
+            .expect("no holder of this lock panics")
     }
 
     /// Keeps when a node was last heard of, as its session ends.
     pub(crate) fn note_heard(&self, node: NodeId, at: TimeMs) {
-        let mut heard = self.shared.heard.lock().expect("no holder of this lock panics");
+        let mut heard = self
+            .shared
+            .heard
+            .lock()
+            .expect("no holder of this lock panics");
         let latest = heard.entry(node).or_default();
         *latest = at.max(*latest);
     }
 
     /// When a node was last heard of in an earlier session with this leader.
     pub(crate) fn heard(&self, node: NodeId) -> TimeMs {
-        let heard = self.shared.heard.lock().expect("no holder of this lock panics");
+        let heard = self
+            .shared
+            .heard
+            .lock()
+            .expect("no holder of this lock panics");
         heard.get(&node).copied().unwrap_or_default()
     }
 
@@ -155,7 +177,9 @@ impl Control {
             if let Ok(sandbox) = state.find_sandbox(subject) {
                 return Ok(explain_sandbox(state, &views, &config, sandbox));
             }
-            state.find_job(subject).map(|job| explain_job(state, &views, &config, job))
+            state
+                .find_job(subject)
+                .map(|job| explain_job(state, &views, &config, job))
         })
         .await
     }

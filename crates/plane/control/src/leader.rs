@@ -9,9 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use prism_scheduler::NodeView;
-use prism_state::{
-    Action, Change, Command, Reply, State, encode_batch,
-};
+use prism_state::{Action, Change, Command, Reply, State, encode_batch};
 use prism_store::{Batch, KeyRange, Leadership, Store, StoreError};
 use prism_types::{Id, JobId, NodeId, NodeState, Rejection, TimeMs};
 use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
@@ -35,7 +33,10 @@ const SUSPECT_AFTER_MS: u64 = 6_000;
 /// A node that has not been heard of for so long is `OFFLINE`.
 const OFFLINE_AFTER_MS: u64 = 15_000;
 
-type Answer = (oneshot::Sender<Result<Reply, Rejection>>, Result<Reply, Rejection>);
+type Answer = (
+    oneshot::Sender<Result<Reply, Rejection>>,
+    Result<Reply, Rejection>,
+);
 
 /// The loop; [`Leader::run`] it.
 pub struct Leader {
@@ -50,7 +51,9 @@ pub struct Leader {
 
 impl std::fmt::Debug for Leader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Leader").field("fence", &self.leadership.fence).finish_non_exhaustive()
+        f.debug_struct("Leader")
+            .field("fence", &self.leadership.fence)
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,7 +77,9 @@ pub async fn open(store: Arc<dyn Store>) -> Result<(Control, Leader), ControlErr
         clock,
         numbers: Counters::default(),
     };
-    let control = Control { shared: Arc::new(shared) };
+    let control = Control {
+        shared: Arc::new(shared),
+    };
     let leader = Leader {
         started: clock.now(),
         control: control.clone(),
@@ -107,7 +112,9 @@ async fn load(store: &dyn Store) -> Result<State, ControlError> {
 
 /// The latest moment that the state knows of: the clock must not start before it.
 fn latest_time(state: &State) -> TimeMs {
-    let jobs = state.jobs().map(|j| j.record().finished.unwrap_or(j.record().created));
+    let jobs = state
+        .jobs()
+        .map(|j| j.record().finished.unwrap_or(j.record().created));
     let nodes = state.nodes().map(|n| n.record().since);
     jobs.chain(nodes).max().unwrap_or_default()
 }
@@ -147,8 +154,14 @@ impl Leader {
         }
         let (ms, entropy) = self.control.mint();
         let (answer, _unused) = oneshot::channel();
-        let command = Command::Init { cluster: Id::new(ms, entropy) };
-        self.round(&mut vec![Request { proposal: command.into(), answer }]).await
+        let command = Command::Init {
+            cluster: Id::new(ms, entropy),
+        };
+        self.round(&mut vec![Request {
+            proposal: command.into(),
+            answer,
+        }])
+        .await
     }
 
     /// When the loop has something to do by itself.
@@ -156,7 +169,9 @@ impl Leader {
         let now = self.control.now();
         let timer = self.control.read(State::next_timer).await;
         let lease = self.lease_checked + LEASE_CHECK;
-        timer.map_or(lease, |t| (Instant::now() + Duration::from_millis(t.since(now).0)).min(lease))
+        timer.map_or(lease, |t| {
+            (Instant::now() + Duration::from_millis(t.since(now).0)).min(lease)
+        })
     }
 
     /// Queues what the leases say: late nodes are suspect, then offline.
@@ -169,10 +184,15 @@ impl Leader {
         let started = self.started;
         tokio::spawn(async move {
             let now = control.now();
-            let late = control.read(|s| late_nodes(s, &control, started, now)).await;
+            let late = control
+                .read(|s| late_nodes(s, &control, started, now))
+                .await;
             for (id, state) in late {
                 tracing::warn!(node = %id, %state, "a node is not heard of");
-                if let Err(e) = control.propose(Command::SetNodeState { id, state }, None).await {
+                if let Err(e) = control
+                    .propose(Command::SetNodeState { id, state }, None)
+                    .await
+                {
                     tracing::warn!(node = %id, error = %e, "could not change a node's state");
                 }
             }
@@ -217,10 +237,15 @@ impl Leader {
             }
         }
         let numbers = &self.control.shared.numbers;
-        numbers.bytes.fetch_add(write.bytes() as u64, Ordering::Relaxed);
+        numbers
+            .bytes
+            .fetch_add(write.bytes() as u64, Ordering::Relaxed);
         let start = Instant::now();
         let store = &self.control.shared.store;
-        store.commit(self.leadership.fence, write).await.map_err(ControlError::Store)?;
+        store
+            .commit(self.leadership.fence, write)
+            .await
+            .map_err(ControlError::Store)?;
         let us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         numbers.commit_us.fetch_add(us, Ordering::Relaxed);
         numbers.rounds.fetch_add(1, Ordering::Relaxed);
@@ -231,10 +256,11 @@ impl Leader {
     async fn finish(&self, round: Round, requests: impl Iterator<Item = Request>) {
         let numbers = &self.control.shared.numbers;
         let refused = round.answers.iter().filter(|a| a.is_err()).count() as u64;
-        numbers.commands.fetch_add(round.answers.len() as u64 - refused, Ordering::Relaxed);
+        numbers
+            .commands
+            .fetch_add(round.answers.len() as u64 - refused, Ordering::Relaxed);
         numbers.rejected.fetch_add(refused, Ordering::Relaxed);
-        let answers: Vec<Answer> =
-            requests.map(|r| r.answer).zip(round.answers).collect();
+        let answers: Vec<Answer> = requests.map(|r| r.answer).zip(round.answers).collect();
         for (sender, answer) in answers {
             // A caller that is gone does not change what was decided.
             let _gone = sender.send(answer);
@@ -270,7 +296,9 @@ impl Round {
     fn command(&mut self, state: &mut State, command: &Command, now: TimeMs) {
         match prism_state::decide(state, command, now) {
             Ok(changes) => self.take(state, changes.changes, changes.actions),
-            Err(e) => tracing::error!(error = %e, ?command, "the core refused what the leader itself asked"),
+            Err(e) => {
+                tracing::error!(error = %e, ?command, "the core refused what the leader itself asked")
+            }
         }
     }
 
@@ -291,10 +319,13 @@ impl Round {
 /// Roughly what a command adds to a commit.
 fn size_of(command: &Command) -> usize {
     match command {
-        Command::SubmitJob(s) => 4096 + s.blobs.iter().map(|(_, b)| b.len()).sum::<usize>() + spec_size(&s.spec),
-        Command::Finished { results, .. } => {
-            results.iter().map(|r| 64 + r.result.as_ref().map_or(0, |t| t.len()) + r.stderr_tail.len()).sum()
+        Command::SubmitJob(s) => {
+            4096 + s.blobs.iter().map(|(_, b)| b.len()).sum::<usize>() + spec_size(&s.spec)
         }
+        Command::Finished { results, .. } => results
+            .iter()
+            .map(|r| 64 + r.result.as_ref().map_or(0, |t| t.len()) + r.stderr_tail.len())
+            .sum(),
         _ => 256,
     }
 }
@@ -308,13 +339,20 @@ fn spec_size(spec: &prism_spec::JobSpec) -> usize {
 }
 
 /// Nodes whose state is better than their lease allows.
-fn late_nodes(state: &State, control: &Control, started: TimeMs, now: TimeMs) -> Vec<(NodeId, NodeState)> {
+fn late_nodes(
+    state: &State,
+    control: &Control,
+    started: TimeMs,
+    now: TimeMs,
+) -> Vec<(NodeId, NodeState)> {
     let sessions = control.sessions();
     let mut late = Vec::new();
     for node in state.nodes() {
         let record = node.record();
         let live = sessions.get(&record.id).map(|s| s.live.last_heartbeat);
-        let heard = live.unwrap_or_else(|| control.heard(record.id)).max(started);
+        let heard = live
+            .unwrap_or_else(|| control.heard(record.id))
+            .max(started);
         let want = match now.since(heard).0 {
             OFFLINE_AFTER_MS.. => NodeState::Offline,
             SUSPECT_AFTER_MS.. => NodeState::Suspect,
@@ -330,6 +368,9 @@ fn late_nodes(state: &State, control: &Control, started: TimeMs, now: TimeMs) ->
 impl Control {
     /// What the scheduler is told of the nodes that have a session.
     pub(crate) fn views(&self) -> BTreeMap<NodeId, NodeView> {
-        self.sessions().iter().map(|(id, s)| (*id, s.view())).collect()
+        self.sessions()
+            .iter()
+            .map(|(id, s)| (*id, s.view()))
+            .collect()
     }
 }

@@ -40,9 +40,12 @@ pub async fn results_page(
     }
     let counting = control
         .read(|state| {
-            let Some(job) = state.job(job) else { return Vec::new() };
+            let Some(job) = state.job(job) else {
+                return Vec::new();
+            };
             let counts = |r: &ResultRecord| {
-                job.cell(r.index).is_some_and(|c| c.state.is_final() && c.attempt == r.attempt)
+                job.cell(r.index)
+                    .is_some_and(|c| c.state.is_final() && c.attempt == r.attempt)
             };
             records.into_iter().filter(counts).collect()
         })
@@ -58,20 +61,27 @@ pub async fn sweep_rows(control: &Control, job: JobId) -> Result<Vec<BeamRow>, S
     let Some(spec) = control.read(|s| s.job(job).map(|j| j.spec().clone())).await else {
         return Ok(Vec::new());
     };
-    let Some(sweep) = spec.sweep() else { return Ok(Vec::new()) };
+    let Some(sweep) = spec.sweep() else {
+        return Ok(Vec::new());
+    };
     let mut rows = Vec::new();
     let mut cursor = None;
     loop {
         let (records, next) = results_page(control, job, cursor).await?;
         for record in records {
-            let Some((point, runner)) = sweep.beam(record.index) else { continue };
+            let Some((point, runner)) = sweep.beam(record.index) else {
+                continue;
+            };
             rows.push(BeamRow {
                 index: record.index,
                 runner: sweep.runners[runner as usize].name.clone(),
                 point: sweep.point(point).unwrap_or_default(),
                 status: beam_status(&record).to_owned(),
                 reason: record.reason.map(|r| r.as_str().to_owned()),
-                result: record.result.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+                result: record
+                    .result
+                    .as_deref()
+                    .and_then(|text| serde_json::from_str(text).ok()),
             });
         }
         match next {
@@ -94,7 +104,10 @@ fn beam_status(record: &ResultRecord) -> &'static str {
 
 /// `results.json` for the aggregate of a sweep: every beam that is over, as a JSON array.
 pub(crate) async fn aggregate_input(control: &Control, job: JobId) -> Result<Vec<u8>, StoreError> {
-    let rows: Vec<serde_json::Value> =
-        sweep_rows(control, job).await?.iter().map(prism_spec::row_json).collect();
+    let rows: Vec<serde_json::Value> = sweep_rows(control, job)
+        .await?
+        .iter()
+        .map(prism_spec::row_json)
+        .collect();
     Ok(serde_json::to_vec(&rows).expect("plain JSON values"))
 }

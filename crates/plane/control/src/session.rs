@@ -60,7 +60,10 @@ impl Control {
             Some(ToControl::Hello(hello)) => *hello,
             Some(other) => {
                 let what = format!("a session begins with a greeting, not with {other:?}");
-                return Err(Rejection::new(prism_types::Reason::Invalid, what.chars().take(200).collect::<String>()));
+                return Err(Rejection::new(
+                    prism_types::Reason::Invalid,
+                    what.chars().take(200).collect::<String>(),
+                ));
             }
             None => return Ok(()),
         };
@@ -68,7 +71,12 @@ impl Control {
         self.register(&hello).await?;
         self.reconcile(&hello).await?;
         let now = self.now();
-        let live = LiveNode { readings: Default::default(), facts: hello.facts.clone(), since: now, last_heartbeat: now };
+        let live = LiveNode {
+            readings: Default::default(),
+            facts: hello.facts.clone(),
+            since: now,
+            last_heartbeat: now,
+        };
         let session = Session {
             outbox: end.to_worker.clone(),
             service,
@@ -108,7 +116,9 @@ impl Control {
             allow_plain: f.allow_plain,
             facts,
         };
-        self.propose(Command::RegisterNode(registration), None).await.map(|_| ())
+        self.propose(Command::RegisterNode(registration), None)
+            .await
+            .map(|_| ())
     }
 
     /// Settles the differences between what the state says of a node and what the node holds.
@@ -119,7 +129,11 @@ impl Control {
         let (mut returned, mut lost) = (Vec::new(), Vec::new());
         for job in &desired.jobs {
             for t in &job.tasks {
-                let task = TaskRef { job: job.job, index: t.index, attempt: t.attempt };
+                let task = TaskRef {
+                    job: job.job,
+                    index: t.index,
+                    attempt: t.attempt,
+                };
                 match (held.contains(&task), t.started) {
                     (true, _) => {}
                     (false, false) => returned.push(task),
@@ -128,11 +142,19 @@ impl Control {
             }
         }
         if !returned.is_empty() {
-            self.propose(Command::Returned { node, tasks: returned }, None).await?;
+            self.propose(
+                Command::Returned {
+                    node,
+                    tasks: returned,
+                },
+                None,
+            )
+            .await?;
         }
         if !lost.is_empty() {
             let results = lost.into_iter().map(|task| self.lost(task)).collect();
-            self.propose(Command::Finished { node, results }, None).await?;
+            self.propose(Command::Finished { node, results }, None)
+                .await?;
         }
         let running: Vec<_> = hello
             .tasks
@@ -143,15 +165,31 @@ impl Control {
             })
             .collect();
         if !running.is_empty() {
-            self.propose(Command::Started { node, tasks: running }, None).await?;
+            self.propose(
+                Command::Started {
+                    node,
+                    tasks: running,
+                },
+                None,
+            )
+            .await?;
         }
         self.reconcile_sandboxes(hello, &desired).await
     }
 
     fn lost(&self, task: TaskRef) -> TaskResult {
         let detail = "the node came back without it: its supervisor and its records were gone";
-        let report = RunReport { cause: StopCause::Lost, ..RunReport::not_started(self.now(), detail) };
-        TaskResult { task, report, result: None, stderr_tail: "".into(), output: None }
+        let report = RunReport {
+            cause: StopCause::Lost,
+            ..RunReport::not_started(self.now(), detail)
+        };
+        TaskResult {
+            task,
+            report,
+            result: None,
+            stderr_tail: "".into(),
+            output: None,
+        }
     }
 
     async fn reconcile_sandboxes(&self, hello: &Hello, desired: &Desired) -> Result<(), Rejection> {
@@ -161,11 +199,21 @@ impl Control {
         }
         let held: BTreeSet<SandboxId> = hello.sandboxes.iter().map(|(id, _)| *id).collect();
         for sandbox in desired.sandboxes.iter().filter(|s| !held.contains(&s.id)) {
-            let started = self.read(|s| s.sandbox(sandbox.id).is_some_and(|r| r.started.is_some())).await;
+            let started = self
+                .read(|s| s.sandbox(sandbox.id).is_some_and(|r| r.started.is_some()))
+                .await;
             // One that never started is started by `send_desired`; one that did is gone.
             if started || sandbox.stop {
                 let status = prism_state::SandboxStatus::Gone;
-                self.propose(Command::SandboxReport { node, id: sandbox.id, status }, None).await?;
+                self.propose(
+                    Command::SandboxReport {
+                        node,
+                        id: sandbox.id,
+                        status,
+                    },
+                    None,
+                )
+                .await?;
             }
         }
         Ok(())
@@ -176,23 +224,47 @@ impl Control {
         let node = hello.node;
         let desired = self.read(|s| s.desired_for(node)).await;
         let tasks = desired.jobs.iter().flat_map(|j| {
-            j.tasks.iter().map(|t| TaskRef { job: j.job, index: t.index, attempt: t.attempt })
+            j.tasks.iter().map(|t| TaskRef {
+                job: j.job,
+                index: t.index,
+                attempt: t.attempt,
+            })
         });
-        self.tell(node, ToWorker::Desired {
-            tasks: tasks.collect(),
-            sandboxes: desired.sandboxes.iter().map(|s| s.id).collect(),
-        });
+        self.tell(
+            node,
+            ToWorker::Desired {
+                tasks: tasks.collect(),
+                sandboxes: desired.sandboxes.iter().map(|s| s.id).collect(),
+            },
+        );
         for job in &desired.jobs {
             self.send_job(node, job.job).await;
-            self.tell(node, ToWorker::Assign { job: job.job, lanes: job.lanes, tasks: Vec::new() });
+            self.tell(
+                node,
+                ToWorker::Assign {
+                    job: job.job,
+                    lanes: job.lanes,
+                    tasks: Vec::new(),
+                },
+            );
             let stop: Vec<TaskRef> = job
                 .tasks
                 .iter()
                 .filter(|t| t.stop.is_some())
-                .map(|t| TaskRef { job: job.job, index: t.index, attempt: t.attempt })
+                .map(|t| TaskRef {
+                    job: job.job,
+                    index: t.index,
+                    attempt: t.attempt,
+                })
                 .collect();
             if !stop.is_empty() {
-                self.tell(node, ToWorker::Stop { tasks: stop, why: prism_link::StopWhy::Cancelled });
+                self.tell(
+                    node,
+                    ToWorker::Stop {
+                        tasks: stop,
+                        why: prism_link::StopWhy::Cancelled,
+                    },
+                );
             }
         }
         let held: BTreeSet<SandboxId> = hello.sandboxes.iter().map(|(id, _)| *id).collect();
@@ -200,9 +272,17 @@ impl Control {
             if sandbox.stop {
                 self.tell(node, ToWorker::SandboxStop(sandbox.id));
             } else if !held.contains(&sandbox.id) {
-                let spec = self.read(|s| s.sandbox(sandbox.id).map(|r| r.spec.clone())).await;
+                let spec = self
+                    .read(|s| s.sandbox(sandbox.id).map(|r| r.spec.clone()))
+                    .await;
                 if let Some(spec) = spec {
-                    self.tell(node, ToWorker::SandboxStart { id: sandbox.id, spec: Box::new((*spec).clone()) });
+                    self.tell(
+                        node,
+                        ToWorker::SandboxStart {
+                            id: sandbox.id,
+                            spec: Box::new((*spec).clone()),
+                        },
+                    );
                 }
             }
         }
@@ -227,7 +307,9 @@ impl Control {
                 match answer.await {
                     Ok(Ok(_)) if tasks.is_empty() => {}
                     Ok(Ok(_)) => self.acknowledge(node, tasks),
-                    Ok(Err(e)) => tracing::warn!(%node, error = %e, "a worker's report was refused"),
+                    Ok(Err(e)) => {
+                        tracing::warn!(%node, error = %e, "a worker's report was refused")
+                    }
                     Err(_) => return,
                 }
             }
@@ -252,7 +334,12 @@ impl Control {
             ToControl::Progress(metrics) => {
                 let metrics = metrics
                     .into_iter()
-                    .map(|m| Metric { task: m.task, step: m.step, value: m.value, line: m.line.into() })
+                    .map(|m| Metric {
+                        task: m.task,
+                        step: m.step,
+                        value: m.value,
+                        line: m.line.into(),
+                    })
                     .collect();
                 (Vec::new(), Command::Progress { node, metrics })
             }
@@ -271,21 +358,31 @@ impl Control {
         Ok(Some((tasks, answer)))
     }
 
-    async fn report_sandbox(&self, node: NodeId, id: SandboxId, status: SandboxStatus) -> Result<(), Rejection> {
+    async fn report_sandbox(
+        &self,
+        node: NodeId,
+        id: SandboxId,
+        status: SandboxStatus,
+    ) -> Result<(), Rejection> {
         let known = self.read(|s| s.sandbox(id).is_some()).await;
         if !known {
             return Ok(());
         }
         let status = sandbox_status(status);
-        self.propose(Command::SandboxReport { node, id, status }, None).await.map(|_| ())
+        self.propose(Command::SandboxReport { node, id, status }, None)
+            .await
+            .map(|_| ())
     }
 
     async fn heartbeat(&self, node: NodeId, readings: prism_link::Readings, credits: u32) {
         let now = self.now();
         let wake = {
             let mut sessions = self.sessions();
-            let Some(session) = sessions.get_mut(&node) else { return };
-            let wake = credits > session.credits || session.live.readings.pressure != readings.pressure;
+            let Some(session) = sessions.get_mut(&node) else {
+                return;
+            };
+            let wake =
+                credits > session.credits || session.live.readings.pressure != readings.pressure;
             session.live.readings = readings;
             session.live.last_heartbeat = now;
             session.credits = credits;
@@ -296,7 +393,10 @@ impl Control {
         }
         let state = self.read(|s| s.node(node).map(|n| n.record().state)).await;
         if state.is_some_and(|s| s != NodeState::Healthy) {
-            let back = Command::SetNodeState { id: node, state: NodeState::Healthy };
+            let back = Command::SetNodeState {
+                id: node,
+                state: NodeState::Healthy,
+            };
             if let Err(e) = self.propose(back, None).await {
                 tracing::warn!(%node, error = %e, "could not note that a node is back");
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Response;
 use prism_api::{FileList, Written};
+use prism_spec::TASK_DIR;
 
 use crate::app::App;
 use crate::ask::Ask;
@@ -17,7 +18,7 @@ const CHUNK: usize = 256 << 10;
 /// Longest path, bytes.
 const PATH_MAX: usize = 4096;
 
-/// The `path` of the request. The node opens it beneath the sandbox's root in any case; `..` is refused early and clearly.
+/// The `path` of the request, beneath the working directory if it is relative. The node opens it beneath the sandbox's root in any case; `..` is refused early and clearly.
 fn path_of(ask: &Ask) -> Answered<String> {
     let bad =
         |why: &str| Refusal::invalid(format!("query parameter path {why}")).detail("field", "path");
@@ -34,7 +35,10 @@ fn path_of(ask: &Ask) -> Answered<String> {
     if path.split('/').any(|part| part.len() > 255) {
         return Err(bad("has a name of more than 255 bytes"));
     }
-    Ok(path.to_owned())
+    match path.starts_with('/') {
+        true => Ok(path.to_owned()),
+        false => Ok(format!("{TASK_DIR}/{path}")),
+    }
 }
 
 pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {

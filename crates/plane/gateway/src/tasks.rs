@@ -125,10 +125,17 @@ pub(crate) fn message(record: &ResultRecord) -> Option<String> {
 
 /// One sentence for a task that ended without a word.
 fn unsaid(record: &ResultRecord) -> String {
-    let reason = record.reason.map_or("ended", prism_types::Reason::as_str).replace('_', " ");
+    let reason = record
+        .reason
+        .map_or("ended", prism_types::Reason::as_str)
+        .replace('_', " ");
     match record.report.exit {
-        ExitStatus::Code(code) => format!("{reason}: it ended with code {code} and printed nothing"),
-        ExitStatus::Signal(signal) => format!("{reason}: signal {signal} ended it, and it printed nothing"),
+        ExitStatus::Code(code) => {
+            format!("{reason}: it ended with code {code} and printed nothing")
+        }
+        ExitStatus::Signal(signal) => {
+            format!("{reason}: signal {signal} ended it, and it printed nothing")
+        }
         ExitStatus::Unknown => reason,
     }
 }

@@ -240,7 +240,7 @@ async fn files_are_written_read_listed_and_removed() {
     let put = Request::put(&at("path=data.bin"), content.clone()).token(&token);
     assert_eq!(
         server.ask(put).await.ok().json(),
-        json!({"path": "data.bin", "bytes": 1_000_000})
+        json!({"path": "/work/data.bin", "bytes": 1_000_000})
     );
     let read = server
         .ask(Request::get(&at("path=data.bin")).token(&token))

@@ -237,7 +237,7 @@ impl FakeNode {
             .get(path)
             .ok_or_else(|| not_found(format!("there is no file {path:?}")))?;
         Ok(FileEntry {
-            name: path.to_owned(),
+            name: path.rsplit('/').next().unwrap_or(path).to_owned(),
             kind: FileKind::File,
             size: data.len() as u64,
             mode: 0o644,

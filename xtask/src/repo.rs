@@ -38,7 +38,9 @@ impl Repo {
     /// `cargo`, to be run at the root.
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.current_dir(&self.root);
+        command
+            .current_dir(&self.root)
+            .env("CARGO_TERM_COLOR", "never");
         // Set by `cargo run` for xtask itself; a nested cargo and the tests must not see xtask's.
         for name in [
             "CARGO_MANIFEST_DIR",

@@ -151,6 +151,10 @@ fn files_are_copied_both_ways_by_the_command_line() {
         ])
         .expect(0);
     assert_eq!(sandbox.sh("cat /work/there.txt").1, "as it is\n");
+    let relative = format!("{}:beneath.txt", sandbox.id);
+    server.ctl(&["sandbox", "cp", &local, &relative]).expect(0);
+    let beneath = sandbox.sh("cat /work/beneath.txt").1;
+    assert_eq!(beneath, "as it is\n", "relative paths are beneath /work");
     let back = server.place.work().join("back.txt");
     let from = format!("{}:/work/there.txt", sandbox.id);
     server

@@ -102,7 +102,12 @@ fn of<'s>(session: &'s Session<'_>, wanted: Kind) -> Result<Vec<&'s TestProgram>
 
 fn tidy_group(session: &Session<'_>) -> Result<Outcome> {
     let mut problems = tidy::problems(session.repo)?;
-    let fmt = session.run(session.repo.cargo().args(["fmt", "--all", "--check"]))?;
+    let fmt = session.run(
+        session
+            .repo
+            .cargo()
+            .args(["fmt", "--all", "--", "--check", "-l"]),
+    )?;
     if !fmt.ok {
         problems.push(format!(
             "not formatted; run `cargo xtask fix`:\n{}",

@@ -172,15 +172,10 @@ pub enum ToWorker {
     Recall(JobId),
     /// A job is over: its files may go.
     JobOver(JobId),
-    /// Starts a sandbox.
-    SandboxStart {
-        /// Which.
-        id: SandboxId,
-        /// What.
-        spec: Box<SandboxSpec>,
-    },
-    /// Removes a sandbox and its files.
-    SandboxStop(SandboxId),
+    /// Starts sandboxes.
+    SandboxStart(Vec<(SandboxId, Arc<SandboxSpec>)>),
+    /// Removes sandboxes and their files.
+    SandboxStop(Vec<SandboxId>),
 }
 
 /// The control plane's end of a session.

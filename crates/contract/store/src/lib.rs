@@ -25,7 +25,8 @@ pub use store::{BoxFuture, Leadership, Status, Store, Watch, Watcher};
 pub use table::{Refusal, Table, Window};
 pub use watch::{SharedTable, SnapshotPin};
 
-/// The largest batch an engine accepts, in bytes of keys and values.
-pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// The largest batch an engine accepts, in bytes of keys and values: room for the largest request (64 MiB, its files as
+/// text) with all that one round of the leader may add to it.
+pub const MAX_BATCH_BYTES: usize = 160 * 1024 * 1024;
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 4096;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prism_link::{AssignedTask, JobBundle, StopWhy, ToWorker};
 use prism_spec::{FileSpec, JobSpec, Work};
 use prism_state::{Action, blob_key, decode_blob};
-use prism_types::{JobId, NodeId, Reason, TaskRef};
+use prism_types::{JobId, NodeId, Reason, SandboxId, TaskRef};
 use tokio::sync::mpsc;
 
 use crate::{Control, results};
@@ -15,6 +15,8 @@ use crate::{Control, results};
 impl Control {
     /// Carries out the actions of a round, and tells workers which jobs are over.
     pub(crate) async fn act(&self, actions: Vec<Action>, over: &[JobId]) {
+        let mut starts: BTreeMap<NodeId, Vec<SandboxId>> = BTreeMap::new();
+        let mut stops = starts.clone();
         for action in merge(actions) {
             match action {
                 Action::Assign {
@@ -45,23 +47,33 @@ impl Control {
                     self.tell(node, ToWorker::Stop { tasks, why });
                 }
                 Action::Recall { node, job } => self.tell(node, ToWorker::Recall(job)),
-                Action::StartSandbox { node, id } => {
-                    let spec = self.read(|s| s.sandbox(id).map(|r| r.spec.clone())).await;
-                    if let Some(spec) = spec {
-                        self.tell(
-                            node,
-                            ToWorker::SandboxStart {
-                                id,
-                                spec: Box::new((*spec).clone()),
-                            },
-                        );
-                    }
-                }
-                Action::StopSandbox { node, id } => self.tell(node, ToWorker::SandboxStop(id)),
+                Action::StartSandbox { node, id } => starts.entry(node).or_default().push(id),
+                Action::StopSandbox { node, id } => stops.entry(node).or_default().push(id),
             }
+        }
+        for (node, ids) in starts {
+            self.start_sandboxes(node, ids).await;
+        }
+        for (node, ids) in stops {
+            self.tell(node, ToWorker::SandboxStop(ids));
         }
         for job in over {
             self.job_over(*job);
+        }
+    }
+
+    /// Sends sandboxes to a node: one message, however many.
+    pub(crate) async fn start_sandboxes(&self, node: NodeId, ids: Vec<SandboxId>) {
+        let specs = self
+            .read(|s| {
+                let specs = ids
+                    .iter()
+                    .filter_map(|id| Some((*id, s.sandbox(*id)?.spec.clone())));
+                specs.collect::<Vec<_>>()
+            })
+            .await;
+        if !specs.is_empty() {
+            self.tell(node, ToWorker::SandboxStart(specs));
         }
     }
 
@@ -133,13 +145,10 @@ impl Control {
 
     /// Sends a job's spec and files to a node, once in a session. False if it has no session.
     pub(crate) async fn send_job(&self, node: NodeId, job: JobId) -> bool {
-        match self.sessions().get_mut(&node) {
+        match self.sessions().get(&node) {
             None => return false,
-            Some(session) => {
-                if !session.jobs.insert(job) {
-                    return true;
-                }
-            }
+            Some(session) if session.jobs.contains(&job) => return true,
+            Some(_) => {}
         }
         let Some(spec) = self.read(|s| s.job(job).map(|j| j.spec().clone())).await else {
             return false;
@@ -153,10 +162,19 @@ impl Control {
                 }
             }
         }
-        self.tell(
-            node,
-            ToWorker::Job(Box::new(JobBundle { job, spec, blobs })),
-        );
+        // Noted and sent under one lock: whoever finds it noted may rely on its being sent before.
+        let mut sessions = self.sessions();
+        let Some(session) = sessions.get_mut(&node) else {
+            return false;
+        };
+        if session.jobs.insert(job) {
+            let bundle = ToWorker::Job(Box::new(JobBundle { job, spec, blobs }));
+            if session.outbox.try_send(bundle).is_err() {
+                // The worker does not keep up: its session starts over.
+                sessions.remove(&node);
+                return false;
+            }
+        }
         true
     }
 

@@ -85,8 +85,10 @@ impl Control {
             jobs: BTreeSet::new(),
             reliability: 1.0,
         };
+        // First what it should hold, then the session: from then on the leader assigns, and nothing assigned may be dropped.
+        self.send_desired(node, &end.to_worker).await;
         self.sessions().insert(node, session);
-        self.send_desired(&hello).await;
+        self.send_rest(&hello).await;
         self.read_reports(node, &mut end.from_worker).await;
         let over = self.sessions().remove(&node);
         if let Some(session) = over {
@@ -219,73 +221,52 @@ impl Control {
         Ok(())
     }
 
-    /// Tells a worker what it should hold, and everything that it needs for it.
-    async fn send_desired(&self, hello: &Hello) {
+    /// Tells a worker what it should hold; what it holds beyond that, it drops.
+    async fn send_desired(&self, node: NodeId, to: &mpsc::Sender<ToWorker>) {
+        let desired = self.read(|s| s.desired_for(node)).await;
+        let tasks = desired.jobs.iter().flat_map(tasks_of);
+        let message = ToWorker::Desired {
+            tasks: tasks.map(|(task, _)| task).collect(),
+            sandboxes: desired.sandboxes.iter().map(|s| s.id).collect(),
+        };
+        // A worker that is gone already ends its session at once.
+        let _gone = to.send(message).await;
+    }
+
+    /// Tells a worker what it needs for what it holds, and what of it to stop or to start.
+    async fn send_rest(&self, hello: &Hello) {
         let node = hello.node;
         let desired = self.read(|s| s.desired_for(node)).await;
-        let tasks = desired.jobs.iter().flat_map(|j| {
-            j.tasks.iter().map(|t| TaskRef {
-                job: j.job,
-                index: t.index,
-                attempt: t.attempt,
-            })
-        });
-        self.tell(
-            node,
-            ToWorker::Desired {
-                tasks: tasks.collect(),
-                sandboxes: desired.sandboxes.iter().map(|s| s.id).collect(),
-            },
-        );
         for job in &desired.jobs {
             self.send_job(node, job.job).await;
+            let (job_id, lanes) = (job.job, job.lanes);
             self.tell(
                 node,
                 ToWorker::Assign {
-                    job: job.job,
-                    lanes: job.lanes,
+                    job: job_id,
+                    lanes,
                     tasks: Vec::new(),
                 },
             );
-            let stop: Vec<TaskRef> = job
-                .tasks
-                .iter()
-                .filter(|t| t.stop.is_some())
-                .map(|t| TaskRef {
-                    job: job.job,
-                    index: t.index,
-                    attempt: t.attempt,
-                })
-                .collect();
-            if !stop.is_empty() {
-                self.tell(
-                    node,
-                    ToWorker::Stop {
-                        tasks: stop,
-                        why: prism_link::StopWhy::Cancelled,
-                    },
-                );
+            let stop = tasks_of(job).filter(|(_, stop)| *stop);
+            let tasks: Vec<TaskRef> = stop.map(|(task, _)| task).collect();
+            if !tasks.is_empty() {
+                let why = prism_link::StopWhy::Cancelled;
+                self.tell(node, ToWorker::Stop { tasks, why });
             }
         }
         let held: BTreeSet<SandboxId> = hello.sandboxes.iter().map(|(id, _)| *id).collect();
-        for sandbox in &desired.sandboxes {
-            if sandbox.stop {
-                self.tell(node, ToWorker::SandboxStop(sandbox.id));
-            } else if !held.contains(&sandbox.id) {
-                let spec = self
-                    .read(|s| s.sandbox(sandbox.id).map(|r| r.spec.clone()))
-                    .await;
-                if let Some(spec) = spec {
-                    self.tell(
-                        node,
-                        ToWorker::SandboxStart {
-                            id: sandbox.id,
-                            spec: Box::new((*spec).clone()),
-                        },
-                    );
-                }
-            }
-        }
+        let (stop, keep): (Vec<_>, Vec<_>) = desired.sandboxes.iter().partition(|s| s.stop);
+        let start = keep
+            .into_iter()
+            .map(|s| s.id)
+            .filter(|id| !held.contains(id))
+            .collect();
+        self.start_sandboxes(node, start).await;
+        self.tell(
+            node,
+            ToWorker::SandboxStop(stop.into_iter().map(|s| s.id).collect()),
+        );
     }
 
     /// Turns reports into proposals: all that have arrived are queued together, so that they share a commit.
@@ -432,4 +413,16 @@ fn sandbox_status(status: SandboxStatus) -> prism_state::SandboxStatus {
         SandboxStatus::Running(at) => prism_state::SandboxStatus::Running { at },
         SandboxStatus::Exited(report) => prism_state::SandboxStatus::Exited(report),
     }
+}
+
+/// The tasks of a job that a node should have, and whether each is to be stopped.
+fn tasks_of(job: &prism_state::DesiredJob) -> impl Iterator<Item = (TaskRef, bool)> {
+    job.tasks.iter().map(|t| {
+        let task = TaskRef {
+            job: job.job,
+            index: t.index,
+            attempt: t.attempt,
+        };
+        (task, t.stop.is_some())
+    })
 }

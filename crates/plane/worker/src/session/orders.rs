@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 
 use prism_link::{JobBundle, SandboxStatus, StopWhy, ToControl, ToWorker};
 use prism_runtime::{Launch, RuntimeError};
@@ -13,7 +14,7 @@ use crate::{inputs, launch};
 
 impl Worker {
     pub(super) async fn on_orders(&mut self, orders: impl Iterator<Item = ToWorker>) {
-        let mut sandboxes: Vec<(SandboxId, SandboxSpec)> = Vec::new();
+        let mut sandboxes: Vec<(SandboxId, Arc<SandboxSpec>)> = Vec::new();
         for order in orders {
             match order {
                 ToWorker::Desired { tasks, sandboxes } => self.on_desired(&tasks, &sandboxes),
@@ -34,8 +35,11 @@ impl Worker {
                     self.reports.push(ToControl::Returned(tasks));
                 }
                 ToWorker::JobOver(job) => self.on_job_over(job),
-                ToWorker::SandboxStart { id, spec } => sandboxes.push((id, *spec)),
-                ToWorker::SandboxStop(id) => self.stop_runs(&[RunId::sandbox(id)], Millis(0)),
+                ToWorker::SandboxStart(more) => sandboxes.extend(more),
+                ToWorker::SandboxStop(ids) => {
+                    let ids: Vec<RunId> = ids.into_iter().map(RunId::sandbox).collect();
+                    self.stop_runs(&ids, Millis(0));
+                }
             }
         }
         if !sandboxes.is_empty() {
@@ -177,14 +181,14 @@ impl Worker {
         self.reports.task_over(task, report, None);
     }
 
-    async fn start_sandboxes(&mut self, wanted: Vec<(SandboxId, SandboxSpec)>) {
+    async fn start_sandboxes(&mut self, wanted: Vec<(SandboxId, Arc<SandboxSpec>)>) {
         let shared = self.shared.clone();
         let prepare = move || -> Vec<(SandboxId, Result<Launch, String>)> {
             wanted
                 .into_iter()
                 .filter(|(id, _)| !shared.table.holds(*id))
                 .map(|(id, spec)| {
-                    let launch = prepare_sandbox(&shared, id, spec);
+                    let launch = prepare_sandbox(&shared, id, &spec);
                     (id, launch)
                 })
                 .collect()
@@ -218,7 +222,7 @@ impl Worker {
 fn prepare_sandbox(
     shared: &super::Shared,
     id: SandboxId,
-    spec: SandboxSpec,
+    spec: &SandboxSpec,
 ) -> Result<Launch, String> {
     let config = &shared.config;
     if shared.table.len() >= config.sandboxes_max {
@@ -227,7 +231,7 @@ fn prepare_sandbox(
             config.sandboxes_max
         ));
     }
-    let launch = launch::sandbox(config, &*shared.files, id, &spec).map_err(|e| e.to_string())?;
+    let launch = launch::sandbox(config, &*shared.files, id, spec).map_err(|e| e.to_string())?;
     if let Some(snapshot) = &spec.snapshot {
         let archive = crate::service::snapshot_file(&config.data_dir, snapshot)
             .ok_or_else(|| format!("there is no snapshot {snapshot:?} on this node"))?;
@@ -239,7 +243,7 @@ fn prepare_sandbox(
     }
     shared
         .table
-        .add(id, spec)
+        .add(id, spec.clone())
         .map_err(|e: io::Error| format!("its record cannot be written: {e}"))?;
     Ok(launch)
 }

@@ -16,6 +16,8 @@ use crate::{launch, outcome, retention};
 
 /// Outcomes in one message.
 const FINISHED_BATCH: usize = 4096;
+/// Bytes of results and output after which a message takes no more outcomes: all of it becomes one commit.
+const FINISHED_BYTES: usize = 4 << 20;
 /// An outcome that is not acknowledged for so long is told again.
 const REPEAT: Duration = Duration::from_secs(10);
 /// How often the logs of the node are counted.
@@ -99,9 +101,7 @@ impl Reports {
             let (readings, credits) = self.heartbeat.take().unwrap_or_default();
             return ToControl::Heartbeat { readings, credits };
         }
-        let rest = self
-            .finished
-            .split_off(self.finished.len().min(FINISHED_BATCH));
+        let rest = self.finished.split_off(self.batch_len());
         let batch = std::mem::replace(&mut self.finished, rest);
         let now = Instant::now();
         for outcome in &batch {
@@ -109,6 +109,17 @@ impl Reports {
                 .insert(outcome.task, (outcome.clone(), now));
         }
         ToControl::Finished(batch)
+    }
+
+    /// How many of the finished go into one message.
+    fn batch_len(&self) -> usize {
+        let mut bytes = 0;
+        let fits = self.finished.iter().take(FINISHED_BATCH).take_while(|o| {
+            let before = bytes;
+            bytes += o.result.as_ref().map_or(0, String::len) + o.tail.len();
+            before < FINISHED_BYTES
+        });
+        fits.count()
     }
 
     /// Whether the end of a task is known already.

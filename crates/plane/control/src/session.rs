@@ -256,17 +256,17 @@ impl Control {
             }
         }
         let held: BTreeSet<SandboxId> = hello.sandboxes.iter().map(|(id, _)| *id).collect();
-        let (stop, keep): (Vec<_>, Vec<_>) = desired.sandboxes.iter().partition(|s| s.stop);
-        let start = keep
-            .into_iter()
-            .map(|s| s.id)
-            .filter(|id| !held.contains(id))
-            .collect();
+        let mut start = Vec::new();
+        let mut stop = Vec::new();
+        for sandbox in &desired.sandboxes {
+            match sandbox.stop {
+                true => stop.push(sandbox.id),
+                false if held.contains(&sandbox.id) => {}
+                false => start.push(sandbox.id),
+            }
+        }
         self.start_sandboxes(node, start).await;
-        self.tell(
-            node,
-            ToWorker::SandboxStop(stop.into_iter().map(|s| s.id).collect()),
-        );
+        self.tell(node, ToWorker::SandboxStop(stop));
     }
 
     /// Turns reports into proposals: all that have arrived are queued together, so that they share a commit.

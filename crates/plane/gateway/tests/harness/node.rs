@@ -107,17 +107,31 @@ pub async fn work(end: WorkerEnd, stop: CancellationToken) {
                 let _ = to_control.send(ToControl::Started(started)).await;
                 ToControl::Finished(refs.into_iter().map(outcome).collect())
             }
-            Some(ToWorker::SandboxStart { id, .. }) => ToControl::Sandbox {
-                id,
-                status: SandboxStatus::Running(TimeMs(1_700_000_000_000)),
-            },
-            Some(ToWorker::SandboxStop(id)) => ToControl::Sandbox {
-                id,
-                status: SandboxStatus::Exited(report(ExitStatus::Signal(9))),
-            },
+            Some(ToWorker::SandboxStart(all)) => {
+                let since = SandboxStatus::Running(TimeMs(1_700_000_000_000));
+                tell(&to_control, all.into_iter().map(|(id, _)| id), &since).await;
+                continue;
+            }
+            Some(ToWorker::SandboxStop(all)) => {
+                let over = SandboxStatus::Exited(report(ExitStatus::Signal(9)));
+                tell(&to_control, all.into_iter(), &over).await;
+                continue;
+            }
             Some(_) => continue,
         };
         let _ = to_control.send(reply).await;
+    }
+}
+
+/// Tells the same of several sandboxes.
+async fn tell(
+    to: &tokio::sync::mpsc::Sender<ToControl>,
+    ids: impl Iterator<Item = SandboxId>,
+    status: &SandboxStatus,
+) {
+    for id in ids {
+        let status = status.clone();
+        let _ = to.send(ToControl::Sandbox { id, status }).await;
     }
 }
 

@@ -50,13 +50,9 @@ fn outcome(task: TaskRef) -> TaskOutcome {
     }
 }
 
-/// The worker's end of the session.
-pub async fn work(end: WorkerEnd, stop: CancellationToken) {
-    let WorkerEnd {
-        to_control,
-        mut from_control,
-    } = end;
-    let hello = Hello {
+/// What it says first.
+fn hello() -> Hello {
+    Hello {
         node: id(),
         name: "n1".parse().unwrap(),
         labels: Default::default(),
@@ -72,7 +68,15 @@ pub async fn work(end: WorkerEnd, stop: CancellationToken) {
         },
         tasks: Vec::new(),
         sandboxes: Vec::new(),
-    };
+    }
+}
+
+/// The worker's end of the session.
+pub async fn work(end: WorkerEnd, stop: CancellationToken) {
+    let WorkerEnd {
+        to_control,
+        mut from_control,
+    } = end;
     let beat = || ToControl::Heartbeat {
         readings: Readings {
             cpu: Some(0.25),
@@ -80,7 +84,7 @@ pub async fn work(end: WorkerEnd, stop: CancellationToken) {
         },
         credits: 10_000,
     };
-    let _ = to_control.send(ToControl::Hello(Box::new(hello))).await;
+    let _ = to_control.send(ToControl::Hello(Box::new(hello()))).await;
     let _ = to_control.send(beat()).await;
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
     loop {

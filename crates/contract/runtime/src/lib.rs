@@ -115,6 +115,9 @@ pub struct Launch {
     pub hostname: String,
     /// Directory for its output segments (`stdout.<offset>`, `stderr.<offset>`, offset in 20 digits); made at the first byte.
     pub logs: PathBuf,
+    /// Of a task: at most so many tasks of its job run at once, and more wait in the order in which they came, so that the next
+    /// one begins without a round trip. 0: it begins at once. The number given last holds for the job.
+    pub lanes: u32,
 }
 
 /// A program to run inside a running sandbox.

@@ -309,10 +309,11 @@ impl Shared {
         let mut pause = FIRST;
         while !self.closed.load(Ordering::Acquire) {
             if let Ok(connected) = connect(&self.dir, self.idle) {
-                if connected.life != life {
-                    (self.sink)(vec![RunEvent::Restarted]);
-                }
                 if let Ok(reader) = self.take_up(&connected) {
+                    // Told when it can be asked: who hears of it wants to know what is left.
+                    if connected.life != life {
+                        (self.sink)(vec![RunEvent::Restarted]);
+                    }
                     return Some((reader, connected.life));
                 }
             }

@@ -8,7 +8,7 @@ use prism_types::{Millis, RunId};
 use serde::{Deserialize, Serialize};
 
 /// Version of everything in this file. A supervisor of another version is left alone, with a clear error.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Largest frame.
 pub const MAX_FRAME: usize = 256 << 20;

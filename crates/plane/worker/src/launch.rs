@@ -77,6 +77,7 @@ pub(crate) fn task(
     job: JobId,
     spec: &JobSpec,
     task: &AssignedTask,
+    lanes: u32,
 ) -> Result<Launch, RuntimeError> {
     let reference = TaskRef {
         job,
@@ -145,6 +146,7 @@ pub(crate) fn task(
             .take(63)
             .collect(),
         id,
+        lanes,
     })
 }
 
@@ -173,6 +175,7 @@ pub(crate) fn sandbox(
             .map_or_else(|| "sandbox".to_owned(), ToString::to_string),
         logs: exec_logs(&config.data_dir, id, "init"),
         id: run,
+        lanes: 0,
     })
 }
 

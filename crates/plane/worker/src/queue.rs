@@ -14,6 +14,11 @@ const TARGET_MIN: u32 = 16;
 const TARGET_MAX: u32 = 16_384;
 /// The buffer should last this long, seconds.
 const TARGET_SECONDS: f64 = 0.25;
+/// What the runtime is given ahead of free lanes should last this long, seconds: short tasks follow one another without a word
+/// between, and long ones are not given ahead at all.
+const AHEAD_SECONDS: f64 = 0.02;
+/// Most tasks that the runtime is given ahead of free lanes, of one job.
+const AHEAD_MAX: usize = 64;
 
 #[derive(Debug, Default)]
 struct JobQueue {
@@ -49,11 +54,22 @@ impl Queue {
         }
     }
 
-    /// The tasks to start now, at most `limit`; they count as running from here on.
-    pub(crate) fn starts(&mut self, limit: usize) -> Vec<(JobId, AssignedTask)> {
+    /// The tasks to hand to the runtime now, at most `limit`, each with the lanes of its job; they count as running from here on.
+    pub(crate) fn starts(&mut self, limit: usize) -> Vec<(JobId, AssignedTask, u32)> {
         let mut out = Vec::new();
+        let ahead = ((self.rate * AHEAD_SECONDS) as usize).min(AHEAD_MAX);
         for (job, q) in &mut self.jobs {
-            while out.len() < limit && q.running.len() < q.lanes as usize {
+            let room = if q.lanes == 0 {
+                0
+            } else {
+                q.lanes as usize + ahead
+            };
+            // Topped up by halves, so that one message brings several.
+            let full = q.running.len() + ahead / 2 > room;
+            if full && q.running.len() >= q.lanes as usize {
+                continue;
+            }
+            while out.len() < limit && q.running.len() < room {
                 let Some(task) = q.waiting.pop_front() else {
                     break;
                 };
@@ -62,7 +78,7 @@ impl Queue {
                     index: task.index,
                     attempt: task.attempt,
                 });
-                out.push((*job, task));
+                out.push((*job, task, q.lanes));
             }
         }
         let n = u32::try_from(out.len()).unwrap_or(u32::MAX);
@@ -160,6 +176,11 @@ impl Queue {
         (self.running, self.waiting)
     }
 
+    /// Whether the buffer holds enough for a while: then reports may be joined before they are told.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting > 0 && self.waiting >= self.target() / 4
+    }
+
     /// Folds what finished in the last `seconds` into the rate.
     pub(crate) fn measure(&mut self, seconds: f64) {
         if seconds <= 0.0 {
@@ -215,7 +236,11 @@ mod tests {
         );
         let next = q.starts(10);
         assert_eq!(next.len(), 1);
-        assert_eq!(next[0].1.index, 2, "first come, first served");
+        assert_eq!(
+            (next[0].1.index, next[0].2),
+            (2, 2),
+            "first come, first served"
+        );
         assert_eq!(q.counts(), (2, 2));
     }
 
@@ -260,5 +285,33 @@ mod tests {
         assert_eq!(q.target(), 2500);
         q.measure(0.1);
         assert_eq!(q.target(), 2000);
+    }
+
+    #[test]
+    fn short_tasks_are_given_ahead_and_only_while_there_are_lanes() {
+        let (mut q, job) = (Queue::default(), JobId::new(1, 1));
+        q.assign(job, 2, (0..1000).map(task).collect());
+        for _ in 0..100 {
+            for (_, t, _) in q.starts(2) {
+                q.over(TaskRef {
+                    job,
+                    index: t.index,
+                    attempt: t.attempt,
+                });
+            }
+        }
+        q.measure(0.1);
+        let given = q.starts(1000).len();
+        assert_eq!(given, 2 + 40, "two lanes, and what 20 ms take");
+        assert_eq!(q.starts(1000).len(), 0);
+        q.assign(job, 0, Vec::new());
+        for index in 200..242 {
+            q.over(TaskRef {
+                job,
+                index,
+                attempt: 1,
+            });
+        }
+        assert_eq!(q.starts(1000).len(), 0, "no lane, no task");
     }
 }

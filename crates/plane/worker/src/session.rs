@@ -99,6 +99,13 @@ pub(crate) fn now() -> TimeMs {
     TimeMs(since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
 }
 
+/// Waits until then; for nothing if there is no such moment.
+async fn until(moment: Option<Instant>) {
+    if let Some(moment) = moment {
+        tokio::time::sleep_until(moment.into()).await;
+    }
+}
+
 impl Worker {
     /// Opens a worker over its directory: finds what runs, removes what a crash left over.
     ///
@@ -199,6 +206,8 @@ impl Worker {
         let mut measured = Instant::now();
         loop {
             let busy = self.queue.counts() != (0, 0);
+            self.reports.join(self.queue.is_full());
+            let due = self.reports.due();
             tokio::select! {
                 n = end.from_control.recv_many(&mut orders, 64) => {
                     if n == 0 { break; }
@@ -210,6 +219,7 @@ impl Worker {
                     let Ok(permit) = permit else { break };
                     permit.send(self.reports.take());
                 }
+                () = until(due), if due.is_some() => {}
                 _ = heartbeat.tick() => self.on_heartbeat(),
                 () = shared.images_changed.notified() => {
                     let hello = self.greeting(Vec::new(), Vec::new());

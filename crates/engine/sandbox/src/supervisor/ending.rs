@@ -79,6 +79,7 @@ impl Supervisor {
         self.close_streams(&mut run);
         let report = self.report(index, &mut run, ended);
         self.by_id.remove(&run.id);
+        self.queue.over(&run.id);
         self.free.push(index);
         if let Some(slot) = run.slot.take() {
             if run.kind == Kind::Plain {
@@ -216,24 +217,14 @@ impl Supervisor {
 
     /// Ends runs for a reason, with grace.
     pub(super) fn stop(&mut self, ids: &[RunId], grace: Millis) {
-        let queued: std::collections::HashSet<&RunId> =
-            ids.iter().filter(|id| self.queued.contains(*id)).collect();
-        if !queued.is_empty() {
-            let (out, stay) = std::mem::take(&mut self.queue)
-                .into_iter()
-                .partition(|l| queued.contains(&l.id));
-            self.queue = stay;
-            let out: std::collections::VecDeque<prism_runtime::Launch> = out;
-            for launch in out {
-                self.queued.remove(&launch.id);
-                let report = RunReport {
-                    cause: StopCause::Requested,
-                    ..RunReport::not_started(now(), "stopped before it started")
-                };
-                let id = launch.id.clone();
-                self.refuse(launch.id, launch.logs, report);
-                self.exec_early(id);
-            }
+        for launch in self.queue.take_out(ids) {
+            let report = RunReport {
+                cause: StopCause::Requested,
+                ..RunReport::not_started(now(), "stopped before it started")
+            };
+            let id = launch.id.clone();
+            self.refuse(launch.id, launch.logs, report);
+            self.exec_early(id);
         }
         for id in ids {
             if let Some(index) = self.by_id.get(id) {

@@ -54,8 +54,7 @@ impl Supervisor {
                 self.refuse(launch.id, launch.logs, RunReport::not_started(now(), why));
                 continue;
             }
-            self.queued.insert(launch.id.clone());
-            self.queue.push_back(launch);
+            self.queue.push(launch);
         }
     }
 
@@ -65,15 +64,15 @@ impl Supervisor {
             if self.starting.len() >= preparing_at_once() {
                 return false;
             }
-            let Some(launch) = self.queue.pop_front() else {
+            let Some(launch) = self.queue.pop() else {
                 return false;
             };
-            self.queued.remove(&launch.id);
             if let Err(why) = self.launch(&launch) {
+                self.queue.over(&launch.id);
                 self.refuse(launch.id, launch.logs, RunReport::not_started(now(), why));
             }
         }
-        !self.queue.is_empty()
+        self.queue.is_ready()
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<(), String> {
@@ -199,7 +198,7 @@ impl Supervisor {
             Some(index) => self.runs[*index]
                 .as_ref()
                 .is_some_and(|r| r.phase == Phase::Starting),
-            None => self.queued.contains(&exec.inside),
+            None => self.queue.contains(&exec.inside),
         };
         if starting {
             self.early.push(exec);

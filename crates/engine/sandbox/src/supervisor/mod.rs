@@ -12,6 +12,7 @@ mod peers;
 mod requests;
 mod run;
 mod state;
+mod waiting;
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -134,6 +135,9 @@ impl Supervisor {
         }
         if let Some(since) = self.unneeded_since {
             sooner(since + self.idle);
+        }
+        if let Some(held) = self.held_until() {
+            sooner(held);
         }
         at.map(|t| t.saturating_duration_since(now))
     }

@@ -147,7 +147,7 @@ impl Supervisor {
 
     fn shut_down(&mut self) {
         self.stopping = true;
-        let mut ids: Vec<RunId> = self.queued.iter().cloned().collect();
+        let mut ids: Vec<RunId> = self.queue.iter().map(|l| l.id.clone()).collect();
         ids.extend(self.by_id.keys().cloned());
         self.stop(&ids, Millis(0));
     }

@@ -1,11 +1,11 @@
 //! What the supervisor holds, and the small steps that every part of it needs.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use prism_runtime::{Exec, Launch, Observed, RunEvent};
+use prism_runtime::{Exec, Observed, RunEvent};
 use prism_sys::filter::Instruction;
 use prism_sys::process::{self, Ended, SingleThread};
 use prism_sys::table::{self, Entry};
@@ -16,6 +16,7 @@ use super::bootstrap::{self, Arguments, Home};
 use super::journal::{Journal, Record};
 use super::peers::Peer;
 use super::run::Run;
+use super::waiting::Waiting;
 use crate::cgroup::{self, Driver};
 use crate::slots::Slots;
 use crate::template::Template;
@@ -23,6 +24,12 @@ use crate::wire::Reply;
 
 /// Most runs that are live at once.
 pub const MAX_RUNS: usize = 32_768;
+
+/// How long news of tasks are held back while more tasks wait here.
+const HOLD: Duration = Duration::from_millis(4);
+
+/// Most news that are held back.
+const HOLD_EVENTS: usize = 256;
 
 /// What an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +111,7 @@ pub struct Supervisor {
     pub(super) helpers: HashMap<u32, usize>,
     /// Children that ended before their helper told of them.
     pub(super) stray: HashMap<u32, Ended>,
-    pub(super) queue: VecDeque<Launch>,
-    pub(super) queued: HashSet<RunId>,
+    pub(super) queue: Waiting,
     pub(super) starting: Vec<usize>,
     /// Programs for sandboxes that do not run yet.
     pub(super) early: Vec<Exec>,
@@ -125,6 +131,8 @@ pub struct Supervisor {
     pub(super) lost: bool,
     pub(super) stopping: bool,
     pub(super) unneeded_since: Option<Instant>,
+    /// When the oldest event that is held back came.
+    pub(super) held_since: Option<Instant>,
     pub(super) buffer: Vec<u8>,
 }
 
@@ -174,8 +182,7 @@ impl Supervisor {
             by_pid: HashMap::new(),
             helpers: HashMap::new(),
             stray: HashMap::new(),
-            queue: VecDeque::new(),
-            queued: HashSet::new(),
+            queue: Waiting::default(),
             starting: Vec::new(),
             early: Vec::new(),
             ended: BTreeMap::new(),
@@ -194,6 +201,7 @@ impl Supervisor {
             lost: false,
             stopping: false,
             unneeded_since: Some(Instant::now()),
+            held_since: None,
             buffer: vec![0; 64 << 10],
             home,
         };
@@ -233,7 +241,7 @@ impl Supervisor {
 
     /// Whether an id was launched and is not forgotten.
     pub(super) fn knows(&self, id: &RunId) -> bool {
-        self.by_id.contains_key(id) || self.queued.contains(id) || self.ended.contains_key(id)
+        self.by_id.contains_key(id) || self.queue.contains(id) || self.ended.contains_key(id)
     }
 
     /// Finds room for a run.
@@ -284,8 +292,39 @@ impl Supervisor {
         self.queue.is_empty() && self.starting.is_empty() && self.peers.iter().any(Option::is_some)
     }
 
-    /// Writes what the round brought: the journal first, then the daemons.
+    /// Whether news of tasks can wait a little, because more of the same comes without the daemon: until then they are neither
+    /// written nor told.
+    fn may_hold(&mut self) -> bool {
+        let only_tasks = self.events.len() < HOLD_EVENTS
+            && self.events.iter().all(|event| match event {
+                RunEvent::Started { id, .. } | RunEvent::Exited { id, .. } => {
+                    id.as_task().is_some()
+                }
+                RunEvent::Restarted => false,
+            });
+        if !only_tasks || self.queue.is_empty() || self.stopping {
+            self.held_since = None;
+            return false;
+        }
+        let since = *self.held_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < HOLD {
+            return true;
+        }
+        self.held_since = None;
+        false
+    }
+
+    /// When news that are held back must go out.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.held_since.map(|since| since + HOLD)
+    }
+
+    /// Writes what happened: the journal first, then the daemons.
     pub(super) fn tell(&mut self) -> Result<(), String> {
+        if !self.events.is_empty() && self.may_hold() {
+            (0..self.peers.len()).for_each(|n| self.flush_peer(n));
+            return Ok(());
+        }
         self.journal
             .flush()
             .map_err(|e| format!("write the journal: {e}"))?;

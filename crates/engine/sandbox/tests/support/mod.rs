@@ -202,6 +202,7 @@ impl Node {
 
     pub fn sandbox(&self, name: &str) -> Launch {
         Launch {
+            lanes: 0,
             id: id(name),
             isolation: Isolation::Sandboxed,
             image: Image::Host,

@@ -1,10 +1,10 @@
 //! What the runtime tells.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use prism_link::{SandboxStatus, ToControl};
 use prism_runtime::RunEvent;
-use prism_types::{RunId, TaskRef, TimeMs};
+use prism_types::{RunId, RunReport, StopCause, TaskRef, TimeMs};
 
 use super::Worker;
 use crate::launch;
@@ -12,31 +12,24 @@ use crate::sandboxes::{Run, parse};
 
 impl Worker {
     pub(super) fn on_events(&mut self, batch: Vec<RunEvent>) {
-        let mut started: BTreeMap<TaskRef, TimeMs> = BTreeMap::new();
-        self.on_batch(batch, &mut started);
+        self.on_batch(batch);
         while let Ok(more) = self.events.try_recv() {
-            self.on_batch(more, &mut started);
-        }
-        if !started.is_empty() {
-            self.reports
-                .push(ToControl::Started(started.into_iter().collect()));
+            self.on_batch(more);
         }
     }
 
-    fn on_batch(&mut self, batch: Vec<RunEvent>, started: &mut BTreeMap<TaskRef, TimeMs>) {
+    fn on_batch(&mut self, batch: Vec<RunEvent>) {
         for event in batch {
             match event {
                 RunEvent::Started { id, at, .. } => match id.as_task() {
                     Some(task) => {
-                        started.insert(task, at);
+                        self.reports.task_started(task, at);
                         self.watch_metrics(task);
                     }
                     None => self.on_sandbox_started(&id, at),
                 },
                 RunEvent::Exited { id, report } => match id.as_task() {
                     Some(task) => {
-                        // What started and ended between two looks is only told as ended.
-                        started.remove(&task);
                         if self.queue.over(task) {
                             let spec = self.jobs.get(&task.job).cloned();
                             self.reports.task_over(task, report, spec);
@@ -60,11 +53,38 @@ impl Worker {
                         }
                     },
                 },
-                RunEvent::Restarted => {
-                    tracing::warn!(
-                        "the supervisor died and was replaced; what it ran is reported lost"
-                    );
-                }
+                RunEvent::Restarted => self.on_restarted(),
+            }
+        }
+    }
+
+    /// The supervisor died and was replaced. The new one tells of what had begun; what was only handed to the old one is lost too.
+    fn on_restarted(&mut self) {
+        tracing::warn!("the supervisor died and was replaced; what it ran is reported lost");
+        let known: BTreeSet<RunId> = match self.shared.runtime.observe() {
+            Ok(observed) => observed.into_iter().map(|o| o.id).collect(),
+            Err(e) => {
+                // It dies again and again: the next one asks again.
+                tracing::warn!(error = %e, "the new supervisor does not say what it knows");
+                return;
+            }
+        };
+        let lost = || RunReport {
+            cause: StopCause::Lost,
+            ..RunReport::not_started(super::now(), "its supervisor died before it began")
+        };
+        let tasks: Vec<TaskRef> = self.queue.running().collect();
+        for task in tasks {
+            if !known.contains(&RunId::task(task)) && self.queue.over(task) {
+                let spec = self.jobs.get(&task.job).cloned();
+                self.reports.task_over(task, lost(), spec);
+            }
+        }
+        for id in self.shared.table.ids() {
+            if !known.contains(&RunId::sandbox(id)) {
+                let status = SandboxStatus::Exited(lost());
+                self.reports.push(ToControl::Sandbox { id, status });
+                self.reports.sandbox_gone(id, lost());
             }
         }
     }

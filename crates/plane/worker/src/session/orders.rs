@@ -143,16 +143,21 @@ impl Worker {
             return;
         }
         let mut batch: Vec<Launch> = Vec::with_capacity(starts.len());
-        for (job, task) in starts {
+        for (job, task, lanes) in starts {
             let reference = TaskRef {
                 job,
                 index: task.index,
                 attempt: task.attempt,
             };
             let built = match self.jobs.get(&job) {
-                Some(spec) => {
-                    launch::task(&self.shared.config, &*self.shared.files, job, spec, &task)
-                }
+                Some(spec) => launch::task(
+                    &self.shared.config,
+                    &*self.shared.files,
+                    job,
+                    spec,
+                    &task,
+                    lanes,
+                ),
                 None => Err(RuntimeError::Invalid(
                     "its job's spec never arrived".to_owned(),
                 )),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prism_link::{Readings, TaskMetric, TaskOutcome, ToControl};
 use prism_spec::JobSpec;
-use prism_types::{RunId, RunReport, SandboxId, TaskRef};
+use prism_types::{RunId, RunReport, SandboxId, TaskRef, TimeMs};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -20,6 +20,8 @@ const FINISHED_BATCH: usize = 4096;
 const FINISHED_BYTES: usize = 4 << 20;
 /// An outcome that is not acknowledged for so long is told again.
 const REPEAT: Duration = Duration::from_secs(10);
+/// While the buffer holds enough work, news of tasks are told so often: each message is a commit.
+const JOIN: Duration = Duration::from_millis(10);
 /// How often the logs of the node are counted.
 const TRIM: Duration = Duration::from_secs(60);
 
@@ -33,7 +35,11 @@ pub(super) enum Collected {
 pub(super) struct Reports {
     shared: Arc<Shared>,
     outbox: VecDeque<ToControl>,
+    started: BTreeMap<TaskRef, TimeMs>,
     finished: Vec<TaskOutcome>,
+    /// Whether news of tasks may wait to be joined.
+    join: bool,
+    told: Instant,
     heartbeat: Option<(Readings, u32)>,
     told_target: u32,
     /// Told and not acknowledged.
@@ -52,7 +58,10 @@ impl Reports {
         Self {
             shared,
             outbox: VecDeque::new(),
+            started: BTreeMap::new(),
             finished: Vec::new(),
+            join: false,
+            told: Instant::now(),
             heartbeat: None,
             told_target: 0,
             unacknowledged: BTreeMap::new(),
@@ -68,6 +77,7 @@ impl Reports {
     /// Starts a session: what an earlier one had not told is told anew by [`Reports::repeat`] and the greeting.
     pub(super) fn open(&mut self, hello: ToControl) {
         self.outbox.clear();
+        self.started.clear();
         self.outbox.push_back(hello);
         for (outcome, _) in std::mem::take(&mut self.unacknowledged).into_values() {
             self.finished.push(outcome);
@@ -88,8 +98,26 @@ impl Reports {
         self.told_target
     }
 
+    /// Whether news of tasks may wait a little for more of them. Nobody waits for them while there is work to do.
+    pub(super) fn join(&mut self, join: bool) {
+        self.join = join;
+    }
+
+    fn has_news(&self) -> bool {
+        !self.started.is_empty() || !self.finished.is_empty()
+    }
+
+    fn is_due(&self) -> bool {
+        !self.join || self.finished.len() >= FINISHED_BATCH || self.told.elapsed() >= JOIN
+    }
+
+    /// When news that wait are due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (self.has_news() && !self.is_due()).then(|| self.told + JOIN)
+    }
+
     pub(super) fn pending(&self) -> bool {
-        !self.outbox.is_empty() || !self.finished.is_empty() || self.heartbeat.is_some()
+        !self.outbox.is_empty() || self.heartbeat.is_some() || self.has_news() && self.is_due()
     }
 
     /// The next message. Only called when one is pending.
@@ -97,10 +125,16 @@ impl Reports {
         if let Some(message) = self.outbox.pop_front() {
             return message;
         }
-        if self.finished.is_empty() {
-            let (readings, credits) = self.heartbeat.take().unwrap_or_default();
+        if let Some((readings, credits)) = self.heartbeat.take() {
             return ToControl::Heartbeat { readings, credits };
         }
+        if !self.started.is_empty() {
+            if self.finished.is_empty() {
+                self.told = Instant::now();
+            }
+            return ToControl::Started(std::mem::take(&mut self.started).into_iter().collect());
+        }
+        self.told = Instant::now();
         let rest = self.finished.split_off(self.batch_len());
         let batch = std::mem::replace(&mut self.finished, rest);
         let now = Instant::now();
@@ -129,6 +163,11 @@ impl Reports {
             || self.finished.iter().any(|o| o.task == task)
     }
 
+    /// A task's program runs. What ends before this is told is only told as ended.
+    pub(super) fn task_started(&mut self, task: TaskRef, at: TimeMs) {
+        self.started.insert(task, at);
+    }
+
     /// A task is over: collects its outcome, on a blocking thread if it wrote anything or has a disk to clean.
     pub(super) fn task_over(
         &mut self,
@@ -136,6 +175,7 @@ impl Reports {
         report: RunReport,
         spec: Option<Arc<JobSpec>>,
     ) {
+        self.started.remove(&task);
         if !self.collecting.insert(task) {
             return;
         }

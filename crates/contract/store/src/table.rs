@@ -45,17 +45,42 @@ impl Refusal {
     }
 }
 
+/// A value, or that there is none, from a revision on.
 #[derive(Clone, Debug)]
-pub(crate) struct Slot {
-    pub(crate) revision: u64,
-    pub(crate) value: Value,
-}
-
-/// A version that was replaced; a removed key leaves one without a value.
-#[derive(Clone, Debug)]
-pub(crate) struct Older {
+pub(crate) struct Version {
     pub(crate) revision: u64,
     pub(crate) value: Option<Value>,
+}
+
+/// A key's versions: the latest beside the key, so that a write and its forgetting are one walk down the tree each. A removed
+/// key stays until no revision in the window shows what it was.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    latest: Version,
+    older: Vec<Version>,
+}
+
+impl Slot {
+    /// The value that a revision shows, and when it was set.
+    pub(crate) fn shown(&self, at: Revision) -> Option<(&Value, Revision)> {
+        let mut versions = std::iter::once(&self.latest).chain(self.older.iter().rev());
+        let shown = versions.find(|version| version.revision <= at.0)?;
+        Some((shown.value.as_ref()?, Revision(shown.revision)))
+    }
+
+    /// Drops the versions that no revision from `floor` on shows; true when nothing is left.
+    fn forget(&mut self, floor: u64) -> bool {
+        if self.latest.revision <= floor {
+            self.older = Vec::new();
+            return self.latest.value.is_none();
+        }
+        let revisions = self.older.iter().map(|o| o.revision);
+        if let Some(shown) = revisions.filter(|r| *r <= floor).max() {
+            self.older
+                .retain(|o| o.revision > shown || (o.revision == shown && o.value.is_some()));
+        }
+        false
+    }
 }
 
 #[derive(Debug)]
@@ -71,7 +96,8 @@ const CHANGE_COST: usize = 128;
 #[derive(Debug)]
 pub struct Table {
     pub(crate) map: BTreeMap<Key, Slot>,
-    pub(crate) older: BTreeMap<Key, Vec<Older>>,
+    /// Keys that have a value now.
+    live: usize,
     past: VecDeque<Past>,
     past_cost: usize,
     revision: u64,
@@ -86,7 +112,7 @@ impl Table {
     pub fn new(window: Window) -> Self {
         Self {
             map: BTreeMap::new(),
-            older: BTreeMap::new(),
+            live: 0,
             past: VecDeque::new(),
             past_cost: 0,
             revision: 0,
@@ -108,11 +134,17 @@ impl Table {
 
     /// Sets a key as a snapshot holds it.
     pub fn load(&mut self, key: Key, value: Value, revision: Revision) {
-        let slot = Slot {
+        let latest = Version {
             revision: revision.0,
-            value,
+            value: Some(value),
         };
-        self.map.insert(key, slot);
+        let slot = Slot {
+            latest,
+            older: Vec::new(),
+        };
+        if self.map.insert(key, slot).is_none() {
+            self.live += 1;
+        }
     }
 
     /// The latest revision.
@@ -132,7 +164,7 @@ impl Table {
 
     /// Keys held.
     pub fn keys(&self) -> usize {
-        self.map.len()
+        self.live
     }
 
     /// Grants the next fence.
@@ -171,33 +203,32 @@ impl Table {
 
     /// Sets or removes one key; says whether that changed anything, and the bytes it replaced.
     fn set(&mut self, change: &Change, revision: u64) -> (bool, usize) {
-        let old = match &change.value {
-            Some(value) => {
-                let slot = Slot {
-                    revision,
-                    value: value.clone(),
-                };
-                self.map.insert(change.key.clone(), slot)
-            }
-            None => match self.map.remove(&change.key) {
-                Some(old) => Some(old),
-                None => return (false, 0),
-            },
-        };
-        let replaced = old.as_ref().map_or(0, |o| o.value.len());
-        let versions = old.map(|o| Older {
-            revision: o.revision,
-            value: Some(o.value),
-        });
-        let removed = change.value.is_none().then_some(Older {
+        let version = Version {
             revision,
-            value: None,
-        });
-        if versions.is_some() || removed.is_some() {
-            let list = self.older.entry(change.key.clone()).or_default();
-            list.extend(versions);
-            list.extend(removed);
-        }
+            value: change.value.clone(),
+        };
+        let slot = match (self.map.get_mut(&change.key), &change.value) {
+            (Some(slot), _) => slot,
+            (None, None) => return (false, 0),
+            (None, Some(_)) => {
+                let slot = Slot {
+                    latest: version,
+                    older: Vec::new(),
+                };
+                self.map.insert(change.key.clone(), slot);
+                self.live += 1;
+                return (true, 0);
+            }
+        };
+        let replaced = match (&slot.latest.value, &change.value) {
+            (None, None) => return (false, 0),
+            (Some(old), _) => old.len(),
+            (None, Some(_)) => 0,
+        };
+        self.live += usize::from(change.value.is_some());
+        self.live -= usize::from(slot.latest.value.is_some());
+        slot.older
+            .push(std::mem::replace(&mut slot.latest, version));
         (true, replaced)
     }
 
@@ -242,21 +273,9 @@ impl Table {
 
     /// Drops the versions of a key that no revision from the floor on shows.
     fn forget(&mut self, key: &Key) {
-        let Some(list) = self.older.get_mut(key) else {
-            return;
-        };
-        let newest = self.map.get(key).map(|slot| slot.revision);
-        let shown = list
-            .iter()
-            .map(|o| o.revision)
-            .chain(newest)
-            .filter(|r| *r <= self.floor)
-            .max();
-        if let Some(shown) = shown {
-            list.retain(|o| o.revision > shown || (o.revision == shown && o.value.is_some()));
-        }
-        if list.is_empty() {
-            self.older.remove(key);
+        let floor = self.floor;
+        if self.map.get_mut(key).is_some_and(|slot| slot.forget(floor)) {
+            self.map.remove(key);
         }
     }
 

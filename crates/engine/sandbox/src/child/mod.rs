@@ -208,8 +208,10 @@ pub fn exec(
             driver.join(group).step("join the cgroup")?;
         }
         let target = process::pidfd(init).step("find the sandbox")?;
-        let kinds = UNSHARED | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
+        let kinds = UNSHARED & !libc::CLONE_NEWCGROUP | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
         process::join(ctx.proof, target.as_fd(), kinds).step("join the sandbox")?;
+        // The sandbox's own was made before its cgroup: the path in it would tell of the host.
+        process::unshare(ctx.proof, libc::CLONE_NEWCGROUP).step("hide the cgroup's path")?;
         root::add_terminals()?;
         process::join(ctx.proof, target.as_fd(), libc::CLONE_NEWUSER).step("join the users")?;
         creds::become_root_inside().step("become root inside")?;

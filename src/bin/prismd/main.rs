@@ -5,7 +5,8 @@ use std::process::ExitCode;
 mod settings;
 
 use clap::{CommandFactory, FromArgMatches};
-use prism_node::{Node, NodeConfig};
+use prism_node::{Node, NodeConfig, NodeError};
+use prism_types::{Fault, Reason};
 use settings::{Args, Mode, Settings};
 use tracing_subscriber::EnvFilter;
 
@@ -15,13 +16,19 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     // Before any thread or runtime exists: a supervisor is single-threaded.
     prism_sandbox::maybe_supervise();
-    let matches = Args::command().get_matches();
-    let args = Args::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let args = Args::command()
+        .try_get_matches()
+        .and_then(|m| Args::from_arg_matches(&m));
+    let args = match args {
+        Ok(args) => args,
+        Err(e) => return prism_cli::wrong_line(&e),
+    };
     let settings = match Settings::read(args) {
         Ok(settings) => settings,
         Err(message) => {
-            eprintln!("prismd: {message}");
-            return ExitCode::from(EXIT_USAGE);
+            let message = format!("{message}; nothing was started");
+            let code = Fault::Usage.as_code();
+            return prism_cli::fail(code, EXIT_USAGE, &message, Some("prismd --help"));
         }
     };
     start_logging(&settings);
@@ -31,15 +38,33 @@ fn main() -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("prismd: cannot start threads: {e}; nothing was started");
-            return ExitCode::FAILURE;
+            let message = format!("cannot start threads: {e}; nothing was started");
+            return prism_cli::fail(Reason::Internal.as_code(), 1, &message, None);
         }
     };
     match runtime.block_on(serve(settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("prismd: {message}");
-            ExitCode::FAILURE
+        Err(Failed {
+            code,
+            message,
+            next,
+        }) => prism_cli::fail(code, 1, &message, next),
+    }
+}
+
+/// Why the daemon ends: the code of its page, what failed, and the command to run next.
+struct Failed {
+    code: &'static str,
+    message: String,
+    next: Option<&'static str>,
+}
+
+impl From<NodeError> for Failed {
+    fn from(e: NodeError) -> Self {
+        Self {
+            code: e.code(),
+            message: e.to_string(),
+            next: Some(e.next()),
         }
     }
 }
@@ -60,7 +85,7 @@ fn start_logging(settings: &Settings) {
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), String> {
+async fn serve(settings: Settings) -> Result<(), Failed> {
     let mut config = NodeConfig::new(settings.data_dir.clone());
     config.name = settings.name.clone();
     config.labels = settings.labels.clone();
@@ -72,11 +97,15 @@ async fn serve(settings: Settings) -> Result<(), String> {
         Mode::Dev => "dev".to_owned(),
         Mode::Bootstrap => "bootstrap".to_owned(),
     };
-    let mut node = prism_node::start(config).await.map_err(|e| e.to_string())?;
+    let mut node = prism_node::start(config).await?;
     let told = announce(&settings, &node).await;
     if let Err(message) = told {
         node.stop().await;
-        return Err(message);
+        return Err(Failed {
+            code: Fault::Contexts.as_code(),
+            message: format!("{message}; the node was stopped again"),
+            next: Some("name another place for it in XDG_CONFIG_HOME"),
+        });
     }
     let failed = tokio::select! {
         outcome = node.failed() => Some(outcome),
@@ -86,9 +115,11 @@ async fn serve(settings: Settings) -> Result<(), String> {
         let cause = std::error::Error::source(&e)
             .map(|c| format!(": {c}"))
             .unwrap_or_default();
-        return Err(format!(
-            "the leader stopped: {e}{cause}; what runs goes on; start prismd again"
-        ));
+        return Err(Failed {
+            code: Fault::DiskFailed.as_code(),
+            message: format!("the leader stopped: {e}{cause}; what runs goes on"),
+            next: Some("see the disk of the data directory, then start prismd again"),
+        });
     }
     tracing::info!("stopping");
     node.stop().await;

@@ -17,12 +17,15 @@ const API: &str = "127.0.0.1:8008";
     name = "prismd",
     version,
     max_term_width = 100,
-    after_help = "Examples:
-  prismd dev                                 a node for trying things; Ctrl-C ends it and all it runs
-  prismd --bootstrap --name=first-node       a server that keeps its state and its work
+    after_help = "\
+Examples:
+  prismd dev                             a node for trying things; Ctrl-C ends it
+                                         and everything it runs
+  prismd --bootstrap --name=first-node   a server that keeps its state and work
 
-Every flag is also PRISM_… in the environment (PRISM_API, PRISM_DATA_DIR, …) and a key of the
-configuration file (api, data_dir, …). A flag wins over the environment, that over the file."
+Every flag is also in the environment (PRISM_API, PRISM_DATA_DIR, ...) and a key
+of the configuration file (api, data_dir, ...). A flag comes before the
+environment, that before the file."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -24,7 +24,7 @@ wire! {
 }
 
 impl ErrorBody {
-    /// The body for a rejection that changed nothing.
+    /// The body for a rejection.
     pub fn new(rejection: &Rejection, request_id: impl Into<String>) -> Self {
         let mut details = serde_json::Map::new();
         if let Some(after) = rejection.retry_after {
@@ -35,7 +35,7 @@ impl ErrorBody {
             message: rejection.message.clone(),
             reason: rejection.reason,
             retryable: rejection.retryable,
-            outcome: Outcome::NotApplied,
+            outcome: rejection.outcome,
             request_id: request_id.into(),
             details: Value::Object(details),
         }

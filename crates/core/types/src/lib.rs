@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod fault;
 mod id;
 mod name;
 mod quantity;
@@ -12,6 +13,7 @@ mod report;
 mod states;
 mod time;
 
+pub use fault::{Fault, codes};
 pub use id::{Fence, Id, IdError, JobId, NodeId, NodeNo, RunId, SandboxId, TaskRef, TokenId};
 pub use name::{Name, NameError, nearest};
 pub use quantity::{Bytes, MilliCpu, QuantityError, Resources};

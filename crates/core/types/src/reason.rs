@@ -157,26 +157,35 @@ pub struct Rejection {
     pub retryable: bool,
     /// When to try again, if that is known.
     pub retry_after: Option<Millis>,
+    /// What became of the request.
+    pub outcome: Outcome,
 }
 
 impl Rejection {
-    /// A rejection that will not change by itself.
+    /// A rejection that changed nothing and will not change by itself.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
             retryable: false,
             retry_after: None,
+            outcome: Outcome::NotApplied,
         }
     }
 
-    /// A rejection that is worth repeating.
+    /// A rejection that changed nothing and is worth repeating.
     pub fn retryable(reason: Reason, message: impl Into<String>) -> Self {
         Self {
-            reason,
-            message: message.into(),
             retryable: true,
-            retry_after: None,
+            ..Self::new(reason, message)
+        }
+    }
+
+    /// No answer to a request that may have been carried out; it is worth repeating under the same idempotency key.
+    pub fn unknown(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            outcome: Outcome::Unknown,
+            ..Self::retryable(reason, message)
         }
     }
 }

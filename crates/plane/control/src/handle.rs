@@ -109,7 +109,7 @@ impl Control {
             .requests
             .send(Request { proposal, answer })
             .await
-            .map_err(|_| stopped())?;
+            .map_err(|_| gone())?;
         Ok(receiver)
     }
 
@@ -214,8 +214,17 @@ impl Control {
     }
 }
 
-fn stopped() -> Rejection {
+/// The loop had ended before the request was handed over.
+fn gone() -> Rejection {
     Rejection::retryable(
+        Reason::NotLeader,
+        "this server has stopped deciding; nothing was changed: start prismd again and repeat the request",
+    )
+}
+
+/// The loop ended while it had the request.
+fn stopped() -> Rejection {
+    Rejection::unknown(
         Reason::NotLeader,
         "this server stopped before it answered; the request may or may not have been carried out: repeat it with the same idempotency key",
     )

@@ -11,7 +11,6 @@ use serde_json::{Map, Value};
 pub(crate) struct Refusal {
     pub(crate) rejection: Rejection,
     pub(crate) status: u16,
-    pub(crate) outcome: Outcome,
     pub(crate) details: Box<Map<String, Value>>,
     /// Value of the `allow` header, for 405.
     pub(crate) allow: Option<Box<str>>,
@@ -51,7 +50,6 @@ impl Refusal {
     /// The body that goes out.
     pub(crate) fn body(&self, request_id: &str) -> ErrorBody {
         let mut body = ErrorBody::new(&self.rejection, request_id);
-        body.outcome = self.outcome;
         if let Value::Object(details) = &mut body.details {
             details.extend((*self.details).clone());
         }
@@ -61,18 +59,11 @@ impl Refusal {
 
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Self {
-        // The control plane says "may have been carried out" with the one reason that a lost quorum has.
-        let unknown = rejection.reason == Reason::NotLeader && rejection.message.contains("may ");
         Self {
-            status: if unknown {
-                504
-            } else {
-                status_of(rejection.reason)
-            },
-            outcome: if unknown {
-                Outcome::Unknown
-            } else {
-                Outcome::NotApplied
+            // Without an answer there is no status of the reason's own.
+            status: match rejection.outcome {
+                Outcome::Unknown => 504,
+                Outcome::Applied | Outcome::NotApplied => status_of(rejection.reason),
             },
             rejection,
             details: Box::default(),
@@ -90,7 +81,6 @@ impl From<StoreError> for Refusal {
         .retryable();
         Self {
             status: 503,
-            outcome: Outcome::NotApplied,
             ..refusal
         }
     }

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use prism_control::{Control, ControlError};
 use prism_gateway::GatewayConfig;
-use prism_raft::RaftStore;
+use prism_raft::{OpenError, RaftStore};
 use prism_runtime::{Runtime, RuntimeError};
 use prism_sandbox::ProcessRuntime;
 use prism_state::{Command, Role};
 use prism_store::Store;
-use prism_types::{Bytes, NodeId, Rejection, TokenId};
-use prism_worker::Worker;
+use prism_types::{Bytes, Fault, NodeId, Reason, Rejection, TokenId};
+use prism_worker::{Worker, WorkerError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,51 @@ impl std::fmt::Display for NodeError {
 }
 
 impl std::error::Error for NodeError {}
+
+impl NodeError {
+    /// The code of the page about it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Directory(..) | Self::Worker(WorkerError::Directory(..)) => Fault::DataDir,
+            Self::Store(e) => match e {
+                OpenError::Io { .. } => Fault::DataDir,
+                OpenError::Corrupt { .. } => Fault::DataDamaged,
+                OpenError::Newer { .. } | OpenError::WrongServer { .. } => Fault::DataForeign,
+                OpenError::Locked { .. } => Fault::DataInUse,
+                _ => return Reason::Internal.as_code(),
+            },
+            Self::Control(ControlError::Corrupt(_)) => Fault::DataDamaged,
+            Self::Control(_) => Fault::DiskFailed,
+            Self::Listen(..) => Fault::Listen,
+            Self::Worker(WorkerError::Runtime(e)) | Self::Files(e) => {
+                return match e {
+                    RuntimeError::Unsupported(_) => Reason::Unsupported.as_code(),
+                    _ => Reason::Internal.as_code(),
+                };
+            }
+            Self::Refused(e) => return e.reason.as_code(),
+        }
+        .as_code()
+    }
+
+    /// The command to run next.
+    pub fn next(&self) -> &'static str {
+        match self {
+            Self::Directory(..) | Self::Worker(WorkerError::Directory(..)) => {
+                "name a directory that this user may write: --data-dir DIR"
+            }
+            Self::Store(OpenError::Locked { .. }) => {
+                "prismctl info, or another directory: --data-dir DIR"
+            }
+            Self::Store(_) | Self::Control(_) => {
+                "restore the directory, or start empty: --data-dir DIR"
+            }
+            Self::Listen(..) => "take a free port: --api 127.0.0.1:0",
+            Self::Worker(WorkerError::Runtime(_)) | Self::Files(_) => "prismctl doctor",
+            Self::Refused(_) => "start it again",
+        }
+    }
+}
 
 /// A node that runs.
 #[derive(Debug)]

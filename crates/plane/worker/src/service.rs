@@ -81,7 +81,7 @@ impl Service {
         let shared = self.shared.clone();
         Box::pin(async move {
             tokio::task::spawn_blocking(move || work(&shared)).await.unwrap_or_else(|e| {
-                Err(Rejection::new(Reason::Internal, format!("the node's worker thread failed: {e}; what became of the request is not known")))
+                Err(Rejection::unknown(Reason::Internal, format!("the node's worker thread failed: {e}; what became of the request is not known")))
             })
         })
     }

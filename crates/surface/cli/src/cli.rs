@@ -6,6 +6,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 use prism_types::nearest;
 
+use crate::server::About;
 use crate::settings::Globals;
 use crate::verb;
 
@@ -100,6 +101,38 @@ pub enum Command {
     Context(verb::context::ContextCommand),
     /// Print the completion script of a shell
     Completion(verb::completion::CompletionArgs),
+}
+
+impl Command {
+    /// What it is about, for advice when it fails.
+    pub fn about(&self) -> About {
+        let (noun, listed, (subject, changes)) = match self {
+            Self::Run(_) => ("job", true, (None, true)),
+            Self::Job(c) => ("job", true, c.about()),
+            Self::Sweep(c) => ("sweep", true, c.about()),
+            Self::Sandbox(c) => ("sandbox", true, c.about()),
+            Self::Image(c) => {
+                let load = matches!(c, verb::image::ImageCommand::Load { .. });
+                ("image", true, (None, load))
+            }
+            Self::Node(c) => ("node", true, c.about()),
+            Self::Token(c) => {
+                let ls = matches!(c, verb::token::TokenCommand::Ls(_));
+                ("token", true, (None, !ls))
+            }
+            Self::Explain(_) => ("job", true, (None, false)),
+            Self::Info(_) | Self::Events(_) => ("job", false, (None, false)),
+            Self::Doctor(_) | Self::Context(_) | Self::Completion(_) => {
+                ("context", false, (None, false))
+            }
+        };
+        About {
+            noun,
+            listed,
+            subject,
+            changes,
+        }
+    }
 }
 
 impl Cli {

@@ -16,7 +16,9 @@ mod server;
 mod settings;
 mod spec_file;
 mod verb;
+mod wrong;
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use cli::{Cli, Command};
@@ -29,20 +31,43 @@ use settings::Globals;
 pub fn main() -> ExitCode {
     let cli = match Cli::read(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(cli) => cli,
-        Err(e) => {
-            // Help and version go to standard output, errors to standard error; a closed pipe is nobody's loss.
-            let _ = e.print();
-            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
-        }
+        Err(e) => return wrong::line(&e),
     };
     let out = Out::stdio(cli.globals.output, cli.globals.verbose);
     let exit = dispatch(cli, &out).unwrap_or_else(|failure| {
-        if !failure.is_quiet() {
-            eprintln!("{failure}");
-        }
+        tell(&failure);
         failure.exit()
     });
     ExitCode::from(exit.code())
+}
+
+/// Tells people what failed, on standard error.
+fn tell(failure: &Failure) {
+    if failure.is_quiet() {
+        return;
+    }
+    let terminal = std::io::stderr().is_terminal();
+    let shown = failure.render(
+        terminal.then(output::columns),
+        terminal && output::colours(),
+    );
+    // Standard error may be closed; then the exit code says it.
+    let _ = writeln!(std::io::stderr(), "{shown}");
+}
+
+/// Tells that a program could not do its work, as `prismctl` tells it; answers the exit code. For `prismd`.
+pub fn fail(code: &'static str, exit: u8, message: &str, next: Option<&str>) -> ExitCode {
+    let mut failure = Failure::defect(message).code(code);
+    if let Some(next) = next {
+        failure = failure.next(next);
+    }
+    tell(&failure);
+    ExitCode::from(exit)
+}
+
+/// Help and version as they are; a wrong command line as `prismctl` tells it. For `prismd`.
+pub fn wrong_line(e: &clap::Error) -> ExitCode {
+    wrong::line(e)
 }
 
 /// What needs no server is done first, without a runtime.
@@ -63,11 +88,12 @@ fn dispatch(cli: Cli, out: &Out) -> Done {
 
 fn with_server(command: Command, globals: &Globals, out: &Out) -> Done {
     let target = globals.target()?.ok_or_else(settings::no_server)?;
+    let about = command.about();
     finish(runtime()?, async {
         let server = Server::new(&target, globals.patience(), out)?;
         ask(command, &server, out)
             .await
-            .map_err(|failure| server.hint(failure))
+            .map_err(|failure| server.hint(failure, &about))
     })
 }
 
@@ -92,7 +118,12 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|e| Failure::failed(format!("cannot start threads: {e}")))
+        .map_err(|e| {
+            Failure::failed(
+                prism_types::Fault::Output,
+                format!("cannot start threads: {e}; nothing was done"),
+            )
+        })
 }
 
 /// Waits for the work only: a thread that still reads standard input ends with the process.

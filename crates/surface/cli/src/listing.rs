@@ -61,7 +61,12 @@ pub async fn pages(server: &Server, ask: &Ask, limit: u32) -> Result<Value, Fail
         let mut answer = server.ask(page).await?;
         match answer.get_mut("items").map(Value::take) {
             Some(Value::Array(some)) => items.extend(some),
-            _ => return Err(Failure::failed("the server answered a list without items")),
+            _ => {
+                return Err(Failure::failed(
+                    prism_types::Fault::NotPrism,
+                    "the server answered a list without items",
+                ));
+            }
         }
         cursor = answer
             .get("next")
@@ -85,6 +90,9 @@ pub async fn show(
     watch: WatchArgs,
     table: impl Fn(&[Value]) -> Result<Table, Failure>,
 ) -> Result<(), Failure> {
+    // The last word of the list's path is what it lists.
+    let path = prism_api::Route::of(ask.op()).path;
+    let what = path.rsplit('/').next().unwrap_or("items");
     repeat(out, watch, async || {
         let list = pages(server, &ask, limit).await?;
         let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
@@ -93,6 +101,10 @@ pub async fn show(
             Format::Table => out.rendered(&table(items)?),
             Format::Json | Format::Yaml => out.shown(&list, Table::fields),
         };
+        if !watch.watch && items.is_empty() && out.format == Format::Table {
+            out.note(&format!("there are no {what}"));
+            return Ok(String::new());
+        }
         if !watch.watch && list["next"].is_string() {
             out.note("there are more: ask for them with --limit");
         }

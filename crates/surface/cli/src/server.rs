@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prism_api::Route;
 use prism_client::{Ask, Client, ClientError};
-use prism_types::{Outcome, Reason, TimeMs};
+use prism_types::{Fault, Outcome, Reason, TimeMs};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -73,16 +73,65 @@ impl Server {
         answer.map_err(Failure::from)
     }
 
-    /// The same failure, with what to do when a server that comes and goes is gone.
-    pub fn hint(&self, failure: Failure) -> Failure {
+    /// The same failure, with the state of the work and what to do next as far as they are not told yet.
+    pub fn hint(&self, failure: Failure, about: &About) -> Failure {
         if failure.exit() == Exit::Unreachable && self.target.may_be_gone() {
             return failure.next(
-                "it is the throw-away node of the context dev: start it again with `prismd dev`, \
+                "it was the throw-away node of the context dev: start it again with `prismd dev`, \
                  or choose another with `prismctl context use NAME`",
             );
         }
-        failure
+        let Some(reason) = failure.reason() else {
+            return failure;
+        };
+        let failure = if about.changes && reason != Reason::StartFailed {
+            failure.state("nothing was changed")
+        } else {
+            failure
+        };
+        failure.or_next(self.advice(reason, about))
     }
+
+    fn advice(&self, reason: Reason, about: &About) -> Option<String> {
+        let noun = about.noun;
+        let list = || format!("prismctl {noun} ls");
+        Some(match reason {
+            Reason::NotFound | Reason::Conflict if about.listed => list(),
+            Reason::WrongState if matches!(noun, "job" | "sweep" | "sandbox") => match &about.subject {
+                Some(subject) => format!("prismctl {noun} get {subject}"),
+                None => list(),
+            },
+            Reason::Unauthenticated if self.target.may_be_gone() => {
+                "start the node of the context dev again with `prismd dev`: it makes a new token".to_owned()
+            }
+            Reason::Unauthenticated => {
+                "give a token in PRISM_TOKEN; an administrator makes one with `prismctl token create NAME`".to_owned()
+            }
+            Reason::Forbidden => {
+                "have an administrator make a token that may: prismctl token create NAME --role ROLE".to_owned()
+            }
+            Reason::NoPlacement | Reason::Pressure | Reason::Lost => "prismctl node top".to_owned(),
+            Reason::Overloaded => "repeat it in a moment; see what takes the room: prismctl info".to_owned(),
+            Reason::NotLeader => "repeat it; see whether the server is well: prismctl info".to_owned(),
+            Reason::Timeout => "repeat it".to_owned(),
+            Reason::Unsupported => "prismctl doctor".to_owned(),
+            Reason::Internal => "see the server's log at that request; prismctl doctor".to_owned(),
+            _ => return None,
+        })
+    }
+}
+
+/// What a command is about, for advice when it fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// The noun on the command line.
+    pub noun: &'static str,
+    /// Whether `NOUN ls` lists such things.
+    pub listed: bool,
+    /// The thing, as it was named.
+    pub subject: Option<String>,
+    /// Whether it was to change something.
+    pub changes: bool,
 }
 
 impl From<ClientError> for Failure {
@@ -93,21 +142,39 @@ impl From<ClientError> for Failure {
                     Reason::Invalid => Exit::Usage,
                     _ => Exit::Failure,
                 };
-                let mut message = body.message.clone();
-                if body.outcome == Outcome::Unknown {
-                    message.push_str("; whether it was carried out is not known");
+                let failure = Self::new(exit, Fault::NotPrism, body.message.clone())
+                    .because(body.reason, &*body.request_id);
+                match body.outcome {
+                    Outcome::Unknown => failure.state("whether it was carried out is not known"),
+                    Outcome::Applied => failure.state("it was carried out"),
+                    Outcome::NotApplied => failure,
                 }
-                Self::new(exit, message).because(body.reason, &*body.request_id)
             }
             ClientError::Unreachable { address, why } => Self::new(
                 Exit::Unreachable,
+                Fault::Unreachable,
                 format!("cannot reach the server at {address}: {why}; nothing was sent"),
             )
             .next("start it with `prismd dev`, or name another with --api or --context"),
-            lost @ ClientError::Lost { .. } => Self::new(Exit::Unreachable, lost.to_string()),
-            other @ (ClientError::Address { .. } | ClientError::Protocol { .. }) => {
-                Self::usage(other.to_string())
+            ClientError::Lost { address, why, key } => {
+                let failure = Self::new(
+                    Exit::Unreachable,
+                    Fault::AnswerLost,
+                    format!(
+                        "the connection to {address} was lost before the answer came ({why}); whether it was carried out is not known"
+                    ),
+                );
+                match key {
+                    Some(key) => failure.next(format!(
+                        "look first: prismctl events; a submission may be repeated with --key {key}: it cannot run twice"
+                    )),
+                    None => failure.next("repeat it: it changes nothing"),
+                }
             }
+            ClientError::Address { .. } => Self::new(Exit::Usage, Fault::NotPrism, e.to_string())
+                .next("name it as in --api http://127.0.0.1:8008"),
+            ClientError::Protocol { .. } => Self::new(Exit::Usage, Fault::NotPrism, e.to_string())
+                .next("see which address is used: prismctl context ls"),
         }
     }
 }
@@ -118,9 +185,10 @@ impl From<ClientError> for Failure {
 /// When the server is of another version and answers something else.
 pub fn typed<T: DeserializeOwned>(answer: &Value) -> Result<T, Failure> {
     T::deserialize(answer).map_err(|e| {
-        Failure::failed(format!(
-            "the server's answer is not as this version expects it: {e}"
-        ))
+        Failure::failed(
+            Fault::NotPrism,
+            format!("the server's answer is not as this version expects it: {e}"),
+        )
         .next("see which version it is with `prismctl info -o json`; -o json prints any answer")
     })
 }

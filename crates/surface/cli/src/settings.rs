@@ -1,7 +1,7 @@
 //! What a command works with, from its flags, the environment, the contexts file and defaults, in that order.
 
 use clap::Args;
-use prism_types::{Millis, Name, nearest, parse_duration};
+use prism_types::{Fault, Millis, Name, nearest, parse_duration};
 
 use crate::context::{self, Contexts};
 use crate::exit::{Exit, Failure};
@@ -96,7 +96,9 @@ impl Globals {
             (Ok(all), _) => all,
             // With an address of its own, the command needs no file.
             (Err(_), Some(_)) if self.context.is_none() => Contexts::default(),
-            (Err(e), _) => return Err(Failure::usage(e.to_string())),
+            (Err(e), _) => {
+                return Err(Failure::new(Exit::Usage, Fault::Contexts, e.to_string()));
+            }
         };
         self.choose(&all, token)
     }
@@ -136,14 +138,22 @@ fn unknown(name: &Name, all: &Contexts) -> Failure {
     let known = all.contexts.keys().map(Name::as_str);
     let near =
         nearest(name.as_str(), known).map_or(String::new(), |n| format!("; did you mean {n}?"));
-    Failure::usage(format!("there is no context {name}{near}"))
-        .next("prismctl context ls, or prismctl context add NAME --api URL")
+    Failure::new(
+        Exit::Usage,
+        Fault::Contexts,
+        format!("there is no context {name}{near}"),
+    )
+    .next("prismctl context ls, or prismctl context add NAME --api URL")
 }
 
 /// The failure of a verb that needs a server when none is known.
 pub fn no_server() -> Failure {
-    Failure::new(Exit::Unreachable, "no server is known to this command line")
-        .next("start one here with `prismd dev`, or name one with --api or `prismctl context add`")
+    Failure::new(
+        Exit::Unreachable,
+        Fault::NoServer,
+        "no server is known to this command line",
+    )
+    .next("start one here with `prismd dev`, or name one with --api or `prismctl context add`")
 }
 
 #[cfg(test)]

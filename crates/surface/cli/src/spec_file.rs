@@ -18,7 +18,7 @@ use crate::exit::Failure;
 pub fn document(path: &Path) -> Result<(Document, PathBuf), Failure> {
     if path.as_os_str() == "-" {
         let bytes = at_most(std::io::stdin().lock(), limits::DOCUMENT_MAX as u64)
-            .map_err(|e| Failure::usage(format!("cannot read standard input: {e}")))?;
+            .map_err(|e| Failure::file(format!("cannot read standard input: {e}")))?;
         return Ok((parse("standard input", &bytes)?, PathBuf::from(".")));
     }
     let shown = path.display();
@@ -26,10 +26,10 @@ pub fn document(path: &Path) -> Result<(Document, PathBuf), Failure> {
         let near = near(path).map_or(String::new(), |n| {
             format!("; did you mean {}?", n.display())
         });
-        Failure::usage(format!("cannot read {shown}: {e}{near}"))
+        Failure::file(format!("cannot read {shown}: {e}{near}"))
     })?;
     let bytes = at_most(file, limits::DOCUMENT_MAX as u64)
-        .map_err(|e| Failure::usage(format!("cannot read {shown}: {e}")))?;
+        .map_err(|e| Failure::file(format!("cannot read {shown}: {e}")))?;
     let directory = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p.to_owned(),
         _ => PathBuf::from("."),
@@ -44,8 +44,8 @@ pub fn document(path: &Path) -> Result<(Document, PathBuf), Failure> {
 pub fn submission(path: &Path) -> Result<Submission, Failure> {
     let (document, directory) = document(path)?;
     resolve(document, &directory).map_err(|e| match e {
-        Unresolved::Spec(e) => Failure::usage(e),
-        Unresolved::File(why) => Failure::usage(format!("{}: {why}", path.display())),
+        Unresolved::Spec(e) => Failure::invalid(e),
+        Unresolved::File(why) => Failure::file(format!("{}: {why}", path.display())),
     })
 }
 
@@ -56,7 +56,7 @@ pub fn submission(path: &Path) -> Result<Submission, Failure> {
 pub fn inline(json: &serde_json::Value) -> Result<Submission, Failure> {
     let document = parse("command line", json.to_string().as_bytes())?;
     resolve(document, Path::new(".")).map_err(|e| match e {
-        Unresolved::Spec(e) | Unresolved::File(e) => Failure::usage(e),
+        Unresolved::Spec(e) | Unresolved::File(e) => Failure::invalid(e),
     })
 }
 
@@ -73,7 +73,7 @@ enum Unresolved {
 }
 
 fn parse(name: &str, bytes: &[u8]) -> Result<Document, Failure> {
-    parse_file(name, bytes).map_err(|e| Failure::usage(e.to_string()))
+    parse_file(name, bytes).map_err(|e| Failure::invalid(e.to_string()))
 }
 
 fn resolve(document: Document, directory: &Path) -> Result<Submission, Unresolved> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use prism_types::Millis;
 
-use super::{columns, human, text};
+use super::{columns, human, text, utf8};
 
 /// How far something is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,11 @@ impl Live {
         let first = *self.first_done.get_or_insert(p.done);
         let elapsed = self.started.elapsed();
         if self.terminal {
-            self.redraw(&bar(p, first, elapsed, columns()));
+            let mut lines = bar(p, first, elapsed, columns());
+            if !utf8() {
+                lines.iter_mut().for_each(|l| *l = ascii(l));
+            }
+            self.redraw(&lines);
             return;
         }
         let due = match &self.last {
@@ -100,6 +104,18 @@ impl Drop for Live {
     }
 }
 
+/// A bar for terminals that show nothing else.
+fn ascii(line: &str) -> String {
+    let plain = |c| match c {
+        '█' => '#',
+        '▒' => '=',
+        '·' => '.',
+        '…' => '~',
+        other => other,
+    };
+    line.chars().map(plain).collect()
+}
+
 /// Time left if it goes on as since the start; what was done before we looked says nothing of the pace.
 fn left(p: &Progress, first: u64, elapsed: Duration) -> Option<Duration> {
     let done = p.done.checked_sub(first).filter(|n| *n > 0)?;
@@ -110,7 +126,7 @@ fn left(p: &Progress, first: u64, elapsed: Duration) -> Option<Duration> {
 
 fn rounded(d: Duration) -> String {
     match d.as_secs() {
-        0 => "0s".to_owned(),
+        0 => "1s".to_owned(),
         s => human::duration(Millis(s.saturating_mul(1000))),
     }
 }
@@ -130,17 +146,23 @@ fn plain(p: &Progress, first: u64, elapsed: Duration) -> String {
     let mut parts = vec![counts(p)];
     parts.extend(p.best.as_deref().map(text::escape));
     parts.extend(p.note.as_deref().map(text::escape));
-    parts.push(format!("{} elapsed", rounded(elapsed)));
-    if let Some(eta) = left(p, first, elapsed).filter(|_| p.done < p.total) {
-        parts.push(format!("about {} left", rounded(eta)));
+    if elapsed.as_secs() > 0 {
+        parts.push(format!("{} elapsed", rounded(elapsed)));
+        if let Some(eta) = left(p, first, elapsed).filter(|_| p.done < p.total) {
+            parts.push(format!("about {} left", rounded(eta)));
+        }
     }
     parts.join("; ")
 }
 
 fn bar(p: &Progress, first: u64, elapsed: Duration, columns: usize) -> Vec<String> {
-    let mut tail = format!(" {}  {}", counts(p), rounded(elapsed));
-    if let Some(eta) = left(p, first, elapsed).filter(|_| p.done < p.total) {
-        tail.push_str(&format!(" + about {}", rounded(eta)));
+    let mut tail = format!(" {}", counts(p));
+    // In the first moments there is no pace to tell.
+    if elapsed.as_secs() > 0 {
+        tail.push_str(&format!("  {}", rounded(elapsed)));
+        if let Some(eta) = left(p, first, elapsed).filter(|_| p.done < p.total) {
+            tail.push_str(&format!(", about {} left", rounded(eta)));
+        }
     }
     // The last column stays free: some terminals wrap when it is written.
     let room = columns.saturating_sub(text::width(&tail) + 3).min(40);
@@ -224,6 +246,12 @@ mod tests {
         let lines = bar(&half(), 0, Duration::from_secs(3), 80);
         assert_eq!(lines.len(), 2);
         assert!(lines[0].starts_with("[████"), "{}", lines[0]);
+        assert!(
+            lines[0].ends_with(" 12/24, 4 running, 1 failed  3s, about 3s left"),
+            "{}",
+            lines[0]
+        );
+        assert!(ascii(&lines[0]).is_ascii());
         let huge = Progress {
             total: 0,
             done: u64::MAX,

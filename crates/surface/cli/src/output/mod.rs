@@ -47,8 +47,6 @@ impl Out {
     /// The process's own output.
     pub fn stdio(format: Format, verbose: bool) -> Self {
         let terminal = std::io::stdout().is_terminal();
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
-            || std::env::var_os("TERM").is_some_and(|t| t == "dumb");
         Self {
             format,
             terminal,
@@ -56,8 +54,13 @@ impl Out {
                 && std::env::var_os("TERM").is_none_or(|t| t != "dumb"),
             verbose,
             width: terminal.then(columns),
-            colour: terminal && !no_colour,
+            colour: terminal && colours(),
         }
+    }
+
+    /// Columns of the terminal, when standard output is one.
+    pub const fn width(&self) -> Option<usize> {
+        self.width
     }
 
     /// Prints text on standard output.
@@ -101,7 +104,12 @@ impl Out {
 
     /// A table as [`Out::table`] prints it.
     pub fn rendered(&self, table: &Table) -> String {
-        table.render(self.width, |cell| self.colour.then(|| paint(cell))?)
+        let shown = table.render(self.width, |cell| self.colour.then(|| paint(cell))?);
+        if utf8() {
+            shown
+        } else {
+            shown.replace('…', "~")
+        }
     }
 
     /// Prints a document in the chosen format; the table is made only when it is wanted.
@@ -140,6 +148,24 @@ impl Out {
     }
 }
 
+/// Whether the person wants colours, as far as the environment tells.
+pub fn colours() -> bool {
+    !std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+        && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+/// Whether the terminal shows more than ASCII: no locale says that it does not.
+pub fn utf8() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|value| !value.is_empty());
+    locale.is_none_or(|l| {
+        let l = l.to_ascii_lowercase();
+        l.ends_with("utf-8") || l.ends_with("utf8")
+    })
+}
+
 /// Columns of the terminal: what it says, else `COLUMNS`, else 80.
 pub fn columns() -> usize {
     let asked = rustix::termios::tcgetwinsize(std::io::stdout())
@@ -164,7 +190,7 @@ fn paint(cell: &str) -> Option<&'static str> {
         "SUSPECT" | "RETRYING" | "PARTIALLY_COMPLETED" | "CORDONED" | "degraded" => {
             Some("\x1b[33m")
         }
-        "FAILED" | "OFFLINE" | "missing" | "unreachable" => Some("\x1b[31m"),
+        "FAILED" | "OFFLINE" | "LOST" | "failed" | "missing" | "unreachable" => Some("\x1b[31m"),
         _ => None,
     }
 }

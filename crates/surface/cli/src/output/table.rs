@@ -11,6 +11,10 @@ pub enum Column {
     Right,
     /// Cut with `…` when the table is too wide: names, messages, commands.
     Cut,
+    /// Left out when the table is too wide, the last one first: what is told elsewhere as well. Whole otherwise.
+    Extra,
+    /// As [`Column::Extra`], aligned to the right.
+    ExtraRight,
 }
 
 /// Gap between columns.
@@ -71,6 +75,16 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// The same for a part of a list whose headers are shown already.
+    #[must_use]
+    pub fn without_headers(mut self) -> Self {
+        if self.headers {
+            self.rows.remove(0);
+            self.headers = false;
+        }
+        self
+    }
+
     /// Whether it has no rows besides its headers.
     pub fn is_empty(&self) -> bool {
         self.rows.len() <= usize::from(self.headers)
@@ -88,12 +102,13 @@ impl Table {
         for (n, row) in self.rows.iter().enumerate() {
             let mut line = String::new();
             let mut gap = 0;
-            for ((cell, column), w) in row.iter().zip(&self.columns).zip(&widths) {
+            let cells = row.iter().zip(&self.columns).zip(&widths);
+            for ((cell, column), w) in cells.filter(|(_, w)| **w > 0) {
                 let cell = text::fit(cell, *w);
                 let pad = w - text::width(&cell);
                 let (before, after) = match column {
-                    Column::Right => (pad, 0),
-                    Column::Whole | Column::Cut => (0, pad),
+                    Column::Right | Column::ExtraRight => (pad, 0),
+                    Column::Whole | Column::Cut | Column::Extra => (0, pad),
                 };
                 line.extend(std::iter::repeat_n(' ', gap + before));
                 match paint(&cell).filter(|_| n > 0 || !self.headers) {
@@ -119,12 +134,30 @@ impl Table {
         let Some(limit) = limit else {
             return widths;
         };
-        let gaps = GAP * widths.len().saturating_sub(1);
-        self.shrink(&mut widths, limit.saturating_sub(gaps), KEEP, |c| {
-            c == Column::Cut
-        });
+        let room = |widths: &[usize]| {
+            let shown = widths.iter().filter(|w| **w > 0).count();
+            limit.saturating_sub(GAP * shown.saturating_sub(1))
+        };
+        // What may be left out goes before anything whole is touched.
+        let extra = |c: Column| matches!(c, Column::Extra | Column::ExtraRight);
+        let mut extras: Vec<usize> = (0..widths.len())
+            .filter(|i| extra(self.columns[*i]))
+            .collect();
+        loop {
+            let mut tight = widths.clone();
+            self.shrink(&mut tight, room(&widths), KEEP, |c| c == Column::Cut);
+            if tight.iter().sum::<usize>() <= room(&widths) {
+                return tight;
+            }
+            match extras.pop() {
+                Some(i) => widths[i] = 0,
+                None => break,
+            }
+        }
+        let limit = room(&widths);
+        self.shrink(&mut widths, limit, KEEP, |c| c == Column::Cut);
         // Nothing may wrap: when that was not enough, every column gives.
-        self.shrink(&mut widths, limit.saturating_sub(gaps), 1, |_| true);
+        self.shrink(&mut widths, limit, 1, |_| true);
         widths
     }
 
@@ -174,6 +207,31 @@ mod tests {
              01k8z3v6m0000000000000000b  x           QUEUED               1000000  -\n"
         );
         assert!(shown.lines().all(|l| text::width(l) <= 80));
+    }
+
+    #[test]
+    fn what_is_told_elsewhere_goes_first() {
+        let mut t = Table::new([
+            ("id", Column::Whole),
+            ("kind", Column::Extra),
+            ("name", Column::Cut),
+            ("tasks", Column::ExtraRight),
+        ]);
+        t.row([
+            "01k8z3v6m0000000000000000a",
+            "array",
+            "digits-learning",
+            "24",
+        ]);
+        let at = |w| {
+            let shown = t.render(Some(w), |_| None);
+            shown.lines().next().unwrap_or_default().to_owned()
+        };
+        let id = "ID                          ";
+        assert_eq!(at(80), format!("{id}KIND   NAME             TASKS"));
+        assert_eq!(at(50), format!("{id}KIND   NAME      TASKS"));
+        assert_eq!(at(45), format!("{id}KIND   NAME"));
+        assert_eq!(at(37), format!("{id}NAME"));
     }
 
     #[test]

@@ -61,6 +61,47 @@ pub fn fit(s: &str, columns: usize) -> String {
     out
 }
 
+/// The text after a label, broken between words so that no line is wider than `columns`, the lines below as far in as the
+/// first. A word that is wider by itself stays whole, so that it can be copied.
+pub fn fill(s: &str, label: &str, columns: Option<usize>) -> String {
+    let indent = " ".repeat(width(label));
+    let room = columns.map_or(usize::MAX, |c| c.saturating_sub(width(label)).max(20));
+    let mut lines: Vec<String> = Vec::new();
+    for part in s.split('\n') {
+        let mut line = String::new();
+        for word in part.split(' ') {
+            if !line.is_empty() && width(&line) + 1 + width(word) > room {
+                lines.push(std::mem::take(&mut line));
+            } else if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+    }
+    format!("{label}{}", lines.join(&format!("\n{indent}")))
+}
+
+/// A page of Markdown with its paragraphs and items filled to `columns`.
+pub fn page(markdown: &str, columns: usize) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for line in markdown.lines() {
+        let starts = line.is_empty() || line.starts_with('#') || line.starts_with("- ");
+        match parts.last_mut() {
+            Some(part) if !starts && !part.is_empty() && !part.starts_with('#') => {
+                part.push(' ');
+                part.push_str(line.trim_start());
+            }
+            _ => parts.push(line.to_owned()),
+        }
+    }
+    let filled = parts.iter().map(|part| match part.strip_prefix("- ") {
+        Some(item) => fill(item, "- ", Some(columns)),
+        None => fill(part, "", Some(columns)),
+    });
+    filled.map(|part| part + "\n").collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +124,15 @@ mod tests {
             assert!(!escape(hostile).chars().any(is_hostile));
         }
         assert_eq!(escape_lines("a\nb\x1b"), "a\nb\\x1b");
+    }
+
+    #[test]
+    fn a_page_is_filled_by_paragraph_and_item() {
+        let page_text = "# T: t\n\n## Why\n\nOne two three four five\nsix.\n\n- an item that is rather long\n  and goes on\n- b\n";
+        assert_eq!(
+            page(page_text, 22),
+            "# T: t\n\n## Why\n\nOne two three four\nfive six.\n\n- an item that is\n  rather long and goes\n  on\n- b\n"
+        );
     }
 
     #[test]

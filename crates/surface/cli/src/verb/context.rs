@@ -48,8 +48,9 @@ pub fn run(command: ContextCommand, globals: &Globals, out: &Out) -> Done {
     match command {
         ContextCommand::Ls => {
             let all = context::load(&context::path().map_err(usage)?).map_err(usage)?;
-            out.doc(&document(&all), || listing(&all))?;
-            if all.contexts.is_empty() {
+            if !all.contexts.is_empty() || out.format != crate::output::Format::Table {
+                out.doc(&document(&all), || listing(&all))?;
+            } else {
                 out.note("no contexts; add one with `prismctl context add NAME --api URL`, or start `prismd dev`");
             }
         }
@@ -77,7 +78,12 @@ fn add(name: &Name, keep_current: bool, globals: &Globals, out: &Out) -> Result<
     };
     let tokenless = context.token.is_none();
     let path = context::save(name, context, !keep_current).map_err(usage)?;
-    out.note(&format!("context {name} is in {}", path.display()));
+    let current = if keep_current {
+        ""
+    } else {
+        ", and is the current one"
+    };
+    out.note(&format!("context {name} is in {}{current}", path.display()));
     if tokenless {
         out.note("it has no token: give one in PRISM_TOKEN or on standard input");
     }
@@ -89,7 +95,7 @@ fn token() -> Result<Option<String>, Failure> {
     let mut text = std::env::var("PRISM_TOKEN").unwrap_or_default();
     if text.is_empty() && !std::io::stdin().is_terminal() {
         let read = std::io::stdin().take(64 << 10).read_to_string(&mut text);
-        read.map_err(|e| Failure::usage(format!("cannot read a token from standard input: {e}")))?;
+        read.map_err(|e| Failure::file(format!("cannot read a token from standard input: {e}")))?;
     }
     let text = text.trim().to_owned();
     if text.chars().any(|c| !c.is_ascii_graphic()) {
@@ -120,7 +126,8 @@ fn make_current(all: &mut Contexts, name: &Name) -> Result<(), ContextError> {
 }
 
 fn usage(e: ContextError) -> Failure {
-    Failure::usage(e.to_string())
+    Failure::new(Exit::Usage, prism_types::Fault::Contexts, e.to_string())
+        .next("prismctl context ls")
 }
 
 /// What `-o json` prints: never the tokens.

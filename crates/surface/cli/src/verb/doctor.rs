@@ -42,14 +42,14 @@ pub async fn run(_: &DoctorArgs, globals: &Globals, out: &Out) -> Done {
     let host = host();
     let capabilities = tokio::task::spawn_blocking(prism_sandbox::probe)
         .await
-        .map_err(|e| Failure::failed(format!("the look at this machine broke off: {e}")))?;
+        .map_err(|e| Failure::defect(format!("the look at this machine broke off: {e}")))?;
     let (contexts, file_trouble) = contexts(globals).await;
     let missing = capabilities.iter().any(|c| c.required && !c.works);
     if out.format == Format::Table {
         out.table(&host_table(&host))?;
         out.print("\n")?;
         out.table(&capability_table(&capabilities))?;
-        out.print(&losses(&capabilities))?;
+        out.print(&losses(&capabilities, out.width()))?;
         if !contexts.is_empty() {
             out.print("\n")?;
             out.table(&context_table(&contexts))?;
@@ -201,15 +201,13 @@ fn context_table(all: &[Reach]) -> Table {
 }
 
 /// For each thing that is missing, what is lost without it and what to do: whole, never cut.
-fn losses(all: &[Capability]) -> String {
+fn losses(all: &[Capability], columns: Option<usize>) -> String {
     let mut shown = String::new();
     for c in all.iter().filter(|c| !c.works) {
-        shown.push_str(&format!(
-            "\n{} {}: {}\n",
-            text::escape(&c.name),
-            status(c),
-            text::escape(&c.lost)
-        ));
+        let label = format!("{} {}: ", text::escape(&c.name), status(c));
+        // Beneath each other as an own paragraph: the label is a word of it.
+        let told = text::fill(&format!("{label}{}", text::escape(&c.lost)), "", columns);
+        shown.push_str(&format!("\n{told}\n"));
     }
     shown
 }
@@ -274,7 +272,7 @@ mod tests {
         ];
         assert_eq!(all.each_ref().map(status), ["ok", "missing", "degraded"]);
         assert_eq!(
-            losses(&all),
+            losses(&all, None),
             "\nb missing: no b; install it\n\nc degraded: no c; install it\n"
         );
         assert!(verdict(&all).contains("cannot run here: 1 required thing missing"));

@@ -2,11 +2,12 @@
 
 use clap::Args;
 use prism_api::{EventView, Op};
+use prism_types::TimeMs;
 use serde_json::Value;
 
 use crate::exit::{Done, Exit, Failure};
 use crate::output::{Format, Out, doc, human, text};
-use crate::server::{Server, typed};
+use crate::server::{Server, now, typed};
 use prism_client::{Ask, EventsQuery};
 
 /// Print what happened, and go on printing with --follow.
@@ -81,12 +82,32 @@ async fn known(args: &EventsArgs, server: &Server, out: &Out) -> Result<u64, Fai
     }
 }
 
+/// The time of a moment of the last day, and the date of an older one.
+fn clock(at: TimeMs, now: TimeMs) -> String {
+    let whole = human::moment(at);
+    let (date, time) = whole.split_once(' ').unwrap_or((&whole, ""));
+    if now.since(at).0 < 86_400_000 {
+        time.to_owned()
+    } else {
+        date.to_owned()
+    }
+}
+
 fn print(out: &Out, event: &Value) -> Result<(), Failure> {
     match out.format {
         Format::Table => {
             let e: EventView = typed(event)?;
+            if let Some(columns) = out.width() {
+                let label = format!("{}  {:<23}  ", clock(e.at, now()), text::escape(&e.kind));
+                let said = format!(
+                    "{} ({})",
+                    text::escape(&e.message),
+                    text::escape(&e.subject)
+                );
+                return out.print(&format!("{}\n", text::fill(&said, &label, Some(columns))));
+            }
             let line = format!(
-                "{}  {:<22} {}  {}",
+                "{}  {:<23} {}  {}",
                 human::moment(e.at),
                 text::escape(&e.kind),
                 text::escape(&e.subject),

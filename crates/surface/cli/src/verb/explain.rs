@@ -2,10 +2,11 @@
 
 use clap::Args;
 use prism_api::{ExplainView, Op};
+use prism_types::Reason;
 use serde_json::json;
 
 use crate::exit::{Done, Exit, Failure};
-use crate::output::{Column, Format, Out, Table};
+use crate::output::{Column, Format, Out, Table, text};
 use crate::pages;
 use crate::server::{Server, typed};
 use prism_client::Ask;
@@ -28,7 +29,10 @@ impl ExplainArgs {
     pub fn page(&self, out: &Out) -> Option<Done> {
         if let Some((code, page)) = pages::find(&self.subject) {
             let printed = match out.format {
-                Format::Table => out.print(page),
+                Format::Table => match out.width() {
+                    Some(columns) => out.print(&text::page(page, columns)),
+                    None => out.print(page),
+                },
                 _ => out.doc(&json!({"code": code, "page": page}), Table::fields),
             };
             return Some(printed.map(|()| Exit::Ok));
@@ -36,12 +40,27 @@ impl ExplainArgs {
         pages::looks_like_code(&self.subject).then(|| {
             let near = pages::near(&self.subject)
                 .map_or(String::new(), |n| format!("; did you mean {n}?"));
-            Err(Failure::usage(format!(
-                "there is no code {}{near}",
-                self.subject
-            )))
+            Err(
+                Failure::usage(format!("there is no code {}{near}", self.subject))
+                    .next("see them all in docs/errors, or name a reason such as out_of_memory"),
+            )
         })
     }
+}
+
+/// The page about why nothing takes it now, if nothing does.
+fn waiting(e: &ExplainView) -> Option<&'static str> {
+    let nowhere = !e.candidates.is_empty() && e.candidates.iter().all(|c| !c.fits);
+    nowhere.then(|| {
+        let pressed = |c: &prism_api::CandidateView| {
+            c.reason.as_ref().is_some_and(|r| r.contains("pressure"))
+        };
+        if e.candidates.iter().all(pressed) {
+            Reason::Pressure.as_code()
+        } else {
+            Reason::NoPlacement.as_code()
+        }
+    })
 }
 
 /// Asks the server.
@@ -62,8 +81,13 @@ pub async fn run(args: &ExplainArgs, server: &Server, out: &Out) -> Done {
     if !e.advice.is_empty() {
         t.row(["next", &e.advice]);
     }
+    // Whoever waits is told what about; where it would fit says nothing of what is over.
+    let waits = matches!(e.status.as_str(), "QUEUED" | "PENDING");
+    if let Some(code) = waits.then(|| waiting(&e)).flatten() {
+        t.row(["more", &format!("prismctl explain {code}")]);
+    }
     out.table(&t)?;
-    if !e.candidates.is_empty() {
+    if waits && !e.candidates.is_empty() {
         let mut t = Table::new([
             ("node", Column::Cut),
             ("fits", Column::Whole),

@@ -64,7 +64,7 @@ pub async fn run(command: ImageCommand, server: &Server, out: &Out) -> Done {
 
 fn absolute(path: &Path) -> Result<String, Failure> {
     let whole = std::path::absolute(path)
-        .map_err(|e| Failure::usage(format!("{} is not a path: {e}", path.display())))?;
+        .map_err(|e| Failure::file(format!("{} is not a path: {e}", path.display())))?;
     whole.into_os_string().into_string().map_err(|p| {
         Failure::usage(format!(
             "the path {} is not UTF-8, so it cannot be sent",

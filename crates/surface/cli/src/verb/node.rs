@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::exit::{Done, Exit, Failure};
 use crate::listing::{ListArgs, WatchArgs, show};
-use crate::output::{Column, Out, Table, human};
+use crate::output::{Column, Format, Out, Table, human};
 use crate::server::{Server, now, typed, typed_all};
 use prism_client::Ask;
 
@@ -40,6 +40,17 @@ pub enum NodeCommand {
     },
 }
 
+impl NodeCommand {
+    /// The node it names, and whether it changes something.
+    pub fn about(&self) -> (Option<String>, bool) {
+        match self {
+            Self::Ls(_) | Self::Top(_) => (None, false),
+            Self::Info { node } => (Some(node.clone()), false),
+            Self::Cordon { node } | Self::Uncordon { node } => (Some(node.clone()), true),
+        }
+    }
+}
+
 /// Does it.
 ///
 /// # Errors
@@ -58,12 +69,16 @@ pub async fn run(command: NodeCommand, server: &Server, out: &Out) -> Done {
             one(&answer, out)?;
         }
         NodeCommand::Cordon { node } => {
-            let answer = server.ask(Ask::new(Op::NodeCordon).at(node)).await?;
-            one(&answer, out)?;
+            let answer = server.ask(Ask::new(Op::NodeCordon).at(&*node)).await?;
+            changed(&answer, out)?;
+            out.note(&format!(
+                "node {node} takes no new work; what runs there goes on. Undo it with: prismctl node uncordon {node}"
+            ));
         }
         NodeCommand::Uncordon { node } => {
-            let answer = server.ask(Ask::new(Op::NodeUncordon).at(node)).await?;
-            one(&answer, out)?;
+            let answer = server.ask(Ask::new(Op::NodeUncordon).at(&*node)).await?;
+            changed(&answer, out)?;
+            out.note(&format!("node {node} takes new work"));
         }
     }
     Ok(Exit::Ok)
@@ -85,8 +100,8 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
         ("memory", Column::Right),
         ("running", Column::Right),
         ("heard", Column::Right),
-        ("system", Column::Cut),
-        ("id", Column::Whole),
+        ("id", Column::Extra),
+        ("system", Column::Extra),
     ]);
     let now = now();
     for n in typed_all::<NodeView>(items)? {
@@ -104,8 +119,8 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
                 .map_or(String::new(), |r| (r.running + r.sandboxes).to_string()),
             n.last_heartbeat
                 .map_or("never".into(), |at| human::age(at, now)),
-            n.facts.as_ref().map_or(String::new(), |f| f.os.clone()),
             n.id.to_string(),
+            n.facts.as_ref().map_or(String::new(), |f| f.os.clone()),
         ]);
     }
     Ok(t)
@@ -116,13 +131,13 @@ fn top(items: &[Value]) -> Result<Table, Failure> {
         ("name", Column::Cut),
         ("state", Column::Whole),
         ("cpu", Column::Right),
-        ("load", Column::Right),
+        ("load", Column::ExtraRight),
         ("memory", Column::Right),
         ("disk", Column::Right),
         ("running", Column::Right),
-        ("waiting", Column::Right),
-        ("sandboxes", Column::Right),
-        ("pressure", Column::Whole),
+        ("waiting", Column::ExtraRight),
+        ("boxes", Column::Right),
+        ("pressure", Column::ExtraRight),
     ]);
     for n in typed_all::<NodeView>(items)? {
         let r = n.readings.as_ref();
@@ -161,6 +176,14 @@ fn share(used: Option<u64>, total: Option<u64>) -> String {
         }
         (Some(used), _) => human::size(used),
         (None, _) => String::new(),
+    }
+}
+
+/// People are told in a sentence; programs get the node.
+fn changed(answer: &Value, out: &Out) -> Result<(), Failure> {
+    match out.format {
+        Format::Table => Ok(()),
+        _ => one(answer, out),
     }
 }
 

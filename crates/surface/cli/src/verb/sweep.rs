@@ -51,6 +51,18 @@ pub enum SweepCommand {
     },
 }
 
+impl SweepCommand {
+    /// The sweep it names, and whether it changes something.
+    pub fn about(&self) -> (Option<String>, bool) {
+        match self {
+            Self::Run(_) => (None, true),
+            Self::Ls { .. } => (None, false),
+            Self::Get { sweep } => (Some(sweep.clone()), false),
+            Self::Cancel { sweep } | Self::Resume { sweep } => (Some(sweep.clone()), true),
+        }
+    }
+}
+
 /// Submit a sweep file, wait for it, and print its result.
 #[derive(Args, Debug)]
 pub struct SweepRunArgs {
@@ -159,9 +171,9 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
         ("name", Column::Cut),
         ("status", Column::Whole),
         ("done", Column::Right),
-        ("failed", Column::Right),
+        ("failed", Column::ExtraRight),
         ("best", Column::Cut),
-        ("age", Column::Right),
+        ("age", Column::ExtraRight),
     ]);
     let now = now();
     for s in typed_all::<SweepSummary>(items)? {

@@ -113,10 +113,11 @@ fn created(answer: &Value, out: &Out) -> Result<(), Failure> {
         return out.doc(answer, Table::fields);
     }
     let text = t.token.ok_or_else(|| {
-        Failure::failed(format!(
+        Failure::defect(format!(
             "token {} was made before; its text is shown only once",
             t.id
         ))
+        .because(prism_types::Reason::WrongState, "")
         .next(format!(
             "prismctl token revoke {}, then make a new one",
             t.id

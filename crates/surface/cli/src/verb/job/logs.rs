@@ -20,7 +20,7 @@ On a terminal, control characters in the output are spelled out; piped, it is
 as the task wrote it.")]
 pub struct LogsArgs {
     /// Id or name
-    job: String,
+    pub(super) job: String,
     /// Index of the task
     #[arg(long, value_name = "N", default_value_t = 0)]
     task: u32,

@@ -21,6 +21,9 @@ pub use results::{compact, table as task_table};
 pub use submit::send;
 pub use wait::{Follow, LOOK_MIN, best, ended, interruptible, scalar};
 
+/// Label by which `run` finds its runs again.
+pub const RUN_LABEL: &str = "prism-run-digest";
+
 /// Submit jobs, look at them, and get their results.
 #[derive(Subcommand, Debug)]
 #[command(after_help = "\
@@ -76,6 +79,23 @@ pub enum JobCommand {
         /// Id or name
         job: String,
     },
+}
+
+impl JobCommand {
+    /// The job it names, and whether it changes something.
+    pub fn about(&self) -> (Option<String>, bool) {
+        match self {
+            Self::Submit(_) => (None, true),
+            Self::Ls { .. } => (None, false),
+            Self::Get { job } | Self::Wait { job } => (Some(job.clone()), false),
+            Self::Results(args) => (Some(args.job.clone()), false),
+            Self::Logs(args) => (Some(args.job.clone()), false),
+            Self::Cancel { job }
+            | Self::Retry { job }
+            | Self::Pause { job }
+            | Self::Resume { job } => (Some(job.clone()), true),
+        }
+    }
 }
 
 /// Narrows lists of jobs and sweeps.
@@ -160,11 +180,11 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
     let mut t = Table::new([
         ("id", Column::Whole),
         ("name", Column::Cut),
-        ("kind", Column::Whole),
+        ("kind", Column::Extra),
         ("status", Column::Whole),
         ("done", Column::Right),
-        ("failed", Column::Right),
-        ("age", Column::Right),
+        ("failed", Column::ExtraRight),
+        ("age", Column::ExtraRight),
     ]);
     let now = now();
     for job in typed_all::<JobView>(items)? {
@@ -212,7 +232,13 @@ fn fields(job: &JobView, now: TimeMs) -> Table {
     if !job.after.is_empty() {
         t.row(["after", &job.after.join(", ")]);
     }
-    let labels: Vec<String> = job.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let labels: Vec<String> = job
+        .labels
+        .iter()
+        // That of `prismctl run` is its own affair.
+        .filter(|(k, _)| k.as_str() != RUN_LABEL)
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
     if !labels.is_empty() {
         t.row(["labels", &labels.join(", ")]);
     }

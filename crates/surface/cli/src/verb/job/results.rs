@@ -19,7 +19,7 @@ Examples:
   prismctl job results digits --follow -o ndjson")]
 pub struct ResultsArgs {
     /// Id or name
-    job: String,
+    pub(super) job: String,
     /// Only tasks in this state, such as FAILED
     #[arg(long)]
     state: Option<String>,
@@ -44,9 +44,13 @@ pub async fn run(args: &ResultsArgs, server: &Server, out: &Out) -> Done {
         .await?;
     let mut part = Vec::new();
     let mut first = true;
+    let mut headed = false;
     while let Some(line) = lines.next_raw().await? {
         let value: Value = serde_json::from_slice(&line).map_err(|e| {
-            Failure::failed(format!("the server sent a result that is not JSON: {e}"))
+            Failure::failed(
+                prism_types::Fault::NotPrism,
+                format!("the server sent a result that is not JSON: {e}"),
+            )
         })?;
         match out.format {
             Format::Ndjson => out.print(&doc::json_line(&value))?,
@@ -62,7 +66,13 @@ pub async fn run(args: &ResultsArgs, server: &Server, out: &Out) -> Done {
             Format::Table => {
                 part.push(crate::server::typed::<TaskView>(&value)?);
                 if part.len() >= PART || args.follow {
-                    out.table(&table(&part))?;
+                    let shown = table(&part);
+                    out.table(&if headed {
+                        shown.without_headers()
+                    } else {
+                        shown
+                    })?;
+                    headed = true;
                     part.clear();
                 }
             }
@@ -71,7 +81,15 @@ pub async fn run(args: &ResultsArgs, server: &Server, out: &Out) -> Done {
     }
     match out.format {
         Format::Json => out.print(if first { "[]\n" } else { "\n]\n" })?,
-        Format::Table if first || !part.is_empty() => out.table(&table(&part))?,
+        Format::Table if first => out.note("there are no results"),
+        Format::Table if !part.is_empty() => {
+            let shown = table(&part);
+            out.table(&if headed {
+                shown.without_headers()
+            } else {
+                shown
+            })?;
+        }
         _ => {}
     }
     Ok(Exit::Ok)

@@ -51,7 +51,12 @@ pub async fn interruptible<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<Option<T>, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
-    let deaf = |e| Failure::failed(format!("cannot receive signals: {e}"));
+    let deaf = |e| {
+        Failure::failed(
+            prism_types::Fault::Output,
+            format!("cannot receive signals: {e}"),
+        )
+    };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(deaf)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(deaf)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(deaf)?;

@@ -10,10 +10,8 @@ use crate::exit::Failure;
 use crate::listing::pages;
 use crate::output::{Out, human};
 use crate::server::{Server, typed_all};
-use crate::verb::job::{self, Follow};
+use crate::verb::job::{self, Follow, RUN_LABEL as LABEL};
 
-/// Label by which a run is found again.
-const LABEL: &str = "prism-run-digest";
 /// Runs of one file that are looked at.
 const RUNS_MAX: u32 = 10_000;
 

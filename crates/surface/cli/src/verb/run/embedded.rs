@@ -28,8 +28,9 @@ pub async fn start(data: PathBuf, out: &Out) -> Result<Node, Failure> {
     let embedded = prism_node::embed(EmbedConfig { data_dir: data })
         .await
         .map_err(|e| {
-            Failure::failed(format!("cannot start a node on this machine: {e}"))
-                .next("prismctl doctor says what this machine lacks")
+            let failure =
+                Failure::defect(format!("cannot start a node on this machine: {e}")).code(e.code());
+            failure.next("prismctl doctor says what this machine lacks")
         })?;
     Ok(Node { embedded })
 }

@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use prism_types::Fault;
+
 use crate::dirs;
 use crate::exit::Failure;
 
@@ -32,7 +34,7 @@ impl Home {
     /// When it is not known where a person's state is kept.
     pub fn of(digest: &str) -> Result<Self, Failure> {
         let state = dirs::state().ok_or_else(|| {
-            Failure::usage("cannot tell where to keep the run: neither XDG_STATE_HOME nor a home directory is set")
+            Failure::file("cannot tell where to keep the run: neither XDG_STATE_HOME nor a home directory is set")
         })?;
         Ok(Self::beneath(state.join("run"), digest))
     }
@@ -74,9 +76,10 @@ impl Home {
                     .trim()
                     .parse::<u32>()
                     .map_or(String::new(), |p| format!(" (pid {p})"));
-                return Err(Failure::failed(format!(
-                    "this file is already running{pid}; nothing was started"
-                ))
+                return Err(Failure::failed(
+                    Fault::DataInUse,
+                    format!("this file is already running{pid}; nothing was started"),
+                )
                 .next("wait for that run, or end it with Ctrl-C where it runs"));
             }
             Err(TryLockError::Error(e)) => return Err(fail(e)),
@@ -133,10 +136,13 @@ impl Home {
     }
 
     fn fail(&self, what: &str, e: &std::io::Error) -> Failure {
-        Failure::failed(format!(
-            "cannot {what} the directory of the run {}: {e}",
-            self.dir.display()
-        ))
+        Failure::failed(
+            Fault::DataDir,
+            format!(
+                "cannot {what} the directory of the run {}: {e}",
+                self.dir.display()
+            ),
+        )
         .next("choose another place with XDG_STATE_HOME")
     }
 }

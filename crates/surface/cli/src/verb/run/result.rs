@@ -47,7 +47,10 @@ async fn each_result(server: &Server, id: &str, out: &Out) -> Result<(), Failure
     let mut lines = server.client().jobs().results(id, None, false).await?;
     while let Some(line) = lines.next_raw().await? {
         let value: Value = serde_json::from_slice(&line).map_err(|e| {
-            Failure::failed(format!("the server sent a result that is not JSON: {e}"))
+            Failure::failed(
+                prism_types::Fault::NotPrism,
+                format!("the server sent a result that is not JSON: {e}"),
+            )
         })?;
         out.print(&doc::json_line(&value))?;
     }

@@ -67,7 +67,7 @@ pub async fn run(args: &CpArgs, server: &Server, out: &Out) -> Result<(), Failur
         }
         _ => {
             return Err(Failure::usage(
-                "exactly one of the two paths must be in a sandbox, as NAME:PATH",
+                "exactly one of the two paths must be in a sandbox, as NAME:PATH; nothing was copied",
             )
             .next("prismctl sandbox cp ./file box:file"));
         }
@@ -107,7 +107,10 @@ async fn target_there(files: &Files<'_>, from: &Path, to: String) -> Result<Stri
 }
 
 fn here(what: &str, path: &Path, e: &std::io::Error) -> Failure {
-    Failure::failed(format!("cannot {what} {}: {e}", path.display()))
+    Failure::file(format!(
+        "cannot {what} {}: {e}; what was copied before stays",
+        path.display()
+    ))
 }
 
 #[derive(Default)]
@@ -157,11 +160,9 @@ impl Copied {
 
     async fn get(&mut self, files: &Files<'_>, from: &str, to: &Path) -> Result<(), Failure> {
         let list = files.stat(from).await?;
-        let entry = list
-            .entries
-            .into_iter()
-            .next()
-            .ok_or_else(|| Failure::failed(format!("{from} is not there")))?;
+        let entry = list.entries.into_iter().next().ok_or_else(|| {
+            Failure::defect(format!("the server found {from} but says nothing of it"))
+        })?;
         let name = from
             .trim_end_matches('/')
             .rsplit('/')

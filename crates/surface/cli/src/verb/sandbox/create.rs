@@ -95,7 +95,8 @@ pub async fn run(args: CreateArgs, server: &Server, out: &Out) -> Done {
         let why = view
             .message
             .unwrap_or_else(|| "the server does not say why".to_owned());
-        let failure = Failure::failed(format!("sandbox {} could not start: {why}", view.id));
+        let failure = Failure::defect(format!("sandbox {} could not start: {why}", view.id))
+            .next(format!("prismctl explain {}", view.id));
         return Err(match view.reason {
             Some(reason) => failure.because(reason, ""),
             None => failure,
@@ -119,7 +120,7 @@ fn body(args: CreateArgs, namespace: Option<&Name>) -> Result<Value, Failure> {
             Document::Sandbox(spec) => sandbox_to_wire(&spec),
             other => {
                 let text = format!("{} holds a {}, not a sandbox", path.display(), other.noun());
-                return Err(Failure::usage(text).next(format!("prismctl run {}", path.display())));
+                return Err(Failure::invalid(text).next(format!("prismctl run {}", path.display())));
             }
         },
     };

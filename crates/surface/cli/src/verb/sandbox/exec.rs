@@ -6,6 +6,7 @@ use bytes::Bytes;
 use clap::Args;
 use prism_api::{ExecBody, ExitView, Stream};
 use prism_client::ExecOutput;
+use prism_types::Fault;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -25,10 +26,11 @@ Examples:
   prismctl sandbox exec -i -t box -- bash
 
 It ends with the command's exit code; with 128 and the signal's number when a
-signal ended it; with 124 when its time limit passed.")]
+signal ended it; with 124 when its time limit passed; with 127 when it did not
+start.")]
 pub struct ExecArgs {
     /// Id or name
-    sandbox: String,
+    pub(super) sandbox: String,
     /// Give it our standard input
     #[arg(short = 'i', long)]
     stdin: bool,
@@ -59,15 +61,15 @@ const PIECE: usize = 32 << 10;
 /// What the server says, or when the output cannot be written.
 pub async fn run(args: ExecArgs, server: &Server, out: &Out) -> Done {
     if args.tty && !(std::io::stdin().is_terminal() && out.terminal) {
-        return Err(
-            Failure::usage("-t needs a terminal on standard input and output")
-                .next("leave out -t when input or output is a pipe or file"),
-        );
+        return Err(Failure::usage(
+            "-t needs a terminal on standard input and output; nothing was started",
+        )
+        .next("leave out -t when input or output is a pipe or file"));
     }
     let body = ExecBody {
         id: None,
         argv: args.command,
-        env: Some(args.env.into_iter().collect()).filter(|e: &prism_types::Labels| !e.is_empty()),
+        env: Some(environment(args.env, args.tty)).filter(|e| !e.is_empty()),
         cwd: args.cwd,
         stdin: Some(args.stdin || args.tty),
         tty: args.tty.then(size),
@@ -94,8 +96,10 @@ pub async fn run(args: ExecArgs, server: &Server, out: &Out) -> Done {
             }
         }
         Err(Failure::failed(
+            Fault::AnswerLost,
             "the command's output ended without saying how the command ended",
-        ))
+        )
+        .next(format!("prismctl sandbox logs {}", args.sandbox)))
     };
     let ended = tokio::select! {
         ended = output => ended,
@@ -104,10 +108,34 @@ pub async fn run(args: ExecArgs, server: &Server, out: &Out) -> Done {
     };
     drop(raw);
     let exit = ended?;
-    if let Some(message) = exit.message.as_ref().filter(|_| exit.code.is_none()) {
-        out.note(message);
+    match (&exit.message, exit.reason) {
+        (Some(why), Some(prism_types::Reason::StartFailed)) => {
+            let failure = Failure::new(
+                status(&exit),
+                Fault::Usage,
+                format!("the command did not start: {why}"),
+            );
+            return Err(failure
+                .because(prism_types::Reason::StartFailed, "")
+                .next(format!(
+                    "see what is there: prismctl sandbox exec {} -- ls /usr/bin",
+                    args.sandbox
+                )));
+        }
+        (Some(message), _) if exit.code.is_none() => out.note(message),
+        _ => {}
     }
     Ok(status(&exit))
+}
+
+/// What was asked for; programs on a terminal are told which kind it is.
+fn environment(given: Vec<(String, String)>, tty: bool) -> prism_types::Labels {
+    let mut env: prism_types::Labels = given.into_iter().collect();
+    if tty && !env.contains_key("TERM") {
+        let term = std::env::var("TERM").ok().filter(|t| !t.is_empty());
+        env.insert("TERM".to_owned(), term.unwrap_or_else(|| "dumb".to_owned()));
+    }
+    env
 }
 
 /// Its output as it is: whoever asked for the command asked for what it prints.
@@ -129,6 +157,7 @@ fn status(exit: &ExitView) -> Exit {
         (_, _, Some(prism_types::Reason::Timeout)) => 124,
         (Some(code), _, _) => u8::try_from(code & 0xff).unwrap_or(1),
         (None, Some(signal), _) => u8::try_from(128 + (signal & 0x7f)).unwrap_or(1),
+        (None, None, Some(prism_types::Reason::StartFailed)) => 127,
         (None, None, _) => 1,
     };
     if code == 0 {
@@ -168,7 +197,9 @@ impl Beside<'_> {
 
     /// Passes on what the keyboard and the window say.
     async fn signals(&self, tty: bool) -> Failure {
-        let deaf = |e: std::io::Error| Failure::failed(format!("cannot receive signals: {e}"));
+        let deaf = |e: std::io::Error| {
+            Failure::failed(Fault::Output, format!("cannot receive signals: {e}"))
+        };
         let kinds = (
             signal(SignalKind::interrupt()),
             signal(SignalKind::terminate()),
@@ -195,8 +226,10 @@ impl Beside<'_> {
             if asked > 1 {
                 return Failure::new(
                     Exit::Interrupted,
+                    Fault::AnswerLost,
                     "interrupted; the command may still run in the sandbox",
-                );
+                )
+                .next(format!("prismctl sandbox logs {} --follow", self.sandbox));
             }
             if let Err(e) = self
                 .server
@@ -261,6 +294,7 @@ mod tests {
         assert_eq!(exit(Some(7), None, Some(Reason::ExitCode)), 7);
         assert_eq!(exit(None, Some(9), Some(Reason::Signal)), 137);
         assert_eq!(exit(None, Some(9), Some(Reason::Timeout)), 124);
-        assert_eq!(exit(None, None, Some(Reason::StartFailed)), 1);
+        assert_eq!(exit(None, None, Some(Reason::StartFailed)), 127);
+        assert_eq!(exit(None, None, None), 1);
     }
 }

@@ -79,6 +79,21 @@ pub enum SandboxCommand {
     },
 }
 
+impl SandboxCommand {
+    /// The sandbox it names, and whether it changes something.
+    pub fn about(&self) -> (Option<String>, bool) {
+        match self {
+            Self::Create(_) => (None, true),
+            Self::Ls { .. } | Self::Cp(_) => (None, false),
+            Self::Get { sandbox } | Self::Logs { sandbox, .. } => (Some(sandbox.clone()), false),
+            Self::Snapshot { sandbox, ls } => (Some(sandbox.clone()), !ls),
+            Self::Exec(args) => (Some(args.sandbox.clone()), false),
+            // Of several, the first ones are gone when a later one cannot be removed.
+            Self::Rm { sandboxes } => (sandboxes.first().cloned(), sandboxes.len() == 1),
+        }
+    }
+}
+
 /// Does it.
 ///
 /// # Errors
@@ -163,7 +178,7 @@ async fn snapshot(sandbox: &str, ls: bool, server: &Server, out: &Out) -> Result
 fn snapshots(all: &[SnapshotView]) -> Table {
     let mut t = Table::new([
         ("id", Column::Whole),
-        ("sandbox", Column::Whole),
+        ("sandbox", Column::Cut),
         ("size", Column::Right),
         ("files", Column::Right),
         ("created", Column::Whole),
@@ -187,8 +202,8 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
         ("status", Column::Whole),
         ("image", Column::Cut),
         ("node", Column::Cut),
-        ("age", Column::Right),
-        ("ends in", Column::Right),
+        ("age", Column::ExtraRight),
+        ("ends in", Column::ExtraRight),
     ]);
     let now = now();
     for s in typed_all::<SandboxView>(items)? {

@@ -17,7 +17,12 @@ impl Raw {
     /// # Errors
     /// When standard input is no terminal.
     pub fn enter() -> Result<Self, Failure> {
-        let fail = |e| Failure::failed(format!("cannot set the terminal up: {e}"));
+        let fail = |e| {
+            Failure::failed(
+                prism_types::Fault::Output,
+                format!("cannot set the terminal up: {e}"),
+            )
+        };
         let before = tcgetattr(std::io::stdin()).map_err(fail)?;
         let mut raw = before.clone();
         raw.make_raw();

@@ -9,6 +9,7 @@
 mod config;
 mod facts;
 mod inputs;
+mod journal;
 mod launch;
 mod logs;
 mod metrics;

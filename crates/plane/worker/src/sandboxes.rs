@@ -1,10 +1,9 @@
 //! The sandboxes and execs of this node: a table that the session loop and the node service share, kept beside on disk so
-//! that a restarted daemon knows what it holds (`sandboxes/<id>/spec.json`, `sandboxes/<id>/exec-<exec>.json`).
+//! that a restarted daemon knows what it holds (`sandboxes/journal`).
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
 use prism_link::{ExecInfo, ExecRequest};
@@ -12,6 +11,8 @@ use prism_spec::SandboxSpec;
 use prism_types::{RunId, RunReport, SandboxId, TimeMs};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::journal::Journal;
 
 /// What a run id of a sandbox or an exec stands for.
 pub(crate) enum Run {
@@ -54,6 +55,17 @@ impl ExecRecord {
     }
 }
 
+/// A line of the journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Record {
+    /// A sandbox came.
+    Sandbox(SandboxId, SandboxSpec),
+    /// It is gone, with its execs.
+    Gone(SandboxId),
+    /// An exec, as it is from here on.
+    Exec(SandboxId, ExecRecord),
+}
+
 #[derive(Debug)]
 struct Sandbox {
     spec: SandboxSpec,
@@ -64,97 +76,118 @@ struct Sandbox {
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Table {
-    dir: PathBuf,
-    sandboxes: Mutex<BTreeMap<SandboxId, Sandbox>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    sandboxes: BTreeMap<SandboxId, Sandbox>,
+    journal: Journal,
+}
+
+impl Held {
+    /// Writes a record down; before it the whole table anew, when the file is mostly of the past.
+    fn note(&mut self, record: &Record) -> io::Result<()> {
+        if self.journal.is_stale() {
+            let mut all = Vec::new();
+            for (id, sandbox) in &self.sandboxes {
+                all.push(Record::Sandbox(*id, sandbox.spec.clone()));
+                let execs = sandbox.execs.values();
+                all.extend(execs.map(|e| Record::Exec(*id, e.borrow().clone())));
+            }
+            self.journal.rewrite(&all)?;
+        }
+        self.journal.add(record)
+    }
 }
 
 impl Table {
-    /// Reads the table from disk. A directory whose spec cannot be read is left out (and removed as a leftover).
+    /// Reads the table from disk.
     pub(crate) fn load(dir: &Path) -> io::Result<Self> {
-        let mut sandboxes = BTreeMap::new();
-        for entry in fs::read_dir(dir)? {
-            let path = entry?.path();
-            let id = path
-                .file_name()
-                .and_then(|n| n.to_str())
-                .and_then(|n| n.parse().ok());
-            let (Some(id), Some(spec)) = (id, read_json(&path.join("spec.json"))) else {
-                continue;
-            };
-            let mut execs = BTreeMap::new();
-            for file in fs::read_dir(&path)? {
-                if let Some(record) = read_json::<ExecRecord>(&file?.path()) {
-                    execs.insert(record.request.id.clone(), watch::channel(record).0);
+        let (journal, records) = Journal::open(&dir.join("journal"))?;
+        let mut sandboxes: BTreeMap<SandboxId, Sandbox> = BTreeMap::new();
+        for record in records {
+            match record {
+                Record::Sandbox(id, spec) => {
+                    let sandbox = Sandbox {
+                        spec,
+                        running: None,
+                        execs: BTreeMap::new(),
+                    };
+                    sandboxes.insert(id, sandbox);
+                }
+                Record::Gone(id) => {
+                    sandboxes.remove(&id);
+                }
+                Record::Exec(id, exec) => {
+                    if let Some(sandbox) = sandboxes.get_mut(&id) {
+                        let name = exec.request.id.clone();
+                        sandbox.execs.insert(name, watch::channel(exec).0);
+                    }
                 }
             }
-            sandboxes.insert(
-                id,
-                Sandbox {
-                    spec,
-                    running: None,
-                    execs,
-                },
-            );
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            sandboxes: Mutex::new(sandboxes),
-        })
+        let held = Mutex::new(Held { sandboxes, journal });
+        Ok(Self { held })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Sandbox>> {
-        self.sandboxes
-            .lock()
-            .expect("no holder of this lock panics")
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().expect("no holder of this lock panics")
     }
 
     /// Takes a new sandbox in. Blocking.
     pub(crate) fn add(&self, id: SandboxId, spec: SandboxSpec) -> io::Result<()> {
-        let dir = self.dir.join(id.to_string());
-        fs::create_dir_all(&dir)?;
-        write_json(&dir.join("spec.json"), &spec)?;
-        self.lock().entry(id).or_insert(Sandbox {
+        let mut held = self.lock();
+        if held.sandboxes.contains_key(&id) {
+            return Ok(());
+        }
+        held.note(&Record::Sandbox(id, spec.clone()))?;
+        let sandbox = Sandbox {
             spec,
             running: None,
             execs: BTreeMap::new(),
-        });
+        };
+        held.sandboxes.insert(id, sandbox);
         Ok(())
     }
 
     /// Notes that a sandbox runs.
     pub(crate) fn running(&self, id: SandboxId, since: TimeMs) {
-        if let Some(s) = self.lock().get_mut(&id) {
+        if let Some(s) = self.lock().sandboxes.get_mut(&id) {
             s.running = Some(since);
         }
     }
 
     /// Forgets a sandbox and its execs. Blocking.
     pub(crate) fn remove(&self, id: SandboxId) -> io::Result<()> {
-        self.lock().remove(&id);
-        match fs::remove_dir_all(self.dir.join(id.to_string())) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
+        let mut held = self.lock();
+        match held.sandboxes.remove(&id) {
+            Some(_) => held.note(&Record::Gone(id)),
+            None => Ok(()),
         }
     }
 
     /// The spec of a sandbox, and since when it runs.
     pub(crate) fn get(&self, id: SandboxId) -> Option<(SandboxSpec, Option<TimeMs>)> {
-        self.lock().get(&id).map(|s| (s.spec.clone(), s.running))
+        self.lock()
+            .sandboxes
+            .get(&id)
+            .map(|s| (s.spec.clone(), s.running))
     }
 
     /// Whether a sandbox is known.
     pub(crate) fn holds(&self, id: SandboxId) -> bool {
-        self.lock().contains_key(&id)
+        self.lock().sandboxes.contains_key(&id)
     }
 
     /// Ids of all.
     pub(crate) fn ids(&self) -> Vec<SandboxId> {
-        self.lock().keys().copied().collect()
+        self.lock().sandboxes.keys().copied().collect()
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> u32 {
-        u32::try_from(self.lock().len()).unwrap_or(u32::MAX)
+        u32::try_from(self.lock().sandboxes.len()).unwrap_or(u32::MAX)
     }
 
     /// Takes an exec in, or finds the one with its id. The flag says whether it is new. Blocking.
@@ -170,25 +203,25 @@ impl Table {
             started: None,
             report: None,
         };
-        let receiver = {
-            let mut all = self.lock();
-            let Some(sandbox) = all.get_mut(&id) else {
-                return Ok(None);
-            };
-            if let Some(found) = sandbox.execs.get(&request.id) {
-                return Ok(Some((false, found.subscribe())));
-            }
-            let (sender, receiver) = watch::channel(record.clone());
-            sandbox.execs.insert(request.id.clone(), sender);
-            receiver
+        let mut held = self.lock();
+        let Some(sandbox) = held.sandboxes.get(&id) else {
+            return Ok(None);
         };
-        write_json(&self.exec_file(id, &request.id), &record)?;
+        if let Some(found) = sandbox.execs.get(&request.id) {
+            return Ok(Some((false, found.subscribe())));
+        }
+        held.note(&Record::Exec(id, record.clone()))?;
+        let (sender, receiver) = watch::channel(record);
+        if let Some(sandbox) = held.sandboxes.get_mut(&id) {
+            sandbox.execs.insert(request.id.clone(), sender);
+        }
         Ok(Some((true, receiver)))
     }
 
     /// Watches an exec.
     pub(crate) fn exec(&self, id: SandboxId, exec: &str) -> Option<watch::Receiver<ExecRecord>> {
         self.lock()
+            .sandboxes
             .get(&id)?
             .execs
             .get(exec)
@@ -199,6 +232,7 @@ impl Table {
     pub(crate) fn execs(&self, id: SandboxId) -> Option<Vec<ExecRecord>> {
         let mut all: Vec<ExecRecord> = self
             .lock()
+            .sandboxes
             .get(&id)?
             .execs
             .values()
@@ -210,44 +244,32 @@ impl Table {
 
     /// Notes that an exec runs.
     pub(crate) fn exec_started(&self, id: SandboxId, exec: &str, at: TimeMs) {
-        if let Some(sender) = self.lock().get(&id).and_then(|s| s.execs.get(exec)) {
+        if let Some(sender) = self
+            .lock()
+            .sandboxes
+            .get(&id)
+            .and_then(|s| s.execs.get(exec))
+        {
             sender.send_modify(|r| r.started = Some(at));
         }
     }
 
     /// Notes that an exec is over; its record is on disk when this returns. Blocking.
     pub(crate) fn exec_over(&self, id: SandboxId, exec: &str, report: RunReport) -> io::Result<()> {
-        let record = {
-            let all = self.lock();
-            let Some(sender) = all.get(&id).and_then(|s| s.execs.get(exec)) else {
-                return Ok(());
-            };
-            ExecRecord {
-                report: Some(report),
-                ..sender.borrow().clone()
-            }
+        let mut held = self.lock();
+        let sandbox = held.sandboxes.get(&id);
+        let Some(sender) = sandbox.and_then(|s| s.execs.get(exec)) else {
+            return Ok(());
         };
-        write_json(&self.exec_file(id, exec), &record)?;
-        if let Some(sender) = self.lock().get(&id).and_then(|s| s.execs.get(exec)) {
+        let record = ExecRecord {
+            report: Some(report),
+            ..sender.borrow().clone()
+        };
+        held.note(&Record::Exec(id, record.clone()))?;
+        let sandbox = held.sandboxes.get(&id);
+        if let Some(sender) = sandbox.and_then(|s| s.execs.get(exec)) {
             sender.send_replace(record);
         }
         Ok(())
     }
-
-    fn exec_file(&self, id: SandboxId, exec: &str) -> PathBuf {
-        self.dir
-            .join(id.to_string())
-            .join(format!("exec-{exec}.json"))
-    }
-}
-
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
-/// Replaces a file whole. It must survive the daemon, not the machine: what it describes does not either.
-fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    fs::write(&temporary, serde_json::to_vec(value)?)?;
-    fs::rename(temporary, path)
 }

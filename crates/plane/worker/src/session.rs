@@ -37,6 +37,8 @@ const PACE: Duration = Duration::from_millis(100);
 pub enum WorkerError {
     /// A directory cannot be made or read.
     Directory(String, io::Error),
+    /// What an earlier daemon wrote down is damaged.
+    Damaged(io::Error),
     /// The runtime does not start.
     Runtime(RuntimeError),
 }
@@ -48,6 +50,7 @@ impl std::fmt::Display for WorkerError {
                 f,
                 "cannot use the worker's directory {path}; nothing was started; make it writable or choose another with --data-dir"
             ),
+            Self::Damaged(e) => write!(f, "{e}"),
             Self::Runtime(e) => write!(f, "the runtime does not start: {e}"),
         }
     }
@@ -57,7 +60,7 @@ impl std::error::Error for WorkerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Directory(_, e) => Some(e),
-            Self::Runtime(_) => None,
+            Self::Damaged(_) | Self::Runtime(_) => None,
         }
     }
 }
@@ -128,7 +131,10 @@ impl Worker {
         });
         let runtime = runtime(sink).map_err(WorkerError::Runtime)?;
         let table = config.data_dir.join("sandboxes");
-        let table = Table::load(&table).map_err(|e| directory(&table, e))?;
+        let table = Table::load(&table).map_err(|e| match e.kind() {
+            io::ErrorKind::InvalidData => WorkerError::Damaged(e),
+            _ => directory(&table, e),
+        })?;
         let meter = Meter::new(
             &config.data_dir,
             config.pressure_memory,

@@ -89,7 +89,9 @@ impl NodeError {
                 OpenError::Locked { .. } => Fault::DataInUse,
                 _ => return Reason::Internal.as_code(),
             },
-            Self::Control(ControlError::Corrupt(_)) => Fault::DataDamaged,
+            Self::Control(ControlError::Corrupt(_)) | Self::Worker(WorkerError::Damaged(_)) => {
+                Fault::DataDamaged
+            }
             Self::Control(_) => Fault::DiskFailed,
             Self::Listen(..) => Fault::Listen,
             Self::Worker(WorkerError::Runtime(e)) | Self::Files(e) => {
@@ -112,7 +114,7 @@ impl NodeError {
             Self::Store(OpenError::Locked { .. }) => {
                 "prismctl info, or another directory: --data-dir DIR"
             }
-            Self::Store(_) | Self::Control(_) => {
+            Self::Store(_) | Self::Control(_) | Self::Worker(WorkerError::Damaged(_)) => {
                 "restore the directory, or start empty: --data-dir DIR"
             }
             Self::Listen(..) => "take a free port: --api 127.0.0.1:0",

@@ -61,7 +61,8 @@ pub const fn status_of(reason: Reason) -> u16 {
         | Reason::StartFailed
         | Reason::ExitCode
         | Reason::Signal
-        | Reason::OutOfMemory => 422,
+        | Reason::OutOfMemory
+        | Reason::DiskExceeded => 422,
         Reason::Overloaded => 429,
         Reason::Internal => 500,
         Reason::Unsupported => 501,

@@ -35,6 +35,9 @@ pub enum Scratch {
     Disk {
         /// The directory; made if missing, reused if it holds an upper layer already.
         dir: PathBuf,
+        /// Upper bound in bytes, and one file for each 4 KiB of it; looked at about once a second, and the run ends with cause
+        /// `disk_exceeded`. 0 for none.
+        bytes: Bytes,
     },
 }
 

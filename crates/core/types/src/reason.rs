@@ -58,6 +58,8 @@ pub enum Reason {
     Unsupported,
     /// A defect or a failing disk.
     Internal,
+    /// The disk limit was hit.
+    DiskExceeded,
 }
 
 impl Reason {
@@ -86,6 +88,7 @@ impl Reason {
         (Self::NotLeader, "PRISM-Q001"),
         (Self::Expired, "PRISM-T011"),
         (Self::Unsupported, "PRISM-N001"),
+        (Self::DiskExceeded, "PRISM-T012"),
         (Self::Internal, "PRISM-I001"),
     ];
 
@@ -123,6 +126,7 @@ impl Reason {
             Self::NotLeader => "not_leader",
             Self::Expired => "expired",
             Self::Unsupported => "unsupported",
+            Self::DiskExceeded => "disk_exceeded",
             Self::Internal => "internal",
         }
     }

@@ -32,6 +32,8 @@ pub enum StopCause {
     StartFailed,
     /// Its supervisor died, so how it ended was not seen.
     Lost,
+    /// It wrote more to disk than it was given.
+    DiskExceeded,
 }
 
 /// The report of one run.
@@ -77,6 +79,7 @@ impl RunReport {
     pub fn failure(&self) -> Option<Reason> {
         match (self.cause, self.exit) {
             (StopCause::OutOfMemory, _) => Some(Reason::OutOfMemory),
+            (StopCause::DiskExceeded, _) => Some(Reason::DiskExceeded),
             (StopCause::Timeout, _) => Some(Reason::Timeout),
             (StopCause::Requested, _) => Some(Reason::Cancelled),
             (StopCause::StartFailed, _) => Some(Reason::StartFailed),

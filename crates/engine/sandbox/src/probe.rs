@@ -66,8 +66,8 @@ pub(crate) fn no_cgroups(why: &str) -> Capability {
         name: "cgroups".into(),
         works: false,
         found: why.to_owned(),
-        lost: "no limit on processor time or i/o; memory is limited per process (data segment) and processes per user \
-               instead of per run together; memory peaks are those of the largest process; run as root, or have a \
+        lost: "no limit on processor time or i/o; memory is limited per process (its private memory, not what it shares, keeps in files in memory, pipes or \
+               sockets) and processes per user, instead of per run together; memory peaks are those of the largest process; run as root, or have a \
                cgroup v2 subtree delegated to this user"
             .into(),
         required: false,

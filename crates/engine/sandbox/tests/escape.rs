@@ -296,7 +296,10 @@ fn links_in_images_lead_nowhere() {
         symlink(&outside, scratch.join("upper").join(name)).unwrap();
     }
     let mut launch = node.task("upper", Sandboxed, "true");
-    launch.scratch = Scratch::Disk { dir: scratch };
+    launch.scratch = Scratch::Disk {
+        dir: scratch,
+        bytes: prism_types::Bytes(0),
+    };
     let report = node.run(launch);
     assert_eq!(report.cause, StopCause::StartFailed, "{report:?}");
     assert!(report.detail.contains("not a directory"), "{report:?}");

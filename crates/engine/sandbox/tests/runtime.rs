@@ -350,6 +350,7 @@ fn files_layers_and_scratch() {
     launch.layers = vec![layer.clone()];
     launch.scratch = Scratch::Disk {
         dir: scratch.clone(),
+        bytes: Bytes(0),
     };
     launch.files = vec![InlineFile {
         path: "given/file".into(),

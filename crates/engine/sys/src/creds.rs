@@ -119,6 +119,8 @@ pub enum Resource {
     Processes,
     /// Data segment, which counts private writable memory.
     Data,
+    /// Size of one file; a write beyond it fails, with SIGXFSZ.
+    FileSize,
 }
 
 /// Sets both limits of a resource, but never above the hard limit that this process has.
@@ -131,6 +133,7 @@ pub fn limit(resource: Resource, value: u64) -> io::Result<()> {
         Resource::Files => libc::RLIMIT_NOFILE,
         Resource::Processes => libc::RLIMIT_NPROC,
         Resource::Data => libc::RLIMIT_DATA,
+        Resource::FileSize => libc::RLIMIT_FSIZE,
     };
     let mut now = libc::rlimit {
         rlim_cur: 0,

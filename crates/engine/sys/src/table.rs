@@ -43,6 +43,7 @@ pub enum State {
 impl Entry {
     /// Makes the record new.
     pub fn reset(&self) {
+        self.length.store(0, Ordering::Release);
         self.state.store(0, Ordering::Release);
         self.pid.store(0, Ordering::Release);
     }
@@ -63,13 +64,30 @@ impl Entry {
 
     /// Tells why nothing was started; the text is cut to what fits.
     pub fn failed(&self, why: &str) {
+        self.note(why);
+        self.state.store(3, Ordering::Release);
+    }
+
+    /// Leaves a text for [`Entry::text`], cut to what fits; to be done before telling an end.
+    pub fn note(&self, why: &str) {
         let bytes = &why.as_bytes()[..why.len().min(TEXT)];
         for (to, from) in self.text.iter().zip(bytes) {
             to.store(*from, Ordering::Relaxed);
         }
         let length = u32::try_from(bytes.len()).unwrap_or(0);
         self.length.store(length, Ordering::Relaxed);
-        self.state.store(3, Ordering::Release);
+    }
+
+    /// The text that was left, if one was.
+    pub fn text(&self) -> String {
+        let length = self.length.load(Ordering::Relaxed) as usize;
+        let bytes: Vec<u8> = self
+            .text
+            .iter()
+            .take(length)
+            .map(|b| b.load(Ordering::Relaxed))
+            .collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The number that was told with [`Entry::running`]; stays after the end.
@@ -87,16 +105,7 @@ impl Entry {
                 cpu_us: self.cpu_us.load(Ordering::Relaxed),
                 peak: self.peak.load(Ordering::Relaxed),
             },
-            _ => {
-                let length = self.length.load(Ordering::Relaxed) as usize;
-                let bytes: Vec<u8> = self
-                    .text
-                    .iter()
-                    .take(length)
-                    .map(|b| b.load(Ordering::Relaxed))
-                    .collect();
-                State::Failed(String::from_utf8_lossy(&bytes).into_owned())
-            }
+            _ => State::Failed(self.text()),
         }
     }
 }

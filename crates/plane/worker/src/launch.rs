@@ -14,6 +14,8 @@ use crate::{Config, inputs};
 
 /// Smallest memory limit: below it not even a shell starts.
 const MEMORY_MIN: Bytes = Bytes::mib(8);
+/// What a sandbox may write to disk when it does not say. Its files are always there, for snapshots.
+const SANDBOX_DISK: Bytes = Bytes::mib(10 << 10);
 /// Open files per process.
 const NOFILE: u32 = 4096;
 
@@ -121,6 +123,7 @@ pub(crate) fn task(
     } else {
         Scratch::Disk {
             dir: scratch(&config.data_dir, &id),
+            bytes: spec.resources.disk,
         }
     };
     Ok(Launch {
@@ -165,6 +168,10 @@ pub(crate) fn sandbox(
         layers: Vec::new(),
         scratch: Scratch::Disk {
             dir: scratch(&config.data_dir, &run),
+            bytes: match spec.resources.disk {
+                Bytes(0) => SANDBOX_DISK,
+                bytes => bytes,
+            },
         },
         program: None,
         files: Vec::new(),

@@ -50,6 +50,7 @@ pages![
     "PRISM-T009",
     "PRISM-T010",
     "PRISM-T011",
+    "PRISM-T012",
 ];
 
 /// The page of a code (`PRISM-T003`, in any case) or of its name (`out_of_memory`).

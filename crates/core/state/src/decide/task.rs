@@ -196,6 +196,7 @@ fn describe(report: &RunReport, why: Reason) -> String {
         (Reason::ExitCode, ExitStatus::Code(n)) => format!("exit code {n}"),
         (Reason::Signal, ExitStatus::Signal(n)) => format!("ended by signal {n}"),
         (Reason::OutOfMemory, _) => "hit its memory limit".to_owned(),
+        (Reason::DiskExceeded, _) => "hit its disk limit".to_owned(),
         (Reason::Timeout, _) => format!("hit its time limit after {}", report.wall),
         (Reason::StartFailed, _) => "could not be started".to_owned(),
         _ => why.to_string(),

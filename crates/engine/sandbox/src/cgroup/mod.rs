@@ -26,6 +26,8 @@ pub struct Group {
     applied: Option<Applied>,
     /// Kernel's count of out-of-memory kills when the run began.
     kills_before: u64,
+    /// Kernel's count of refused processes when the run began.
+    refused_before: u64,
 }
 
 impl Group {
@@ -33,6 +35,7 @@ impl Group {
     pub fn take_limits(&mut self, other: &Self) {
         self.applied = other.applied;
         self.kills_before = other.kills_before;
+        self.refused_before = other.refused_before;
     }
 
     /// Closes its files; what is asked of it later goes by its name.
@@ -60,6 +63,8 @@ pub struct Outcome {
     pub peak: Option<u64>,
     /// Whether the kernel killed something in it for memory since the run began.
     pub out_of_memory: bool,
+    /// How often a process or thread was refused at the limit since the run began.
+    pub pids_refused: u64,
 }
 
 /// A generation of cgroups.
@@ -87,6 +92,9 @@ pub trait Driver {
 
     /// The kernel's count of out-of-memory kills in the group, ever.
     fn kills(&self, group: &Group) -> u64;
+
+    /// The kernel's count of processes and threads that were refused at the group's limit, ever.
+    fn refused(&self, group: &Group) -> u64;
 
     /// What became of a run.
     fn outcome(&self, group: &Group) -> Outcome;

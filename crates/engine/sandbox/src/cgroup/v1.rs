@@ -14,6 +14,7 @@ const MEMORY_JOIN: usize = 0;
 const PIDS_JOIN: usize = 1;
 const PEAK: usize = 2;
 const OOM: usize = 3;
+const REFUSED: usize = 4;
 
 /// The controllers' parent groups; memory and pids are the least that is any use.
 #[derive(Debug)]
@@ -170,12 +171,14 @@ impl Driver for V1 {
             open(&self.pids.join(name).join("cgroup.procs"), true)?,
             open(&memory.join("memory.max_usage_in_bytes"), true)?,
             open(&memory.join("memory.oom_control"), false)?,
+            open(&self.pids.join(name).join("pids.events"), false)?,
         ];
         Ok(Group {
             name: name.to_owned(),
             files,
             applied: None,
             kills_before: 0,
+            refused_before: 0,
         })
     }
 
@@ -190,6 +193,7 @@ impl Driver for V1 {
             let _ = rustix::io::pwrite(peak, b"0", 0);
         }
         group.kills_before = self.kills(group);
+        group.refused_before = self.refused(group);
         Ok(())
     }
 
@@ -222,6 +226,14 @@ impl Driver for V1 {
         text.and_then(|t| super::field(&t, "oom_kill")).unwrap_or(0)
     }
 
+    fn refused(&self, group: &Group) -> u64 {
+        let text = match group.files.get(REFUSED) {
+            Some(file) => read_at_start(file.as_fd()),
+            None => super::read(&self.pids.join(&group.name).join("pids.events")),
+        };
+        text.and_then(|t| super::field(&t, "max")).unwrap_or(0)
+    }
+
     fn outcome(&self, group: &Group) -> Outcome {
         let peak = match group.files.get(PEAK) {
             Some(file) => read_at_start(file.as_fd()).and_then(|t| t.trim().parse().ok()),
@@ -235,6 +247,7 @@ impl Driver for V1 {
         Outcome {
             peak,
             out_of_memory: self.kills(group) > group.kills_before,
+            pids_refused: self.refused(group).saturating_sub(group.refused_before),
         }
     }
 

@@ -109,6 +109,7 @@ impl Driver for V2 {
             files: vec![OwnedFd::from(fs::File::open(&dir)?), OwnedFd::from(procs)],
             applied: None,
             kills_before: 0,
+            refused_before: 0,
         })
     }
 
@@ -145,6 +146,7 @@ impl Driver for V2 {
             group.applied = Some(new);
         }
         group.kills_before = self.kills_of(&group.name);
+        group.refused_before = self.refused(group);
         Ok(())
     }
 
@@ -163,12 +165,19 @@ impl Driver for V2 {
         self.kills_of(&group.name)
     }
 
+    fn refused(&self, group: &Group) -> u64 {
+        let events = self.parent.join(&group.name).join("pids.events");
+        let text = super::read(&events).unwrap_or_default();
+        super::field(&text, "max").unwrap_or(0)
+    }
+
     fn outcome(&self, group: &Group) -> Outcome {
         Outcome {
             // The kernel's peak is of the group's whole life; a pooled group lives through many runs, so the caller's own
             // count of the run is used instead.
             peak: None,
             out_of_memory: self.kills_of(&group.name) > group.kills_before,
+            pids_refused: self.refused(group).saturating_sub(group.refused_before),
         }
     }
 

@@ -10,7 +10,7 @@ mod root;
 use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use prism_runtime::{Isolation, Launch, Limits, Program};
+use prism_runtime::{Isolation, Launch, Limits, Program, Scratch};
 use prism_sys::filter::Instruction;
 use prism_sys::process::{self, SingleThread};
 use prism_sys::table::Entry;
@@ -102,7 +102,13 @@ pub fn init(ctx: &Context<'_>, slot: &Slot, launch: &Launch, stdio: Stdio) -> ! 
         process::join(ctx.proof, net.as_fd(), libc::CLONE_NEWNET).step("join the network")?;
         root::build(ctx, slot, launch, &sources)?;
         mounts::set_hostname(&launch.hostname).step("set the host name")?;
-        Each::of(&launch.limits).set(ctx.driver.is_some())?;
+        let file = match &launch.scratch {
+            Scratch::Disk { bytes, .. } => bytes.0,
+            Scratch::Memory { .. } => 0,
+        };
+        Each::of(&launch.limits)
+            .with_files_of(file)
+            .set(ctx.driver.is_some())?;
         let user = slot.user.as_ref().ok_or("no user namespace")?;
         process::join(ctx.proof, user.as_fd(), libc::CLONE_NEWUSER).step("join the users")?;
         creds::become_root_inside().step("become root inside")?;
@@ -112,7 +118,7 @@ pub fn init(ctx: &Context<'_>, slot: &Slot, launch: &Launch, stdio: Stdio) -> ! 
         process::set_dumpable(false);
         let scoped = launch.program.is_some();
         match &launch.program {
-            Some(p) => run(ctx, p, stdio, scoped),
+            Some(p) => run(ctx, launch, p, stdio, scoped),
             None => {
                 program::place(ctx.wake, Stdio::default(), None)?;
                 harden::lock(ctx, scoped)?;
@@ -133,7 +139,13 @@ fn wake() {
 }
 
 /// Pid 1 with a program: starts it and waits for its end. What is left afterwards dies with this process.
-fn run(ctx: &Context<'_>, program: &Program, stdio: Stdio, scoped: bool) -> Step<()> {
+fn run(
+    ctx: &Context<'_>,
+    launch: &Launch,
+    program: &Program,
+    stdio: Stdio,
+    scoped: bool,
+) -> Step<()> {
     let plan = program::plan(program)?;
     program::place(ctx.wake, stdio, program.tty)?;
     harden::lock(ctx, scoped)?;
@@ -147,6 +159,11 @@ fn run(ctx: &Context<'_>, program: &Program, stdio: Stdio, scoped: bool) -> Step
             Some(end) if end.pid == pid => {
                 // Of everything reaped here, not only of the program.
                 let (cpu_us, peak) = process::children_usage();
+                if end.status != 0
+                    && let Some(full) = root::room_left(launch)
+                {
+                    ctx.entry.note(full);
+                }
                 ctx.entry.ended(end.status, cpu_us, peak);
                 return Ok(());
             }
@@ -162,6 +179,7 @@ pub struct Each {
     nofile: u32,
     pids: u32,
     memory: u64,
+    file: u64,
 }
 
 impl Each {
@@ -171,6 +189,15 @@ impl Each {
             nofile: limits.nofile,
             pids: limits.pids,
             memory: limits.memory.0,
+            file: 0,
+        }
+    }
+
+    /// The same, and no file larger than this.
+    pub fn with_files_of(self, bytes: u64) -> Self {
+        Self {
+            file: bytes,
+            ..self
         }
     }
 
@@ -182,8 +209,13 @@ impl Each {
             creds::limit(creds::Resource::Files, n).step("limit open files")?;
         }
         if self.pids != 0 {
-            let n = u64::from(self.pids) + 2;
+            // Where a cgroup counts, that is the one to be hit, as it says so; this one is behind it.
+            let behind = if grouped { 32 } else { 0 };
+            let n = u64::from(self.pids) + 2 + behind;
             creds::limit(creds::Resource::Processes, n).step("limit processes")?;
+        }
+        if self.file != 0 {
+            creds::limit(creds::Resource::FileSize, self.file).step("limit file sizes")?;
         }
         if self.memory != 0 && !grouped {
             creds::limit(creds::Resource::Data, self.memory).step("limit memory")?;

@@ -47,7 +47,7 @@ pub fn open(slot: &Slot, launch: &Launch) -> Step<Sources> {
     });
     let scratch = match &launch.scratch {
         Scratch::Memory { .. } => None,
-        Scratch::Disk { dir } => {
+        Scratch::Disk { dir, .. } => {
             Some(detach(dir, false, slot).step("mount the scratch directory")?)
         }
     };
@@ -98,7 +98,7 @@ fn scratch(slot: &Slot, launch: &Launch, sources: &Sources) -> Step<()> {
                 (0, memory) => memory,
                 (size, _) => size,
             };
-            let inodes = (size / 4096).clamp(1_024, 1 << 20);
+            let inodes = crate::supervisor::files(size);
             let base = slot.base;
             let options = format!("size={size},nr_inodes={inodes},mode=755,uid={base},gid={base}");
             mounts::mount("tmpfs", at, "tmpfs", NO_POWERS, &options).step("mount scratch space")?;
@@ -210,6 +210,22 @@ fn terminals(at: &Path) -> Step<()> {
     let flags = libc::MS_NOSUID | libc::MS_NOEXEC;
     let options = "newinstance,ptmxmode=0666,mode=620";
     mounts::mount("devpts", at, "devpts", flags, options).step("mount /dev/pts")
+}
+
+/// What is to be told of the scratch space of a program that failed, seen from inside its root: whether it is full. Only for
+/// space of its own; that of a disk is the host's.
+pub fn room_left(launch: &Launch) -> Option<&'static str> {
+    if !matches!(launch.scratch, Scratch::Memory { .. }) {
+        return None;
+    }
+    let room = rustix::fs::statvfs("/").ok()?;
+    if room.f_blocks > 0 && room.f_bavail <= room.f_blocks / 100 {
+        Some("its space for files, in memory, is full")
+    } else if room.f_files > 0 && room.f_ffree == 0 {
+        Some("its space for files, in memory, has no room for another file (inodes)")
+    } else {
+        None
+    }
 }
 
 /// Gives a running sandbox its terminals, unless it has them. Its `/dev` is ours and read-only, so the path is what it says.

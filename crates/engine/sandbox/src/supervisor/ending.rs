@@ -8,6 +8,7 @@ use prism_sys::process::{self, Ended};
 use prism_sys::table::State;
 use prism_types::{ExitStatus, Millis, RunId, RunReport, StopCause};
 
+use super::limits;
 use super::output::{Flow, Stream};
 use super::run::{Kind, Phase, Run};
 use super::state::{Alarm, Supervisor, now, unwatch};
@@ -33,7 +34,9 @@ impl Supervisor {
 
     /// A child has ended: a run's first process, a helper, or a program whose helper has not told of it yet.
     pub(super) fn on_exit(&mut self, ended: Ended) {
-        if let Some(index) = self.by_pid.remove(&ended.pid) {
+        if self.accounts.is_counter(ended.pid) {
+            self.disks_are_counted(ended.cpu_us);
+        } else if let Some(index) = self.by_pid.remove(&ended.pid) {
             let ran = match self.table[index].state() {
                 State::Ended { .. } | State::Running(_) => true,
                 // A plain child tells only of failure; what was killed on its way never ran.
@@ -132,6 +135,7 @@ impl Supervisor {
                 stream.drain(&mut self.buffer);
                 run.stream_bytes[n] = stream.bytes();
                 note_trouble(&mut run.trouble, stream);
+                run.cut[n] = limits::cut(stream);
             }
             *stream = None;
         }
@@ -193,6 +197,13 @@ impl Supervisor {
             report.cause = StopCause::StartFailed;
             report.detail = "it was killed while it was prepared".into();
         }
+        if report.cause == StopCause::None
+            && run.account.is_some()
+            && report.exit == ExitStatus::Signal(libc::SIGXFSZ)
+        {
+            report.cause = StopCause::DiskExceeded;
+        }
+        limits::name_them(&mut report, run, outcome, &self.table[index].text());
         report
     }
 
@@ -207,6 +218,7 @@ impl Supervisor {
             return Outcome {
                 peak: None,
                 out_of_memory: group.is_some_and(|g| driver.kills(g) > run.kills_before),
+                pids_refused: group.map_or(0, |g| driver.refused(g)) - run.refused_before,
             };
         }
         run.slot
@@ -233,7 +245,7 @@ impl Supervisor {
         }
     }
 
-    fn end(&mut self, index: usize, cause: StopCause, grace: Millis) {
+    pub(super) fn end(&mut self, index: usize, cause: StopCause, grace: Millis) {
         let Some(run) = self.run(index) else {
             return;
         };
@@ -345,6 +357,7 @@ impl Supervisor {
             unwatch(self.epoll.as_fd(), stream.fd());
             run.stream_bytes[n] = stream.bytes();
             note_trouble(&mut run.trouble, stream);
+            run.cut[n] = limits::cut(stream);
             run.streams[n] = None;
         }
     }

@@ -13,6 +13,7 @@ use prism_types::{Bytes, MilliCpu, Millis, RunId, RunReport};
 use rustix::event::epoll::EventFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::disk::Account;
 use super::journal::Record;
 use super::output::{Input, Stream};
 use super::run::{Kind, Phase, Run};
@@ -130,6 +131,7 @@ impl Supervisor {
                 };
                 let mut run = fresh(launch.id.clone(), kind, ends, &launch.logs, &launch.limits);
                 run.slot = Some(slot);
+                run.account = Account::of(launch);
                 self.adopt(index, run, pid, launch.limits.timeout);
                 Ok(())
             }
@@ -179,7 +181,13 @@ impl Supervisor {
         }
         self.by_id.insert(run.id.clone(), index);
         self.starting.push(index);
+        let watched = match run.kind {
+            Kind::Task => index,
+            Kind::Exec(sandbox) => sandbox,
+            Kind::Sandbox | Kind::Plain => usize::MAX,
+        };
         self.runs[index] = Some(run);
+        self.watch_disk(watched);
     }
 
     /// Sets a timer.
@@ -227,13 +235,17 @@ impl Supervisor {
         if !matches!(sandbox.kind, Kind::Sandbox | Kind::Task) || sandbox.ending.is_some() {
             return Err(format!("{} is no running sandbox", exec.inside));
         }
-        let (init, each) = (sandbox.pid, Each::of(&sandbox.limits));
+        let file = sandbox.account.as_ref().map_or(0, Account::bytes);
+        let each = Each::of(&sandbox.limits).with_files_of(file);
+        let init = sandbox.pid;
         let driver = self.driver.as_deref();
         let group = match driver.zip(sandbox.slot.as_ref()) {
             Some((driver, slot)) => Some(enter_group(driver, slot, &sandbox.limits)?),
             None => None,
         };
-        let kills = driver.zip(group.as_ref()).map_or(0, |(d, g)| d.kills(g));
+        let grouped = driver.zip(group.as_ref());
+        let kills = grouped.map_or(0, |(d, g)| d.kills(g));
+        let refused = grouped.map_or(0, |(d, g)| d.refused(g));
         let index = self.place().ok_or("too many runs are live on this node")?;
         let driver = self.driver.as_deref();
         let into = driver
@@ -258,6 +270,7 @@ impl Supervisor {
                     &limits,
                 );
                 run.kills_before = kills;
+                run.refused_before = refused;
                 self.adopt(index, run, pid, exec.timeout);
                 Ok(())
             }
@@ -425,8 +438,11 @@ fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Limits) -> Run
         limits: limits.clone(),
         inner_cpu_us: 0,
         inner_peak: 0,
+        account: None,
+        cut: [None, None],
         trouble: None,
         kills_before: 0,
+        refused_before: 0,
     }
 }
 
@@ -468,7 +484,7 @@ fn check(launch: &Launch) -> Result<(), String> {
     if !host_ok {
         return Err("the host name is longer than 64 bytes".into());
     }
-    if let Scratch::Disk { dir } = &launch.scratch
+    if let Scratch::Disk { dir, .. } = &launch.scratch
         && launch.isolation == Isolation::Sandboxed
     {
         std::fs::create_dir_all(dir)

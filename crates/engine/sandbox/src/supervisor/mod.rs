@@ -4,15 +4,19 @@
 //! but the loop itself. `requests` is what daemons ask, `launch` begins runs, `ending` ends them, `output` carries their streams.
 
 mod bootstrap;
+mod disk;
 mod ending;
 mod journal;
 mod launch;
+mod limits;
 mod output;
 mod peers;
 mod requests;
 mod run;
 mod state;
 mod waiting;
+
+pub(crate) use disk::files;
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -112,6 +116,7 @@ impl Supervisor {
                 self.on_event(Token::unpack(event.data.u64()));
             }
             self.fire_timers(Instant::now());
+            self.count_disks(Instant::now());
             self.tell()?;
             if self.is_done() {
                 self.leave();
@@ -135,6 +140,9 @@ impl Supervisor {
         }
         if let Some(since) = self.unneeded_since {
             sooner(since + self.idle);
+        }
+        if let Some(due) = self.accounts.due() {
+            sooner(due);
         }
         if let Some(held) = self.held_until() {
             sooner(held);

@@ -82,6 +82,16 @@ impl Stream {
         }
     }
 
+    /// The stream's name.
+    pub fn name(&self) -> &'static str {
+        self.segments.name
+    }
+
+    /// Bytes that came and are not kept any more.
+    pub fn dropped(&self) -> u64 {
+        self.segments.starts.front().copied().unwrap_or(0)
+    }
+
     /// Bytes that came so far.
     pub fn bytes(&self) -> u64 {
         self.segments.offset

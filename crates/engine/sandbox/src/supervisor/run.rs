@@ -7,6 +7,7 @@ use std::time::Instant;
 use prism_runtime::{Limits, Observed};
 use prism_types::{RunId, StopCause, TimeMs};
 
+use super::disk::Account;
 use super::output::{Input, Stream};
 use crate::slots::Slot;
 
@@ -75,10 +76,16 @@ pub struct Run {
     pub inner_cpu_us: u64,
     /// Largest resident size of them.
     pub inner_peak: u64,
-    /// Whether the output could not be kept, and why.
+    /// What it wrote to disk, if that is limited.
+    pub account: Option<Account>,
+    /// What is to be told of output that was not kept.
+    pub cut: [Option<String>; 2],
+    /// Whether the output could not be kept, and why; or why it was ended.
     pub trouble: Option<String>,
     /// Out-of-memory kills of its sandbox when it began (for programs in sandboxes).
     pub kills_before: u64,
+    /// Refused processes of its sandbox when it began (for programs in sandboxes).
+    pub refused_before: u64,
 }
 
 impl Run {

@@ -13,6 +13,7 @@ use prism_types::{RunId, RunReport, StopCause, TimeMs};
 use rustix::event::epoll;
 
 use super::bootstrap::{self, Arguments, Home};
+use super::disk::Accounts;
 use super::journal::{Journal, Record};
 use super::peers::Peer;
 use super::run::Run;
@@ -134,6 +135,7 @@ pub struct Supervisor {
     /// When the oldest event that is held back came.
     pub(super) held_since: Option<Instant>,
     pub(super) buffer: Vec<u8>,
+    pub(super) accounts: Accounts,
 }
 
 /// The time of day.
@@ -203,6 +205,7 @@ impl Supervisor {
             unneeded_since: Some(Instant::now()),
             held_since: None,
             buffer: vec![0; 64 << 10],
+            accounts: Accounts::new()?,
             home,
         };
         this.inherit(found);

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod http;
+mod oracle;
 mod place;
 mod procs;
 mod program;
@@ -12,6 +13,7 @@ mod server;
 mod wait;
 
 pub use http::{Answer, Api, Lines};
+pub use oracle::{Acknowledged, Oracle, Sandboxes};
 pub use place::Place;
 pub use procs::{alive, kill, kill_group};
 pub use program::{Output, Running};

@@ -14,7 +14,8 @@ const RINGS: &[&str] = &[
     "crates/surface/",
 ];
 
-/// Who may use whom within a ring. An engine uses only `prism-sys` of its ring, and wiring is left to `prism-node`.
+/// Who may use whom within a ring. An engine uses only `prism-sys` and the failpoints of its ring, and wiring is left to
+/// `prism-node`.
 const WITHIN: &[(&str, &[&str])] = &[
     ("prism-spec", &["prism-types"]),
     ("prism-state", &["prism-types", "prism-spec"]),
@@ -22,7 +23,8 @@ const WITHIN: &[(&str, &[&str])] = &[
         "prism-scheduler",
         &["prism-types", "prism-spec", "prism-state"],
     ),
-    ("prism-sandbox", &["prism-sys"]),
+    ("prism-sandbox", &["prism-sys", "prism-faults"]),
+    ("prism-raft", &["prism-faults"]),
     ("prism-gateway", &["prism-control"]),
     (
         "prism-node",

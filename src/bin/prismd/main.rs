@@ -16,6 +16,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     // Before any thread or runtime exists: a supervisor is single-threaded.
     prism_sandbox::maybe_supervise();
+    prism_sys::memory::give_back_early();
     let args = Args::command()
         .try_get_matches()
         .and_then(|m| Args::from_arg_matches(&m));

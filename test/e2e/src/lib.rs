@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod hostile;
 mod http;
 mod oracle;
 mod place;
@@ -12,6 +13,7 @@ mod program;
 mod server;
 mod wait;
 
+pub use hostile::{Trial, refusal};
 pub use http::{Answer, Api, Lines};
 pub use oracle::{Acknowledged, Oracle, Sandboxes};
 pub use place::Place;

@@ -139,6 +139,17 @@ impl Server {
         })
     }
 
+    /// Creates a sandbox with every default and answers its id.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    pub fn sandbox(&self) -> String {
+        let view = self.api.post("/api/v1/sandboxes", &serde_json::json!({}));
+        let view = view.expect(201).json();
+        view["id"].as_str().expect("a sandbox has an id").to_owned()
+    }
+
     /// Submits a job and answers its id.
     ///
     /// # Panics

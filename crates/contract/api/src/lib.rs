@@ -45,9 +45,9 @@ pub use table::ROUTES;
 /// Where every versioned route lives.
 pub const PREFIX: &str = "/api/v1";
 /// Largest body of an ordinary request, bytes.
-pub const BODY_MAX: usize = 4 << 20;
+pub const BODY_MAX: usize = 1 << 20;
 /// Largest body of a submission or of a file, bytes.
-pub const BODY_MAX_LARGE: usize = 64 << 20;
+pub const BODY_MAX_LARGE: usize = 24 << 20;
 /// Longest idempotency key, bytes.
 pub const KEY_MAX: usize = 128;
 /// Most items in one answer of a list.

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::draft::{FileDraft, Program};
 use crate::error::{SpecError, quoted};
 use crate::job::FileSpec;
+use crate::lines::Lines;
 use crate::{limits, paths};
 
 /// What has been read, and what of it is used.
@@ -143,7 +144,7 @@ fn digest(bytes: &[u8]) -> String {
 pub(crate) fn map_lines(
     file: &FileDraft,
     contents: &BTreeMap<String, (u32, Vec<u8>)>,
-) -> Result<Vec<String>, SpecError> {
+) -> Result<Lines, SpecError> {
     let fail = |line: usize, why: String| {
         let name = quoted(&file.path);
         Err(file.at.error(match line {
@@ -166,7 +167,7 @@ pub(crate) fn map_lines(
             return fail(line, "not UTF-8".to_owned());
         }
     };
-    let mut lines = Vec::new();
+    let mut lines = Lines::default();
     for (i, line) in text.lines().enumerate() {
         if i == limits::LISTED_MAX {
             return fail(0, format!("more than {i} lines"));
@@ -177,10 +178,10 @@ pub(crate) fn map_lines(
         if line.contains('\0') {
             return fail(i + 1, "a NUL byte".to_owned());
         }
-        lines.push(line.to_owned());
+        lines.push(line);
     }
     if lines.is_empty() {
         return fail(0, "has no lines: expected at least one".to_owned());
     }
-    Ok(lines)
+    Ok(lines.fit())
 }

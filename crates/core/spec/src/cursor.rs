@@ -97,7 +97,7 @@ impl<'p> Cursor<'p> {
                 format!("the number {}", text.chars().take(40).collect::<String>())
             }
             Value::Text(text) => format!("the text {}", quoted(text)),
-            Value::List(_) => "a list".to_owned(),
+            Value::List(_) | Value::Rows(_) => "a list".to_owned(),
             Value::Table(_) => "a table".to_owned(),
         }
     }
@@ -164,7 +164,7 @@ impl<'p> Cursor<'p> {
     }
 
     pub(crate) fn is_list(&self) -> bool {
-        matches!(self.node.value, Value::List(_))
+        matches!(self.node.value, Value::List(_) | Value::Rows(_))
     }
 
     /// The text, if this is one.
@@ -181,14 +181,46 @@ impl<'p> Cursor<'p> {
         what: &str,
         most: usize,
     ) -> Result<impl ExactSizeIterator<Item = Cursor<'p>>, SpecError> {
-        let Value::List(items) = &self.node.value else {
-            return self.expected(what);
+        let items = match &self.node.value {
+            Value::List(items) => items,
+            Value::Rows(rows) => return Err(self.too_many(rows.len(), most)),
+            _ => return self.expected(what),
         };
         if items.len() > most {
-            return Err(self.error(format!("{} entries; at most {most}", items.len())));
+            return Err(self.too_many(items.len(), most));
         }
         let enter = move |(i, node)| self.child(Step::Index(i), node);
         Ok(items.iter().enumerate().map(enter))
+    }
+
+    fn too_many(&self, entries: usize, most: usize) -> SpecError {
+        self.error(format!("{entries} entries; at most {most}"))
+    }
+
+    /// Gives each value of a list of 1 to `most` to `take`; long lists are read on the way.
+    pub(crate) fn each(
+        &self,
+        what: &str,
+        empty: &str,
+        most: usize,
+        mut take: impl FnMut(&Cursor<'_>) -> Result<(), SpecError>,
+    ) -> Result<(), SpecError> {
+        let len = match &self.node.value {
+            Value::List(items) => items.len(),
+            Value::Rows(rows) => rows.len(),
+            _ => return self.expected(what),
+        };
+        match len {
+            0 => return Err(self.error(empty)),
+            n if n > most => return Err(self.too_many(n, most)),
+            _ => {}
+        }
+        let mut enter = |i, node: &Node<'_>| take(&self.child(Step::Index(i), node));
+        match &self.node.value {
+            Value::Rows(rows) => rows.each(enter),
+            Value::List(items) => items.iter().enumerate().try_for_each(|(i, n)| enter(i, n)),
+            _ => Ok(()),
+        }
     }
 
     /// A text of at most `most` bytes without NUL.
@@ -205,7 +237,7 @@ impl<'p> Cursor<'p> {
             Value::Text(text) | Value::Number(text) => self.checked(text, most),
             Value::Bool(true) => Ok("true"),
             Value::Bool(false) => Ok("false"),
-            Value::Null | Value::List(_) | Value::Table(_) => self.expected(what),
+            Value::Null | Value::List(_) | Value::Rows(_) | Value::Table(_) => self.expected(what),
         }
     }
 
@@ -280,7 +312,7 @@ impl<'p> Cursor<'p> {
                     serde_json::Number::from_f64(n).map(|n| n.to_string())
                 })
                 .map_or_else(|| self.expected("a finite number of at most 64 bits"), Ok),
-            Value::Null | Value::List(_) | Value::Table(_) => self.expected(what),
+            Value::Null | Value::List(_) | Value::Rows(_) | Value::Table(_) => self.expected(what),
         }
     }
 }

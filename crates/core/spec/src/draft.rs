@@ -8,8 +8,12 @@ use prism_types::Name;
 use crate::contents::{Store, map_lines};
 use crate::error::{SpecError, Spot, quoted};
 use crate::job::{FileSpec, JobSpec, TaskSpec, Work};
-use crate::sweep::{Aggregate, Runner, SweepWork};
+use crate::lines::Lines;
+use crate::sweep::{Aggregate, Dimension, Runner, SweepWork};
 use crate::{limits, placeholder};
+
+/// Longest text of a number, in bytes.
+const NUMBER_MAX: usize = 32;
 
 /// A checked job or sweep, and the files that go with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +61,7 @@ pub(crate) struct ListedTask {
 
 #[derive(Debug)]
 pub(crate) enum MapDraft {
-    Lines(Vec<String>),
+    Lines(Lines),
     File(FileDraft),
 }
 
@@ -168,6 +172,10 @@ impl Draft {
                     MapDraft::Lines(lines) => lines,
                     MapDraft::File(_) => lines.unwrap_or_default(),
                 };
+                let longest = lines.iter().map(str::len).max().unwrap_or(0);
+                fits(&command, &self.program.at, |name| {
+                    (name == "item").then_some(longest)
+                })?;
                 Work::Map { command, lines }
             }
             WorkDraft::Sweep(draft) => {
@@ -223,7 +231,32 @@ fn check_placeholders(command: &[String], work: &SweepWork, at: &Spot) -> Result
     for arg in command {
         placeholder::check(arg, &names).map_err(|m| at.error(m))?;
     }
-    Ok(())
+    fits(command, at, |name| {
+        let (_, dimension) = work.space.iter().find(|(known, _)| known == name)?;
+        Some(match dimension {
+            Dimension::Choice(values) => values.iter().map(|v| v.len()).max().unwrap_or(0),
+            _ => NUMBER_MAX,
+        })
+    })
+}
+
+/// Refuses a command that would be too long for any program once values were put in.
+fn fits(
+    command: &[String],
+    at: &Spot,
+    value: impl Fn(&str) -> Option<usize>,
+) -> Result<(), SpecError> {
+    let all = command
+        .iter()
+        .map(|arg| placeholder::length(arg, &value) + 1);
+    let bytes: usize = all.sum();
+    let most = limits::ARGS_BYTES_MAX;
+    match bytes > most {
+        true => Err(at.error(format!(
+            "the command has {bytes} bytes of arguments with its longest values put in; at most {most}"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Refuses a file with the name that prism gives its own.

@@ -96,16 +96,16 @@ impl JobSpec {
         }
     }
 
-    fn plain(&self, command: &[String], index: u32, item: Option<&String>) -> TaskCommand<'_> {
+    fn plain(&self, command: &[String], index: u32, item: Option<&str>) -> TaskCommand<'_> {
         let value = |name: &str| match (name, item) {
             ("index", _) => Some(index.to_string()),
-            ("item", Some(item)) => Some(item.clone()),
+            ("item", Some(item)) => Some(item.to_owned()),
             _ => None,
         };
         let argv = command.iter().map(|arg| fill(arg, false, value)).collect();
         let mut task = self.base(argv);
         if let Some(item) = item {
-            set(&mut task.env, "PRISM_MAP_ITEM", item.clone());
+            set(&mut task.env, "PRISM_MAP_ITEM", item.to_owned());
         }
         task
     }

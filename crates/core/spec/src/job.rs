@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prism_types::{Labels, Millis, Name, Resources};
 use serde::{Deserialize, Serialize};
 
-use crate::SweepWork;
+use crate::{Lines, SweepWork};
 
 /// A batch of tasks. A sweep is a job whose work is [`Work::Sweep`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ pub enum Work {
         /// Program and arguments.
         command: Vec<String>,
         /// The lines.
-        lines: Vec<String>,
+        lines: Lines,
     },
     /// One task for each point of a search space and runner, and one for the aggregate if there is one.
     Sweep(SweepWork),
@@ -160,6 +160,41 @@ impl JobSpec {
             Work::List { tasks } => u32::try_from(tasks.len()).unwrap_or(u32::MAX),
             Work::Map { lines, .. } => u32::try_from(lines.len()).unwrap_or(u32::MAX),
             Work::Sweep(sweep) => sweep.beam_count() + u32::from(sweep.aggregate.is_some()),
+        }
+    }
+
+    /// The same with only the first `most` of its listed tasks or lines, for showing it.
+    pub fn shown(&self, most: usize) -> Self {
+        let work = match &self.work {
+            Work::List { tasks } => Work::List {
+                tasks: tasks.iter().take(most).cloned().collect(),
+            },
+            Work::Map { command, lines } => Work::Map {
+                command: command.clone(),
+                lines: lines.iter().take(most).collect(),
+            },
+            whole @ (Work::Array { .. } | Work::Sweep(_)) => whole.clone(),
+        };
+        Self {
+            work,
+            name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            group: self.group.clone(),
+            task: self.task.clone(),
+            env: self.env.clone(),
+            files: self.files.clone(),
+            image: self.image.clone(),
+            after: self.after.clone(),
+            labels: self.labels.clone(),
+            isolation: self.isolation,
+            resources: self.resources,
+            pids: self.pids,
+            retries: self.retries,
+            backoff: self.backoff.clone(),
+            timeout: self.timeout,
+            concurrency: self.concurrency,
+            priority: self.priority,
+            max_failures: self.max_failures,
         }
     }
 

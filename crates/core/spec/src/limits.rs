@@ -1,7 +1,9 @@
 //! Every limit on what people send, with its name. The messages of errors quote them.
 
 /// Largest request body in bytes.
-pub const BODY_MAX: usize = 64 << 20;
+pub const BODY_MAX: usize = 24 << 20;
+/// Most text that a document comes to after aliases are followed, in bytes.
+pub const TEXT_MAX: usize = 64 << 20;
 /// Largest spec file (YAML or JSON) in bytes; what it names (scripts, data, map lines) is counted apart.
 pub const DOCUMENT_MAX: usize = 16 << 20;
 /// Largest TOML spec file in bytes (its parser holds every token at once).
@@ -12,6 +14,10 @@ pub const DEPTH_MAX: usize = 64;
 pub const FILE_VALUES_MAX: usize = 2_000_000;
 /// Most values in a request body.
 pub const BODY_VALUES_MAX: usize = 8_000_000;
+/// Most values of a request or JSON file that are kept at once; long lists are read value by value and do not count.
+pub const KEPT_VALUES_MAX: usize = 100_000;
+/// A list of JSON values that is longer than this is read value by value. More than any list but tasks and lines may have.
+pub const KEPT_LIST_MAX: usize = 12_000;
 /// Largest sum of the contents of the files of one job, in bytes.
 pub const CONTENTS_MAX: u64 = 16 << 20;
 /// Most files of one list.
@@ -20,10 +26,12 @@ pub const FILES_MAX: usize = 1_000;
 pub const PATH_MAX: usize = 1_024;
 /// Most listed tasks or map lines.
 pub const LISTED_MAX: usize = 1_000_000;
+/// What all listed tasks together may take in memory, in bytes: about 150 for each with a short command.
+pub const TASKS_BYTES_MAX: usize = 24 << 20;
 /// Longest map line, in bytes.
 pub const LINE_MAX: usize = 64 << 10;
 /// Largest sum of the map lines, in bytes.
-pub const LINES_BYTES_MAX: usize = 48 << 20;
+pub const LINES_BYTES_MAX: usize = 16 << 20;
 /// Most arguments of a command, the program included.
 pub const ARGS_MAX: usize = 1_024;
 /// Largest sum of a command's arguments, in bytes.

@@ -84,6 +84,16 @@ pub(crate) fn fill(text: &str, strict: bool, value: impl Fn(&str) -> Option<Stri
     out
 }
 
+/// Bytes of a text after values of these lengths were put in.
+pub(crate) fn length(text: &str, value: impl Fn(&str) -> Option<usize>) -> usize {
+    let lengths = pieces(text).map(|piece| match piece {
+        Piece::Text(text) => text.len(),
+        Piece::Name(name) => value(name).unwrap_or(name.len() + 2),
+        Piece::Escaped(name) => name.len() + 4,
+    });
+    lengths.sum()
+}
+
 /// Refuses a placeholder that is none of a sweep's parameters.
 pub(crate) fn check(text: &str, parameters: &[&str]) -> Result<(), String> {
     for piece in pieces(text) {

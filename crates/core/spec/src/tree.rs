@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use crate::error::{Place, SpecError};
 use crate::limits;
 
+pub(crate) use json::Rows;
+
 /// A value and where it starts.
 #[derive(Clone, Debug)]
 pub(crate) struct Node<'a> {
@@ -26,6 +28,8 @@ pub(crate) enum Value<'a> {
     Number(Cow<'a, str>),
     Text(Cow<'a, str>),
     List(Vec<Node<'a>>),
+    /// A long list of JSON, checked but not kept.
+    Rows(Rows<'a>),
     Table(Vec<Entry<'a>>),
 }
 
@@ -77,6 +81,8 @@ pub(crate) struct Budget {
     values: usize,
     bytes: usize,
     values_max: usize,
+    /// Values that are in memory; only counted where lists can be read value by value.
+    kept: usize,
 }
 
 impl Budget {
@@ -85,6 +91,7 @@ impl Budget {
             values: 0,
             bytes: 0,
             values_max,
+            kept: 0,
         }
     }
 
@@ -95,10 +102,24 @@ impl Budget {
         if self.values > self.values_max {
             return Err(format!("more than {} values", self.values_max));
         }
-        if self.bytes > limits::BODY_MAX {
-            return Err(format!("more than {} MiB of text", limits::BODY_MAX >> 20));
+        if self.bytes > limits::TEXT_MAX {
+            return Err(format!("more than {} MiB of text", limits::TEXT_MAX >> 20));
         }
         Ok(())
+    }
+}
+
+impl Budget {
+    /// Takes room for values that stay in memory.
+    fn keep(&mut self, values: usize) -> Result<(), String> {
+        self.kept += values;
+        match self.kept > limits::KEPT_VALUES_MAX {
+            true => Err(format!(
+                "more than {} values beside those of long lists",
+                limits::KEPT_VALUES_MAX
+            )),
+            false => Ok(()),
+        }
     }
 }
 

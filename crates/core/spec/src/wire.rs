@@ -29,11 +29,13 @@ pub enum WireKind {
 /// # Errors
 /// When it is not JSON, too large or too deep, or breaks the schema; with column and field. Bare paths are refused: there
 /// is nothing here to read them from.
-pub fn parse_wire(kind: WireKind, body: &[u8]) -> Result<Submission, SpecError> {
-    let draft = with_body(body, |top| match kind {
+pub fn parse_wire(kind: WireKind, body: impl AsRef<[u8]>) -> Result<Submission, SpecError> {
+    let draft = with_body(body.as_ref(), |top| match kind {
         WireKind::Job => decode::job(top),
         WireKind::Sweep => decode::sweep(top),
     })?;
+    // Its contents are copied next.
+    drop(body);
     Draft::resolve(draft, std::collections::BTreeMap::new())
 }
 

@@ -87,9 +87,9 @@ fn wrong_bodies_are_refused_with_their_field() {
             assert!(message.contains(part), "{body}\n  gave: {message}");
         }
     }
-    let large = vec![b' '; (64 << 20) + 1];
+    let large = vec![b' '; (24 << 20) + 1];
     let message = parse_wire(Job, &large).unwrap_err().to_string();
-    assert!(message.contains("at most 64 MiB"), "{message}");
+    assert!(message.contains("at most 24 MiB"), "{message}");
     let file = "x".repeat(6 << 20);
     let files: Vec<String> = ["a", "b", "c"]
         .map(|p| format!(r#"{{"path": "{p}", "content": "{p}{file}"}}"#))

@@ -12,6 +12,7 @@ pub mod beneath;
 pub mod creds;
 pub mod filter;
 pub mod landlock;
+pub mod memory;
 pub mod mounts;
 pub mod process;
 pub mod stdio;

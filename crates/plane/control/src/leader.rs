@@ -332,7 +332,7 @@ fn size_of(command: &Command) -> usize {
 
 fn spec_size(spec: &prism_spec::JobSpec) -> usize {
     match &spec.work {
-        prism_spec::Work::Map { lines, .. } => lines.iter().map(|l| l.len() + 4).sum(),
+        prism_spec::Work::Map { lines, .. } => lines.bytes() + 4 * lines.len(),
         prism_spec::Work::List { tasks } => tasks.len() * 128,
         prism_spec::Work::Array { .. } | prism_spec::Work::Sweep(_) => 1024,
     }

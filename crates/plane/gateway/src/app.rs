@@ -17,6 +17,8 @@ use crate::ask::Ask;
 use crate::idempotency::Replays;
 use crate::metrics::Metrics;
 use crate::refuse::Answered;
+use crate::room::Room;
+use crate::stream::Streams;
 use crate::{
     GatewayConfig, answer, cluster, events, execs, explain, files, health, images, jobs, logs,
     nodes, pipeline, results, sandboxes, snapshots, submit, sweeps, tasks, tokens,
@@ -30,6 +32,15 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) replays: Replays,
     pub(crate) openapi: Bytes,
+    /// Room for large request bodies, and for small ones.
+    pub(crate) bodies: Room,
+    pub(crate) small_bodies: Room,
+    /// Held while a large submission is read: one at a time.
+    pub(crate) reader: tokio::sync::Mutex<()>,
+    /// Room for whole answers that are being sent.
+    pub(crate) answers: Room,
+    /// Answers that are written while they are sent.
+    pub(crate) streams: Streams,
     pub(crate) address: String,
     pub(crate) started: TimeMs,
     /// Ends open streams when the server stops.
@@ -49,6 +60,11 @@ impl App {
             openapi: serde_json::to_vec_pretty(&document)
                 .unwrap_or_default()
                 .into(),
+            bodies: Room::new("large request bodies", config.bodies_max, config.room_wait),
+            small_bodies: Room::new("request bodies", config.small_bodies_max, config.room_wait),
+            reader: tokio::sync::Mutex::default(),
+            answers: Room::new("answers", config.answers_max, config.room_wait),
+            streams: Streams::default(),
             metrics: Metrics::default(),
             replays: Replays::default(),
             control,

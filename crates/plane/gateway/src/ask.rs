@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::query::Query;
 use crate::refuse::{Answered, Refusal};
+use crate::room::Taken;
 
 /// A checked request.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Ask {
     pub(crate) params: Vec<(String, String)>,
     pub(crate) query: Query,
     pub(crate) body: Bytes,
+    /// The room that the body takes.
+    pub(crate) room: Taken,
     pub(crate) key: Option<IdempotencyKey>,
     pub(crate) request_id: String,
     /// What the client says it takes.

@@ -59,12 +59,16 @@ pub(crate) struct Caller {
 /// Checks the `Authorization` header for a route that needs `needed`.
 pub(crate) async fn check(
     control: &Control,
-    header: Option<&[u8]>,
+    headers: &[&[u8]],
     needed: Role,
     hint: &str,
 ) -> Answered<Caller> {
     let now = control.now();
-    let presented = header.and_then(bearer).and_then(read_token);
+    // Two headers may be read differently by two programs on the way: then neither counts.
+    let presented = match headers {
+        [one] => bearer(one).and_then(read_token),
+        _ => None,
+    };
     let (any, record) = control
         .read(|state| {
             let any = state.tokens().any(|t| t.expires.is_none_or(|at| at > now));
@@ -80,8 +84,8 @@ pub(crate) async fn check(
         .with_status(503));
     }
     let Some((_, hash)) = presented else {
-        return Err(unauthenticated(if header.is_some() {
-            "the authorization header is not `Bearer pt_<id>_<secret>`; get a token with `prismctl token create`"
+        return Err(unauthenticated(if !headers.is_empty() {
+            "the authorization header is not one `Bearer pt_<id>_<secret>`; get a token with `prismctl token create`"
         } else {
             "this needs a token: send `Authorization: Bearer pt_<id>_<secret>`"
         }));
@@ -129,7 +133,7 @@ fn bearer(header: &[u8]) -> Option<&str> {
     let (scheme, token) = text.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")
-        .then_some(token.trim())
+        .then(|| token.trim_matches(' '))
 }
 
 /// Whether two hashes are the same, in a time that does not depend on where they differ.

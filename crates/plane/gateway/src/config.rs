@@ -11,12 +11,23 @@ pub struct GatewayConfig {
     pub version: String,
     /// What to do to get a first token; ends the sentence that refuses every request while there is none.
     pub token_hint: String,
-    /// Connections at once; more wait to be accepted.
+    /// Connections at once. Beyond it, the one that has been idle for the longest gives way to a new one; while none is
+    /// idle, new ones wait to be accepted.
     pub connections_max: usize,
     /// Longest time for the head of a request, and between requests of one connection.
     pub header_timeout: Duration,
     /// Longest time for a request body.
     pub body_timeout: Duration,
+    /// Longest time that a client may take nothing of an answer.
+    pub write_timeout: Duration,
+    /// Bytes that large request bodies may take in all.
+    pub bodies_max: usize,
+    /// The same for small ones, of at most 64 KiB each, so that large ones do not keep them out.
+    pub small_bodies_max: usize,
+    /// Bytes that whole answers may take in all while they are sent.
+    pub answers_max: usize,
+    /// Longest time that a request waits for room among these bytes.
+    pub room_wait: Duration,
     /// Longest time that creating a sandbox waits for it to run.
     pub start_wait: Duration,
     /// Silence after which an open stream of events gets a comment.
@@ -37,6 +48,11 @@ impl GatewayConfig {
             connections_max: 1024,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            bodies_max: 28 << 20,
+            small_bodies_max: 4 << 20,
+            answers_max: 16 << 20,
+            room_wait: Duration::from_secs(10),
             start_wait: Duration::from_secs(10),
             keep_alive: Duration::from_secs(15),
             drain: Duration::from_secs(3),

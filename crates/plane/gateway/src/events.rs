@@ -18,6 +18,8 @@ use crate::stream::{self, Sink};
 
 /// Events that are read from the store at once.
 const RANGE_ITEMS: usize = 256;
+/// About what an event takes, bytes.
+const EVENT_BYTES: usize = 512;
 
 fn subject(subject: Subject) -> String {
     match subject {
@@ -72,11 +74,12 @@ pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
         // Without a place to start from, only what happens from now on.
         let newest = app.control.read(|s| s.meta().events_next).await;
         let from = since.map_or(newest, |n| n.saturating_add(1));
-        let app = app.clone();
+        let held = app.clone();
         return Ok(stream::answer(
+            app,
             "text/event-stream",
             move |sink| async move {
-                send(&app, from, wanted, sink).await;
+                send(&held, from, wanted, sink).await;
             },
         ));
     }
@@ -102,9 +105,10 @@ async fn send(app: &App, mut from: u64, wanted: Option<String>, sink: Sink) {
     }
     loop {
         changed.mark_unchanged();
-        match read(app, from, RANGE_ITEMS).await {
+        let most = (sink.piece() / EVENT_BYTES).clamp(8, RANGE_ITEMS);
+        match read(app, from, most).await {
             Ok(events) => {
-                let full = events.len() == RANGE_ITEMS;
+                let full = events.len() == most;
                 from = events.last().map_or(from, |e| e.seq.saturating_add(1));
                 let mut text = Vec::new();
                 for event in events.iter().filter(|e| about(e, wanted.as_deref())) {

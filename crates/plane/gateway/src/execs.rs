@@ -129,6 +129,7 @@ pub(crate) async fn start(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> 
     };
     let stop = app.stop.clone();
     Ok(stream::answer(
+        app,
         "application/x-ndjson",
         move |sink| async move {
             tokio::select! {
@@ -216,7 +217,7 @@ impl Streamer {
             let of = LogOf::Exec(self.sandbox, self.exec.clone());
             let mut chunk = self
                 .node
-                .output(of, link, offset, CHUNK, Some(WAIT))
+                .output(of, link, offset, CHUNK.min(sink.piece()), Some(WAIT))
                 .await?;
             let whole = whole_characters(&chunk.data);
             if whole < chunk.data.len() && !chunk.end {

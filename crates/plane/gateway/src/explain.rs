@@ -101,7 +101,7 @@ async fn task(app: &App, job: JobId, index: u32, mut view: ExplainView) -> Answe
         .await
         .pop()
         .ok_or_else(gone)?;
-    let mut records = tasks::records(app, job, index / prism_state::BLOCK).await?;
+    let mut records = tasks::records(app, job, index, 0).await?;
     let message = tasks::record_of(&row, &mut records).and_then(|r| tasks::message(&r));
     let on = row.node.as_deref().unwrap_or("no node");
     let why = row

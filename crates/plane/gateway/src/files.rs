@@ -13,8 +13,6 @@ use crate::refuse::{Answered, Refusal};
 use crate::sandboxes::place;
 use crate::{answer, output, stream};
 
-/// Bytes that are asked of a node at once.
-const CHUNK: usize = 256 << 10;
 /// Longest path, bytes.
 const PATH_MAX: usize = 4096;
 
@@ -52,7 +50,7 @@ pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
         let offset = ask.query.number("offset").unwrap_or(0);
         let first = place
             .node
-            .file_read(place.id, path.clone(), offset, CHUNK)
+            .file_read(place.id, path.clone(), offset, app.streams.piece())
             .await?;
         let copy = move |sink: stream::Sink| async move {
             let mut chunk = first;
@@ -64,7 +62,7 @@ pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
                 }
                 chunk = match place
                     .node
-                    .file_read(place.id, path.clone(), next, CHUNK)
+                    .file_read(place.id, path.clone(), next, sink.piece())
                     .await
                 {
                     Ok(chunk) => chunk,
@@ -72,7 +70,7 @@ pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
                 };
             }
         };
-        return Ok(stream::answer("application/octet-stream", copy));
+        return Ok(stream::answer(app, "application/octet-stream", copy));
     };
     let entries = listed.into_iter().map(output::file).collect();
     answer::json(&FileList { path, entries })

@@ -80,13 +80,9 @@ pub(crate) fn view(job: &Job, whole: bool) -> JobView {
     }
 }
 
-/// The spec as JSON, without the lines of a map (they can be many).
+/// The spec as JSON, with only the first of its listed tasks or lines (they can be many).
 fn shown_spec(job: &Job) -> Option<serde_json::Value> {
-    let mut spec = (**job.spec()).clone();
-    if let Work::Map { lines, .. } = &mut spec.work {
-        lines.truncate(100);
-    }
-    serde_json::to_value(spec).ok()
+    serde_json::to_value(job.spec().shown(100)).ok()
 }
 
 /// Jobs that pass, newest first, one more than wanted; `read` makes the item while the state is held.

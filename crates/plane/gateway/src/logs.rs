@@ -15,8 +15,6 @@ use crate::refuse::{Answered, Refusal};
 use crate::sandboxes::{self, Place};
 use crate::stream::{self, Sink};
 
-/// Bytes that are asked of a node at once.
-const CHUNK: usize = 256 << 10;
 /// Longest time that a node holds an empty answer back.
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -36,20 +34,26 @@ struct Source {
 }
 
 impl Source {
-    async fn read(&self, offset: u64, wait: Option<Duration>) -> Result<Chunk, NodeError> {
+    async fn read(
+        &self,
+        offset: u64,
+        most: usize,
+        wait: Option<Duration>,
+    ) -> Result<Chunk, NodeError> {
         self.node
-            .output(self.of.clone(), self.stream, offset, CHUNK, wait)
+            .output(self.of.clone(), self.stream, offset, most, wait)
             .await
     }
 
     /// Answers with the output; the first piece is read before the head goes out, so that errors have their status.
     async fn answer(self, app: &Arc<App>, offset: u64) -> Answered<Response<Body>> {
-        let first = self.read(offset, None).await?;
+        let first = self.read(offset, app.streams.piece(), None).await?;
         let started_at = first.offset;
-        let app = app.clone();
-        let mut response = stream::answer("application/octet-stream", move |sink| async move {
-            self.copy(&app, first, &sink).await;
-        });
+        let held = app.clone();
+        let mut response =
+            stream::answer(app, "application/octet-stream", move |sink| async move {
+                self.copy(&held, first, &sink).await;
+            });
         response
             .headers_mut()
             .insert(X_OFFSET, HeaderValue::from(started_at));
@@ -71,7 +75,7 @@ impl Source {
             let read = tokio::select! {
                 () = sink.gone() => return,
                 () = app.stop.cancelled() => return sink.break_off("the server stops").await,
-                read = self.read(next, wait) => read,
+                read = self.read(next, sink.piece(), wait) => read,
             };
             chunk = match read {
                 Ok(chunk) => chunk,

@@ -4,14 +4,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::header::{
     ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderName, RETRY_AFTER,
 };
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
 use bytes::Bytes;
 use futures::FutureExt;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use prism_api::{Access, Op, Payload, ROUTES, Route};
 use prism_types::{Id, Reason, nearest};
 
@@ -19,11 +19,16 @@ use crate::app::{App, dispatch};
 use crate::ask::Ask;
 use crate::query::Query;
 use crate::refuse::{Answered, Refusal};
-use crate::{answer, auth, idempotency};
+use crate::room::Taken;
+use crate::{answer, auth, connections, idempotency};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_MAX: usize = 128;
+/// A body up to this many bytes is a small one.
+const BODY_SMALL: usize = 64 << 10;
+/// An answer up to this many bytes is sent without asking for room; each connection sends one at a time.
+const ANSWER_SMALL: u64 = 16 << 10;
 
 /// Names in the path, or why they cannot be read.
 type Params = Result<Vec<(String, String)>, String>;
@@ -86,13 +91,14 @@ async fn serve(
     let caller = match route.access {
         Access::Open => None,
         Access::Token(needed) => {
-            let header = parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-            Some(auth::check(&app.control, header, needed, &app.config.token_hint).await?)
+            let headers = parts.headers.get_all(AUTHORIZATION);
+            let headers: Vec<&[u8]> = headers.iter().map(HeaderValue::as_bytes).collect();
+            Some(auth::check(&app.control, &headers, needed, &app.config.token_hint).await?)
         }
     };
     let params = params.map_err(|why| Refusal::not_found(format!("the path: {why}")))?;
     let query = Query::parse(route, parts.uri.query())?;
-    let body = read_body(app, route, &parts.headers, body).await?;
+    let (body, room) = read_body(app, route, &parts.headers, body).await?;
     let key = match caller {
         Some(caller) if route.changes() => idempotency::key_of(
             &parts.headers,
@@ -120,6 +126,7 @@ async fn serve(
         params,
         query,
         body,
+        room,
         key,
         request_id: request_id.to_owned(),
         accept: text(ACCEPT).unwrap_or_default().to_owned(),
@@ -128,47 +135,96 @@ async fn serve(
     if matches!(route.request, Payload::Empty) && route.op != Op::Health {
         ask.no_body()?;
     }
-    dispatch(app, route, ask).await
+    whole(app, dispatch(app, route, ask).await?).await
 }
 
-/// Reads the body within the route's size and the time for bodies.
-async fn read_body(app: &App, route: &Route, headers: &HeaderMap, body: Body) -> Answered<Bytes> {
-    let max = route.body_max;
-    let too_large = || {
-        Refusal::new(
-            Reason::Overloaded,
-            format!(
-                "the request body is larger than {} MiB, the most that {} {} takes; nothing was changed",
-                max >> 20,
-                route.method,
-                route.path
-            ),
-        )
-        .with_status(413)
-        .detail("limit_bytes", max as u64)
-    };
+/// Takes room for an answer that is large and already whole, until it is sent.
+async fn whole(app: &App, response: Response<Body>) -> Answered<Response<Body>> {
+    let bytes = response.body().size_hint().exact().unwrap_or_default();
+    if bytes <= ANSWER_SMALL {
+        return Ok(response);
+    }
+    let room = app
+        .answers
+        .take(usize::try_from(bytes).unwrap_or(usize::MAX))
+        .await?;
+    Ok(response.map(|body| connections::holding(body, room)))
+}
+
+/// Reads the body within the route's size, the time for bodies and the room for all of them.
+async fn read_body(
+    app: &App,
+    route: &Route,
+    headers: &HeaderMap,
+    body: Body,
+) -> Answered<(Bytes, Taken)> {
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|n| n > max as u64) {
-        return Err(too_large());
+    if announced.is_some_and(|n| n > route.body_max as u64) {
+        return Err(too_large(route));
     }
-    let read = Limited::new(body, max).collect();
-    match tokio::time::timeout(app.config.body_timeout, read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(e)) if e.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
-        Ok(Err(e)) => Err(Refusal::invalid(format!(
-            "the request body broke off: {e}; nothing was changed"
-        ))),
-        Err(_) => Err(Refusal::new(
-            Reason::Timeout,
-            format!(
-                "the request body did not come within {} s; nothing was changed, send it again",
-                app.config.body_timeout.as_secs()
-            ),
-        )
-        .retryable()),
+    // Room for all of it before any of it: two that wait for the rest of each other would never end.
+    let expected = match announced {
+        Some(n) => usize::try_from(n).unwrap_or(route.body_max),
+        None if body.is_end_stream() => 0,
+        None => route.body_max,
+    };
+    let mut room = match expected {
+        0 => Taken::default(),
+        1..=BODY_SMALL => app.small_bodies.take(expected).await?,
+        _ => app.bodies.take(expected).await?,
+    };
+    let limit = app.config.body_timeout;
+    let body = tokio::time::timeout(limit, collect(route, body))
+        .await
+        .unwrap_or_else(|_| {
+            Err(Refusal::new(
+                Reason::Timeout,
+                format!(
+                    "the request body did not come within {} s; nothing was changed, send it again",
+                    limit.as_secs()
+                ),
+            )
+            .retryable())
+        })?;
+    room.shrink(body.len());
+    Ok((body, room))
+}
+
+async fn collect(route: &Route, mut body: Body) -> Answered<Bytes> {
+    let mut all = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| {
+            Refusal::invalid(format!(
+                "the request body broke off: {e}; nothing was changed"
+            ))
+        })?;
+        // Trailers are not read.
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        if all.len() + data.len() > route.body_max {
+            return Err(too_large(route));
+        }
+        all.extend_from_slice(data);
     }
+    Ok(all.into())
+}
+
+fn too_large(route: &Route) -> Refusal {
+    let max = route.body_max;
+    Refusal::new(
+        Reason::Overloaded,
+        format!(
+            "the request body is larger than {} MiB, the most that {} {} takes; nothing was changed",
+            max >> 20,
+            route.method,
+            route.path
+        ),
+    )
+    .with_status(413)
+    .detail("limit_bytes", max as u64)
 }
 
 /// The answer for a path or method that no row has.
@@ -233,7 +289,7 @@ fn refused(refusal: &Refusal, request_id: &str) -> Response<Body> {
     {
         headers.insert(ALLOW, value);
     }
-    if matches!(refusal.status, 408 | 413) {
+    if matches!(refusal.status, 408 | 413 | 429) {
         // What is left of the body is not read.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -38,7 +38,7 @@ pub(crate) async fn stream(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>
         wanted: tasks::wanted_state(ask),
         follow: ask.query.flag("follow"),
     };
-    Ok(stream::answer("application/x-ndjson", |sink| {
+    Ok(stream::answer(app, "application/x-ndjson", |sink| {
         reader.run(sink)
     }))
 }
@@ -117,18 +117,22 @@ impl Reader {
             if !rows.iter().any(|r| over(r) && !told.has(r.task.index)) {
                 continue;
             }
-            let mut records = tasks::records(&self.app, self.job, block).await?;
+            let mut records = tasks::Records::none(block * BLOCK);
             let mut piece = Vec::new();
             for row in rows.iter().filter(|r| over(r)) {
-                let record = tasks::record_of(row, &mut records);
-                if !told.add(row.task.index) || self.wanted.is_some_and(|s| s != row.task.state) {
+                let index = row.task.index;
+                if !told.add(index) || self.wanted.is_some_and(|s| s != row.task.state) {
                     continue;
                 }
+                if index >= records.until {
+                    records = tasks::records(&self.app, self.job, index, sink.piece()).await?;
+                }
+                let record = tasks::record_of(row, &mut records);
                 let view = tasks::view(&self.spec, row, record);
                 if serde_json::to_writer(&mut piece, &view).is_ok() {
                     piece.push(b'\n');
                 }
-                if piece.len() >= PIECE {
+                if piece.len() >= PIECE.min(sink.piece()) {
                     sink.send(Bytes::from(std::mem::take(&mut piece))).await?;
                 }
             }

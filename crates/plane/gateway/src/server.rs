@@ -5,19 +5,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use prism_control::Control;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::GatewayConfig;
 use crate::app::{App, router};
+use crate::connections::{self, Connections, Place};
+use crate::patient::Patient;
 
 /// Largest head of a request, bytes.
-const HEAD_MAX: usize = 64 << 10;
+const HEAD_MAX: usize = 32 << 10;
 /// Most headers.
 const HEADERS_MAX: usize = 100;
 /// Pause after `accept` failed for want of something, such as file descriptors.
@@ -37,8 +43,8 @@ pub async fn serve(
     if !address.ip().is_loopback() {
         return Err(refuse_open(address));
     }
-    let drain = config.drain;
-    let permits = Arc::new(Semaphore::new(config.connections_max.max(1)));
+    let (drain, patience) = (config.drain, config.write_timeout);
+    let connections = Connections::new(config.connections_max);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
@@ -54,10 +60,6 @@ pub async fn serve(
     let service = router(app);
     let graceful = GracefulShutdown::new();
     loop {
-        let permit = tokio::select! {
-            () = shutdown.cancelled() => break,
-            permit = permits.clone().acquire_owned() => permit.map_err(io::Error::other)?,
-        };
         let stream = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
@@ -69,10 +71,15 @@ pub async fn serve(
                 }
             },
         };
-        let service = TowerToHyperService::new(service.clone());
-        let connection = http.serve_connection(TokioIo::new(tuned(stream)), service);
-        let connection = graceful.watch(connection);
-        tokio::spawn(end_of(connection, permit));
+        let place = tokio::select! {
+            () = shutdown.cancelled() => break,
+            place = connections.enter() => place,
+        };
+        let stream = TokioIo::new(Patient::new(tuned(stream), patience));
+        let (service, taken) = (service.clone(), place.clone());
+        let service = service_fn(move |request| answered(service.clone(), taken.clone(), request));
+        let connection = graceful.watch(http.serve_connection(stream, service));
+        tokio::spawn(end_of(connection, place));
     }
     if tokio::time::timeout(drain, graceful.shutdown())
         .await
@@ -83,14 +90,27 @@ pub async fn serve(
     Ok(())
 }
 
+/// Answers a request; its connection is busy until the last byte of the answer.
+async fn answered(
+    router: Router,
+    place: Arc<Place>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let busy = place.busy();
+    let answer = TowerToHyperService::new(router).call(request).await?;
+    Ok(answer.map(|body| connections::holding(body, busy)))
+}
+
 async fn end_of<E: std::fmt::Display>(
     connection: impl Future<Output = Result<(), E>>,
-    permit: OwnedSemaphorePermit,
+    place: Arc<Place>,
 ) {
-    if let Err(e) = connection.await {
-        tracing::debug!(error = %e, "connection ended");
+    tokio::select! {
+        ended = connection => if let Err(e) = ended {
+            tracing::debug!(error = %e, "connection ended");
+        },
+        () = place.given_away() => tracing::debug!("an idle connection gave way to another"),
     }
-    drop(permit);
 }
 
 fn tuned(stream: TcpStream) -> TcpStream {

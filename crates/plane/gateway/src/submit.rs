@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::Response;
+use bytes::Bytes;
 use prism_spec::{SpecError, WireKind, parse_sandbox_wire, parse_wire};
 use prism_state::{Command, Reply, Submission};
 use prism_types::{JobId, Reason, SandboxId, SandboxState};
@@ -13,6 +14,9 @@ use crate::app::App;
 use crate::ask::Ask;
 use crate::refuse::{Answered, Refusal};
 use crate::{jobs, sandboxes, sweeps};
+
+/// A body up to this many bytes is read where it came in.
+const SMALL: usize = 16 << 10;
 
 impl From<SpecError> for Refusal {
     fn from(error: SpecError) -> Self {
@@ -38,15 +42,11 @@ pub(crate) fn unexpected(reply: &Reply) -> Refusal {
 }
 
 async fn submit(app: &Arc<App>, ask: Ask, kind: WireKind) -> Answered<JobId> {
-    let Ask { body, key, .. } = ask;
-    // A body may be 64 MiB of lines: reading it is kept off the threads that serve everyone.
-    let parsed = tokio::task::spawn_blocking(move || parse_wire(kind, &body));
-    let submission = parsed.await.map_err(|e| {
-        Refusal::new(
-            Reason::Internal,
-            format!("the submission could not be read: {e}; nothing was changed"),
-        )
-    })??;
+    let Ask {
+        body, key, room, ..
+    } = ask;
+    let submission = read(app, kind, body).await?;
+    drop(room);
     let (ms, entropy) = app.control.mint();
     let command = Command::SubmitJob(Submission {
         id: JobId::new(ms, entropy),
@@ -58,6 +58,22 @@ async fn submit(app: &Arc<App>, ask: Ask, kind: WireKind) -> Answered<JobId> {
         Reply::JobCreated { id } => Ok(id),
         other => Err(unexpected(&other)),
     }
+}
+
+/// Reads a body: a small one at once, a large one off the threads that serve everyone, one at a time, so
+/// that what is made of them is bounded too. The body itself is gone before its files are put in their places.
+async fn read(app: &App, kind: WireKind, body: Bytes) -> Answered<prism_spec::Submission> {
+    if body.len() <= SMALL {
+        return Ok(parse_wire(kind, body)?);
+    }
+    let _one = app.reader.lock().await;
+    let parsed = tokio::task::spawn_blocking(move || parse_wire(kind, body));
+    Ok(parsed.await.map_err(|e| {
+        Refusal::new(
+            Reason::Internal,
+            format!("the submission could not be read: {e}; nothing was changed"),
+        )
+    })??)
 }
 
 /// 64 bits of the entropy that an id does not use whole.

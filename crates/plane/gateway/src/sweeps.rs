@@ -162,16 +162,21 @@ async fn whole(app: &Arc<App>, id: JobId) -> Answered<SweepView> {
         return Err(Refusal::not_found(format!("{id} is no sweep")));
     };
     let mut outputs = Vec::new();
+    let mut left = tasks::PAGE_BYTES;
     for block in 0..total.div_ceil(BLOCK) {
         let rows = tasks::rows(app, id, block * BLOCK, BLOCK as usize).await;
         let lines = stopped_lines(app, id, &rows).await;
-        let mut records = if rows.iter().any(|r| r.task.state.is_final()) {
-            tasks::records(app, id, block).await?
-        } else {
-            Default::default()
-        };
+        let mut records = tasks::Records::none(block * BLOCK);
         for row in &rows {
+            if row.task.state.is_final() && left == 0 {
+                view.truncated = true;
+                continue;
+            }
+            if row.task.state.is_final() && row.task.index >= records.until {
+                records = tasks::records(app, id, row.task.index, left).await?;
+            }
             let record = tasks::record_of(row, &mut records);
+            left = left.saturating_sub(record.as_ref().map_or(0, tasks::size));
             let line = lines.get(&row.task.index).cloned();
             let part = part(&spec, row, record, line);
             if work.runners.len() > 1 && outputs.len() < BEAMS_MAX {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
-use prism_api::TaskView;
+use prism_api::{Page, TaskView};
 use prism_spec::{JobSpec, Work, point_json};
 use prism_state::{BLOCK, ResultRecord, decode_results, results_prefix};
 use prism_store::{Key, KeyRange};
@@ -20,6 +20,10 @@ use crate::{answer, jobs};
 
 /// Values that are read from the store at once.
 const RANGE_ITEMS: usize = 64;
+/// About what the results of one answer may take, bytes.
+pub(crate) const PAGE_BYTES: usize = 12 << 20;
+/// About what a JSON value takes, bytes.
+const VALUE_BYTES: usize = 64;
 
 /// A task's place in a sweep.
 pub(crate) fn beam(spec: &JobSpec, index: u32) -> Option<(Map<String, Value>, String)> {
@@ -140,13 +144,50 @@ fn unsaid(record: &ResultRecord) -> String {
     }
 }
 
-/// The recorded results of a block by task, each the last one of its task.
-pub(crate) async fn records(
-    app: &App,
-    job: JobId,
-    block: u32,
-) -> Answered<BTreeMap<u32, ResultRecord>> {
-    let mut found = BTreeMap::new();
+/// Recorded results of one block, by task, each the last one of its task.
+#[derive(Debug)]
+pub(crate) struct Records {
+    found: BTreeMap<u32, ResultRecord>,
+    bytes: usize,
+    /// Nothing is known of tasks from here on.
+    pub(crate) until: u32,
+}
+
+impl Records {
+    pub(crate) fn none(until: u32) -> Self {
+        Self {
+            found: BTreeMap::new(),
+            bytes: 0,
+            until,
+        }
+    }
+
+    /// Takes a record in; when all together are too large, the ones of the last tasks are left for another time.
+    fn add(&mut self, record: ResultRecord, most: usize) {
+        self.bytes += size(&record);
+        if let Some(before) = self.found.insert(record.index, record) {
+            self.bytes -= size(&before);
+        }
+        while self.bytes > most && self.found.len() > 1 {
+            if let Some((index, last)) = self.found.pop_last() {
+                self.bytes -= size(&last);
+                self.until = index;
+            }
+        }
+    }
+}
+
+/// About what a record takes in memory when its result was read as JSON, bytes.
+pub(crate) fn size(record: &ResultRecord) -> usize {
+    let result = record.result.as_deref().unwrap_or_default();
+    let values = result.bytes().filter(|b| *b == b',').count();
+    result.len() + values * VALUE_BYTES + record.stderr_tail.len()
+}
+
+/// The recorded results of the tasks of `from`'s block from it on, as many as fit into `most` bytes, but at least one.
+pub(crate) async fn records(app: &App, job: JobId, from: u32, most: usize) -> Answered<Records> {
+    let block = from / BLOCK;
+    let mut found = Records::none((block + 1) * BLOCK);
     let mut range = KeyRange::prefix(Key::from(results_prefix(job, block)));
     loop {
         let page = app
@@ -156,7 +197,9 @@ pub(crate) async fn records(
             .await?;
         for item in &page.items {
             for record in decode_results(&item.key, &item.value)? {
-                found.insert(record.index, record);
+                if (from..found.until).contains(&record.index) {
+                    found.add(record, most);
+                }
             }
         }
         match page.items.last() {
@@ -167,11 +210,8 @@ pub(crate) async fn records(
 }
 
 /// The record that counts for a task: of the attempt at which it ended.
-pub(crate) fn record_of(
-    row: &TaskRow,
-    records: &mut BTreeMap<u32, ResultRecord>,
-) -> Option<ResultRecord> {
-    let record = records.remove(&row.task.index)?;
+pub(crate) fn record_of(row: &TaskRow, records: &mut Records) -> Option<ResultRecord> {
+    let record = records.found.remove(&row.task.index)?;
     (row.task.state.is_final() && record.attempt == row.task.attempt).then_some(record)
 }
 
@@ -195,9 +235,9 @@ pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
     let wanted = wanted_state(ask);
     let mut from = after.map_or(0, |index| index.saturating_add(1));
     let mut views: Vec<TaskView> = Vec::new();
-    while from < total && views.len() <= limit {
-        let block = from / BLOCK;
-        let end = ((block + 1) * BLOCK).min(total);
+    let mut left = PAGE_BYTES;
+    while from < total && views.len() <= limit && left > 0 {
+        let end = ((from / BLOCK + 1) * BLOCK).min(total);
         let rows = rows(app, id, from, usize::try_from(end - from).unwrap_or(0)).await;
         let picked: Vec<_> = rows
             .into_iter()
@@ -205,15 +245,26 @@ pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
             .take(limit + 1 - views.len())
             .collect();
         let mut records = if picked.iter().any(|row| row.task.state.is_final()) {
-            records(app, id, block).await?
+            records(app, id, from, left).await?
         } else {
-            BTreeMap::new()
+            Records::none(end)
         };
+        from = end;
         for row in picked {
+            if row.task.index >= records.until {
+                left = 0;
+                break;
+            }
             let record = record_of(&row, &mut records);
+            left = left.saturating_sub(record.as_ref().map_or(0, size));
             views.push(view(&spec, &row, record));
         }
-        from = end;
     }
-    answer::json(&page(views, limit, "t", |v| v.index.to_string()))
+    let at = |v: &TaskView| v.index.to_string();
+    if left == 0 && views.len() <= limit {
+        // There may be more; the next page says.
+        let next = views.last().map(|last| format!("t.{}", at(last)));
+        return answer::json(&Page { items: views, next });
+    }
+    answer::json(&page(views, limit, "t", at))
 }

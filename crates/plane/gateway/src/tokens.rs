@@ -39,6 +39,12 @@ pub(crate) async fn create(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>>
     }
     let length = body.expires_in.as_deref().map(parse_duration).transpose();
     let length = length.map_err(|why| Refusal::invalid(why).detail("field", "expires_in"))?;
+    if length.is_some_and(|length| length.0 == 0) {
+        return Err(Refusal::invalid(
+            "expires_in is no time at all: the token would never be good",
+        )
+        .detail("field", "expires_in"));
+    }
     let expires = length.map(|length| app.control.now().after(length));
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|e| {

@@ -104,16 +104,32 @@ fn content(c: &Cursor<'_>) -> Result<Option<Vec<u8>>, SpecError> {
         (Some(_), Some(_)) => Err(c.error("both content and content_base64: expected one of them")),
         // A NUL is no trouble in a file, so this does not go through `text`.
         (Some(text), None) => match text.as_text() {
-            Some(content) => Ok(Some(content.as_bytes().to_vec())),
+            Some(content) => {
+                fits(&text, content.len())?;
+                Ok(Some(content.as_bytes().to_vec()))
+            }
             None => text.text("a text", 0).map(|_| None),
         },
         (None, Some(coded)) => {
             let text = coded.text("a text in base 64", usize::MAX)?;
+            fits(&coded, text.len() / 4 * 3)?;
             let bytes = STANDARD
                 .decode(text)
                 .map_err(|e| coded.error(format!("not base 64: {e}")))?;
             Ok(Some(bytes))
         }
+    }
+}
+
+/// Refuses a content that is larger than all of a job's may be, before it is copied.
+fn fits(c: &Cursor<'_>, bytes: usize) -> Result<(), SpecError> {
+    let most = limits::CONTENTS_MAX;
+    match u64::try_from(bytes).is_ok_and(|n| n <= most + 3) {
+        true => Ok(()),
+        false => Err(c.error(format!(
+            "{bytes} bytes; all contents together have at most {} MiB",
+            most >> 20
+        ))),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::draft::{Draft, FileDraft, ListedTask, MapDraft, Program, WorkDraft};
 use crate::error::SpecError;
 use crate::job::JobSpec;
 use crate::limits;
+use crate::lines::Lines;
 
 const FIELDS: &[&str] = &[
     "job",
@@ -58,12 +59,14 @@ fn work(top: &Cursor<'_>, own: &Program) -> Result<WorkDraft, SpecError> {
 }
 
 fn tasks(list: &Cursor<'_>, own: &Program) -> Result<WorkDraft, SpecError> {
-    let items = list.items("a list of tasks", limits::LISTED_MAX)?;
-    if items.len() == 0 {
-        return Err(list.error("an empty list: expected at least one task"));
-    }
-    let tasks = items
-        .map(|c| {
+    let mut tasks = Vec::new();
+    let mut bytes = 0usize;
+    let inherited = own.command.as_deref().map_or(256, size);
+    list.each(
+        "a list of tasks",
+        "an empty list: expected at least one task",
+        limits::LISTED_MAX,
+        |c| {
             c.only(
                 "a table of name, command and env",
                 &["name", "command", "env"],
@@ -72,14 +75,32 @@ fn tasks(list: &Cursor<'_>, own: &Program) -> Result<WorkDraft, SpecError> {
             if command.is_none() && own.is_empty() {
                 return Err(c.error("\"command\" is missing, and the job has none for all tasks"));
             }
-            Ok(ListedTask {
+            let env = common::env(c)?;
+            let vars = env.iter().map(|(k, v)| k.len() + v.len() + 100);
+            bytes += 80 + command.as_deref().map_or(inherited, size) + vars.sum::<usize>();
+            if bytes > limits::TASKS_BYTES_MAX {
+                let most = limits::TASKS_BYTES_MAX >> 20;
+                return Err(c.error(format!(
+                    "the tasks up to here take more than {most} MiB: use array or map, or several jobs"
+                )));
+            }
+            tasks.push(ListedTask {
                 name: c.get("name").map(|n| n.name()).transpose()?,
                 command,
-                env: common::env(&c)?,
-            })
-        })
-        .collect::<Result<_, SpecError>>()?;
+                env,
+            });
+            Ok(())
+        },
+    )?;
     Ok(WorkDraft::List { tasks })
+}
+
+/// About what a command takes in memory, in bytes.
+fn size(command: &[String]) -> usize {
+    16 + command
+        .iter()
+        .map(|arg| 24 + 16 + arg.len().max(16))
+        .sum::<usize>()
 }
 
 /// A path of a file of lines, `{file: path}`, or `{lines: [...]}`.
@@ -114,20 +135,21 @@ fn map(c: &Cursor<'_>) -> Result<MapDraft, SpecError> {
 }
 
 fn lines(list: &Cursor<'_>) -> Result<MapDraft, SpecError> {
-    let items = list.items("a list of texts", limits::LISTED_MAX)?;
-    if items.len() == 0 {
-        return Err(list.error("no lines: expected at least one"));
-    }
-    let mut lines = Vec::with_capacity(items.len());
-    let mut bytes = 0usize;
-    for item in items {
-        let line = item.scalar("a text or number", limits::LINE_MAX)?;
-        bytes += line.len();
-        lines.push(line.to_owned());
-    }
-    if bytes > limits::LINES_BYTES_MAX {
-        let most = limits::LINES_BYTES_MAX >> 20;
-        return Err(list.error(format!("{bytes} bytes of lines; at most {most} MiB")));
-    }
-    Ok(MapDraft::Lines(lines))
+    let mut lines = Lines::default();
+    list.each(
+        "a list of texts",
+        "no lines: expected at least one",
+        limits::LISTED_MAX,
+        |item| {
+            lines.push(item.scalar("a text or number", limits::LINE_MAX)?);
+            match lines.bytes() > limits::LINES_BYTES_MAX {
+                true => Err(list.error(format!(
+                    "more than {} MiB of lines",
+                    limits::LINES_BYTES_MAX >> 20
+                ))),
+                false => Ok(()),
+            }
+        },
+    )?;
+    Ok(MapDraft::Lines(lines.fit()))
 }

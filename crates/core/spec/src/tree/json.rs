@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::{Budget, Entry, Node, Place, Trouble, Value, too_deep};
 use crate::error::quoted;
-use crate::limits::DEPTH_MAX;
+use crate::limits::{DEPTH_MAX, KEPT_LIST_MAX};
 
 pub(super) fn read<'a>(text: &'a str, budget: &mut Budget) -> Result<Node<'a>, Trouble> {
     let mut reader = Reader {
@@ -27,6 +27,58 @@ pub(super) fn read<'a>(text: &'a str, budget: &mut Budget) -> Result<Node<'a>, T
     Ok(node)
 }
 
+/// A place in a text to go on from.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: usize,
+    line: usize,
+    line_start: usize,
+}
+
+/// A long list that was checked once and is read again value by value.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows<'a> {
+    text: &'a str,
+    start: Mark,
+    len: usize,
+    depth: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// How many values it has.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Gives each value to `take`, until one is refused.
+    pub(crate) fn each<E>(
+        &self,
+        mut take: impl FnMut(usize, &Node<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut budget = Budget::new(usize::MAX);
+        let mut reader = Reader {
+            text: self.text,
+            at: self.start.at,
+            line: self.start.line,
+            line_start: self.start.line_start,
+            budget: &mut budget,
+        };
+        for index in 0..self.len {
+            reader.space();
+            reader.budget.kept = 0;
+            // It was read once without trouble.
+            let Ok(node) = reader.value(self.depth) else {
+                break;
+            };
+            take(index, &node)?;
+            reader.space();
+            // The comma.
+            reader.at += 1;
+        }
+        Ok(())
+    }
+}
+
 struct Reader<'a, 'b> {
     text: &'a str,
     at: usize,
@@ -40,6 +92,14 @@ impl<'a> Reader<'a, '_> {
         // Bytes, not characters, within a line: requests are one long line, and counting it again for each value would
         // take quadratic time.
         Place::new(self.line, self.at - self.line_start + 1)
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            at: self.at,
+            line: self.line,
+            line_start: self.line_start,
+        }
     }
 
     fn fail<T>(&self, message: impl Into<String>) -> Result<T, Trouble> {
@@ -77,6 +137,7 @@ impl<'a> Reader<'a, '_> {
             return Err((at, too_deep()));
         }
         self.budget.take(1, 0).map_err(|m| (at, m))?;
+        self.budget.keep(1).map_err(|m| (at, m))?;
         let value = match self.peek() {
             Some(b'{') => self.table(depth)?,
             Some(b'[') => self.list(depth)?,
@@ -102,6 +163,8 @@ impl<'a> Reader<'a, '_> {
     fn list(&mut self, depth: usize) -> Result<Value<'a>, Trouble> {
         self.at += 1;
         let mut items = Vec::new();
+        let (kept, mut len) = (self.budget.kept, 0);
+        let start = self.mark();
         self.space();
         if self.peek() == Some(b']') {
             self.at += 1;
@@ -109,13 +172,28 @@ impl<'a> Reader<'a, '_> {
         }
         loop {
             self.space();
-            items.push(self.value(depth + 1)?);
+            let item = self.value(depth + 1)?;
+            len += 1;
+            if len <= KEPT_LIST_MAX {
+                items.push(item);
+            } else {
+                items = Vec::new();
+                self.budget.kept = kept;
+            }
             self.space();
             match self.peek() {
                 Some(b',') => self.at += 1,
                 Some(b']') => {
                     self.at += 1;
-                    return Ok(Value::List(items));
+                    return Ok(match len > KEPT_LIST_MAX {
+                        true => Value::Rows(Rows {
+                            text: self.text,
+                            start,
+                            len,
+                            depth: depth + 1,
+                        }),
+                        false => Value::List(items),
+                    });
                 }
                 _ => {
                     return self.fail(format!("expected , or ] in a list, {}", self.found()));
@@ -126,7 +204,8 @@ impl<'a> Reader<'a, '_> {
 
     fn table(&mut self, depth: usize) -> Result<Value<'a>, Trouble> {
         self.at += 1;
-        let mut entries: Vec<Entry<'a>> = Vec::new();
+        // Most have one entry or a few; four at once would be most of what a small table takes.
+        let mut entries: Vec<Entry<'a>> = Vec::with_capacity(1);
         self.space();
         if self.peek() == Some(b'}') {
             self.at += 1;

@@ -195,7 +195,7 @@ fn one_of(what: &str, given: &str, known: &[&str]) -> Result<String, String> {
 
 fn read_file(path: &Path) -> Result<File, String> {
     let text = std::fs::read_to_string(path)
-        .map_err(|e| format!("cannot read {}: {e}; nothing was started", path.display()))?;
+        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     let file: File = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     if let Some(key) = file.unknown.keys().next() {
         let hint =

@@ -125,7 +125,7 @@ impl<'a> Session<'a> {
                     .env("PRISM_REPO_DIR", &self.repo.root);
                 command
             }
-            Some(uid) => self.staged(program, binaries, uid)?,
+            Some(uid) => self.staged(program, uid)?,
         };
         let home = self.home(self.account(who))?;
         // The sandbox's own tests repeat themselves as an ordinary user unless told that this is done by a group.
@@ -137,10 +137,11 @@ impl<'a> Session<'a> {
         self.run(&mut command)
     }
 
-    /// The command for another account, with everything it needs copied to where that account may read.
-    fn staged(&self, program: &TestProgram, binaries: &Path, uid: u32) -> Result<Command> {
+    /// A directory with the programs and the examples that every account may read.
+    pub fn stage(&self) -> Result<PathBuf> {
         let stage = self.scratch.join("stage");
         if !stage.exists() {
+            let binaries = &self.built()?.binaries;
             fs::create_dir(&stage)?;
             for name in ["prismd", "prismctl"] {
                 fs::copy(binaries.join(name), stage.join(name))
@@ -152,6 +153,12 @@ impl<'a> Session<'a> {
                 bail!("copying the examples: {}", copied.output);
             }
         }
+        Ok(stage)
+    }
+
+    /// The command for another account, with everything it needs copied to where that account may read.
+    fn staged(&self, program: &TestProgram, uid: u32) -> Result<Command> {
+        let stage = self.stage()?;
         let own = stage.join(
             program
                 .path
@@ -191,7 +198,7 @@ impl<'a> Session<'a> {
     }
 
     /// The account to change to, if a change is needed.
-    fn account(&self, who: As) -> Option<u32> {
+    pub fn account(&self, who: As) -> Option<u32> {
         (who == As::User && is_root()).then(|| {
             let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
             accounts

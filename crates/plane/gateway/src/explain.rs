@@ -7,7 +7,7 @@ use axum::http::Response;
 use prism_api::{CandidateView, ExplainView};
 use prism_scheduler::{Explanation, Verdict};
 use prism_state::State;
-use prism_types::{JobId, NodeState, Rejection, TaskState};
+use prism_types::{JobId, NodeState, Reason, Rejection, TaskState};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -23,26 +23,38 @@ enum Subject {
     Node,
 }
 
-fn resolve(state: &State, text: &str) -> Result<(Subject, String), Rejection> {
+type Named = (Subject, String, Option<Reason>);
+
+fn resolve(state: &State, text: &str) -> Result<Named, Rejection> {
     let task = text
         .rsplit_once('.')
         .and_then(|(job, index)| Some((state.find_job(job).ok()?, index.parse().ok()?)));
     if let Some((job, index)) = task
         && let Some(view) = state.task(job.id(), index)
     {
-        return Ok((Subject::Task(job.id(), index), view.state.to_string()));
+        let status = view.state.to_string();
+        return Ok((Subject::Task(job.id(), index), status, view.reason));
     }
     if let Ok(job) = state.find_job(text) {
-        return Ok((Subject::Job(job.id()), job.record().state.to_string()));
+        let record = job.record();
+        return Ok((
+            Subject::Job(job.id()),
+            record.state.to_string(),
+            record.cancel,
+        ));
     }
     if let Ok(sandbox) = state.find_sandbox(text) {
         let id = sandbox.id.to_string();
-        return Ok((Subject::Sandbox(id), sandbox.state.to_string()));
+        return Ok((
+            Subject::Sandbox(id),
+            sandbox.state.to_string(),
+            sandbox.reason,
+        ));
     }
     match state.find_node(text) {
-        Ok(node) => Ok((Subject::Node, node.record().state.to_string())),
+        Ok(node) => Ok((Subject::Node, node.record().state.to_string(), None)),
         Err(_) => Err(Rejection::new(
-            prism_types::Reason::NotFound,
+            Reason::NotFound,
             format!("there is no job, task (JOB.INDEX), sandbox or node {text:?}"),
         )),
     }
@@ -50,7 +62,7 @@ fn resolve(state: &State, text: &str) -> Result<(Subject, String), Rejection> {
 
 pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let text = ask.param("id")?;
-    let (subject, status) = app.control.read(|s| resolve(s, text)).await?;
+    let (subject, status, reason) = app.control.read(|s| resolve(s, text)).await?;
     let blank = |kind: &str| ExplainView {
         subject: text.to_owned(),
         kind: kind.to_owned(),
@@ -60,7 +72,7 @@ pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
         candidates: Vec::new(),
         details: json!({}),
     };
-    let view = match subject {
+    let mut view = match subject {
         Subject::Job(id) => {
             let found = app.control.explain(&id.to_string()).await?;
             filled(blank("job"), found)
@@ -72,6 +84,8 @@ pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
         Subject::Task(job, index) => task(app, job, index, blank("task")).await?,
         Subject::Node => node(app, text, blank("node")).await?,
     };
+    // The page about it, for those who look further.
+    view.details["code"] = reason.map_or(Value::Null, |r| r.as_code().into());
     answer::json(&view)
 }
 

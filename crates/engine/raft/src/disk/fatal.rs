@@ -11,11 +11,14 @@ const EXIT_DISK: i32 = 70;
 /// Says what failed, and ends the process.
 pub(crate) fn fatal(what: &str, path: &Path, error: &io::Error) -> ! {
     // A closed stderr must not turn this into a panic: the process has to end either way.
+    let error = error.to_string();
+    let cause = error.split(" (os error").next().unwrap_or_default();
     let _said = writeln!(
         io::stderr(),
-        "prism: fatal: cannot {what} {}: {error}; the store stops here and does not try again, because what the disk \
-         holds is no longer known; writes that were not acknowledged may be lost, acknowledged ones are on disk; \
-         check the disk and its free space, then start again",
+        "error: cannot {what} {}: {cause}; the store stops and does not try again, because what the disk holds is no \
+         longer known; what was acknowledged is on disk, the rest may be lost\n  \
+         next: check the disk and its free space, then start it again\n  \
+         more: prismctl explain PRISM-D004",
         path.display()
     );
     std::process::exit(EXIT_DISK)

@@ -58,7 +58,7 @@ async fn a_failed_sync_ends_the_process_and_loses_nothing_acknowledged() {
     assert_eq!(output.status.code(), Some(70), "{said}");
     let segment = "00000000000000000001.seg: Input/output error";
     assert!(
-        said.contains("prism: fatal: cannot sync") && said.contains(segment),
+        said.contains("error: cannot sync") && said.contains(segment),
         "{said}"
     );
     assert!(

@@ -117,7 +117,7 @@ impl Table {
                 }
                 gap = GAP + after;
             }
-            out.push_str(&line);
+            out.push_str(line.trim_end());
             out.push('\n');
         }
         out

@@ -83,7 +83,18 @@ pub async fn run(args: &ExplainArgs, server: &Server, out: &Out) -> Done {
     }
     // Whoever waits is told what about; where it would fit says nothing of what is over.
     let waits = matches!(e.status.as_str(), "QUEUED" | "PENDING");
-    if let Some(code) = waits.then(|| waiting(&e)).flatten() {
+    let code = if waits {
+        waiting(&e)
+    } else {
+        e.details["code"].as_str()
+    };
+    if e.kind == "job" && matches!(e.status.as_str(), "FAILED" | "PARTIALLY_COMPLETED") {
+        t.row([
+            "next",
+            &format!("prismctl job results {} --state FAILED", e.subject),
+        ]);
+    }
+    if let Some(code) = code {
         t.row(["more", &format!("prismctl explain {code}")]);
     }
     out.table(&t)?;

@@ -333,7 +333,7 @@ fn fields(sweep: &SweepView) -> Table {
     if let Some(best) = &sweep.best {
         t.row([
             "best",
-            &job::best(best, sweep.objective.as_ref()).replacen("best ", "", 1),
+            job::best(best, sweep.objective.as_ref()).trim_start_matches("best "),
         ]);
     }
     for r in sweep.results.iter().flatten() {

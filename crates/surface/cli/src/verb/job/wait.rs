@@ -40,6 +40,11 @@ pub async fn run(job: &str, server: &Server, out: &Out) -> Done {
     let answer = server.ask(Ask::new(Op::JobGet).at(&*id)).await?;
     one(&answer, out)?;
     let over: JobView = typed(&answer)?;
+    if over.counts.failed > 0 {
+        out.note(&format!(
+            "see why: prismctl job results {id} --state FAILED"
+        ));
+    }
     Ok(ended(over.status))
 }
 
@@ -182,7 +187,10 @@ impl Follow {
 pub fn best(beam: &BestBeam, objective: Option<&ObjectiveView>) -> String {
     let metric = objective.map_or("result", |o| o.metric.as_str());
     let value = beam.result.get(metric).unwrap_or(&beam.result);
-    let mut text = format!("best {metric}={}", scalar(value));
+    let mut text = match metric {
+        "best" => format!("best={}", scalar(value)),
+        _ => format!("best {metric}={}", scalar(value)),
+    };
     if beam.point.is_empty() {
         text.push_str(&format!(" by {}", beam.runner));
     } else {

@@ -151,10 +151,9 @@ fn usage(what: &str) -> ExitCode {
 
 /// Warnings of what is measured belong beside the figures.
 fn logging() -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new("warn")?;
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(filter);
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN);
     match log.try_init() {
         Ok(()) => Ok(()),
         Err(e) => bail!("logging cannot start: {e}"),

@@ -8,15 +8,23 @@ use clap::{CommandFactory, FromArgMatches};
 use prism_node::{Node, NodeConfig, NodeError};
 use prism_types::{Fault, Reason};
 use settings::{Args, Mode, Settings};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The configuration cannot be used.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    let armed = prism_faults::arm();
     // Before any thread or runtime exists: a supervisor is single-threaded.
     prism_sandbox::maybe_supervise();
     prism_sys::memory::give_back_early();
+    if std::env::var_os(prism_faults::VARIABLE).is_some_and(|v| v == "list") {
+        print!("{}", prism_faults::list());
+        return ExitCode::SUCCESS;
+    }
     let args = Args::command()
         .try_get_matches()
         .and_then(|m| Args::from_arg_matches(&m));
@@ -33,6 +41,17 @@ fn main() -> ExitCode {
         }
     };
     start_logging(&settings);
+    match armed {
+        Ok(Some(faults)) => tracing::warn!(
+            faults,
+            "FAILPOINTS ARE ARMED: this server fails on purpose; unset PRISM_FAULTS to run it for work"
+        ),
+        Ok(None) => {}
+        Err(why) => {
+            let message = format!("{why}; nothing was started");
+            return prism_cli::fail(Fault::Usage.as_code(), EXIT_USAGE, &message, None);
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -72,16 +91,18 @@ impl From<NodeError> for Failed {
 
 fn start_logging(settings: &Settings) {
     // The consensus library tells its whole life at `info`.
-    let filter = format!("{},openraft=warn", settings.log_level);
-    let filter =
-        EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let level = settings.log_level.parse().unwrap_or(LevelFilter::INFO);
+    let filter = Targets::new()
+        .with_default(level)
+        .with_target("openraft", level.min(LevelFilter::WARN));
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     if settings.log_json {
-        log.json().init();
+        registry.with(log.json().with_filter(filter)).init();
     } else {
-        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        registry
+            .with(log.with_ansi(ansi).with_filter(filter))
             .init();
     }
 }

@@ -2,7 +2,7 @@
 //! revision, watches from a revision, and who leads.
 //!
 //! The store knows nothing of jobs. The control plane commits through [`Store`]; an engine implements it, and passes
-//! the suite in `conformance`. [`SharedTable`] is the part that all engines which keep their state in memory share:
+//! the suite in `prism-store-kit`. [`SharedTable`] is the part that all engines which keep their state in memory share:
 //! the versioned map, the window of recent revisions, and watches that read from it.
 
 mod data;
@@ -12,15 +12,8 @@ mod table;
 mod view;
 mod watch;
 
-#[cfg(feature = "conformance")]
-pub mod conformance;
-#[cfg(feature = "fake")]
-mod fake;
-
 pub use data::{Batch, Change, Commit, Item, Key, KeyRange, Page, Revision, Value};
 pub use error::StoreError;
-#[cfg(feature = "fake")]
-pub use fake::FakeStore;
 pub use store::{BoxFuture, Leadership, Status, Store, Watch, Watcher};
 pub use table::{Refusal, Table, Window};
 pub use watch::{SharedTable, SnapshotPin};

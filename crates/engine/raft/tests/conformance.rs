@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prism_raft::{Config, RaftStore, open};
-use prism_store::conformance::{self, CASES, WINDOW};
 use prism_store::{Batch, KeyRange, Store};
+use prism_store_kit::conformance::{self, CASES, WINDOW};
 
 async fn open_at(dir: &Path) -> Arc<RaftStore> {
     let config = Config {

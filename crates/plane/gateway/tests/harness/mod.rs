@@ -14,7 +14,7 @@ use prism_api::Role;
 use prism_control::{Control, open};
 use prism_gateway::{GatewayConfig, new_token, serve};
 use prism_state::Command;
-use prism_store::FakeStore;
+use prism_store_kit::FakeStore;
 use prism_types::TokenId;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

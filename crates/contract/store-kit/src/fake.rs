@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prism_types::Fence;
 
-use crate::{
+use prism_store::{
     Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Refusal, Revision, SharedTable,
     Status, Store, StoreError, Table, Watch, Window,
 };

@@ -3,7 +3,7 @@
 use prism_types::{Fence, Outcome};
 
 use super::{Subject, keys, lead, put, read};
-use crate::{Batch, MAX_BATCH_BYTES, MAX_KEY_BYTES, Revision, StoreError};
+use prism_store::{Batch, MAX_BATCH_BYTES, MAX_KEY_BYTES, Revision, StoreError};
 
 pub(super) async fn a_new_leadership_fences_the_older_one(store: Subject) {
     let first = lead(&store).await;
@@ -87,7 +87,7 @@ pub(super) async fn of_racing_leaders_only_the_last_one_writes(store: Subject) {
         20
     );
     let mut items = store
-        .range(crate::KeyRange::all(), None, 1000)
+        .range(prism_store::KeyRange::all(), None, 1000)
         .await
         .expect("the range reads")
         .items;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use prism_store::conformance::{self, WINDOW};
-use prism_store::{Batch, FakeStore, Revision, Store, StoreError};
+use prism_store::{Batch, Revision, Store, StoreError};
+use prism_store_kit::FakeStore;
+use prism_store_kit::conformance::{self, WINDOW};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_fake_passes_the_suite() {

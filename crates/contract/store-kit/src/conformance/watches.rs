@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Subject, WINDOW, lead, put};
-use crate::{Batch, Commit, KeyRange, Revision, StoreError, Watch};
+use prism_store::{Batch, Commit, KeyRange, Revision, StoreError, Watch};
 
 async fn take(watch: &mut Watch, count: usize) -> Vec<Commit> {
     let mut commits = Vec::new();

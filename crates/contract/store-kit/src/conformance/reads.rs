@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{Subject, WINDOW, keys, lead, put, read, text};
-use crate::{Batch, KeyRange, Revision, StoreError};
+use prism_store::{Batch, KeyRange, Revision, StoreError};
 
 pub(super) async fn an_empty_store_answers(store: Subject) {
     let status = store.status();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Batch, BoxFuture, Item, KeyRange, Revision, Store, Window};
+use prism_store::{Batch, BoxFuture, Item, KeyRange, Revision, Store, Window};
 
 /// The window that the cases expect.
 pub const WINDOW: Window = Window {

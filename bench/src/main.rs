@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod burst;
+mod exhaustion;
 mod fleet;
 mod host;
 mod idle_footprint;
@@ -54,6 +55,11 @@ const BENCHES: &[Bench] = &[
         name: "burst",
         about: "sandboxes all alive at once on one node, then all gone",
         run: burst::run,
+    },
+    Bench {
+        name: "exhaustion",
+        about: "a small command in a sandbox, alone and beside one that takes all it can get",
+        run: exhaustion::run,
     },
     Bench {
         name: "idle-footprint",

@@ -92,6 +92,11 @@ fn sandbox_start() {
 }
 
 #[test]
+fn exhaustion() {
+    check("exhaustion", &["worst_p99_ratio"], &[]);
+}
+
+#[test]
 fn burst() {
     check(
         "burst",

@@ -176,6 +176,13 @@ pub fn sweep(driver: &dyn Driver) {
     }
 }
 
+/// Quota and period, in microseconds, of thousandths of a processor. The period is short, so that a run that takes its whole
+/// share at once on all processors holds its neighbours up for a moment only; the kernel's least quota is a millisecond.
+fn quota(milli: u64) -> (u64, u64) {
+    let period = if milli < 100 { 100_000 } else { 10_000 };
+    ((milli * period / 1_000).max(1_000), period)
+}
+
 fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok()
 }

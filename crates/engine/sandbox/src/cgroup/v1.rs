@@ -86,8 +86,8 @@ impl V1 {
         };
         let dir = cpu.join(name);
         make_dir(&dir).map_err(|e| format!("make {}: {e}", dir.display()))?;
-        // A tenth of a second, the kernel's default period; the quota has a floor of a millisecond.
-        let quota = (milli * 100).max(1_000);
+        let (quota, period) = super::quota(milli);
+        write(&dir.join("cpu.cfs_period_us"), &period.to_string())?;
         write(&dir.join("cpu.cfs_quota_us"), &quota.to_string())
     }
 

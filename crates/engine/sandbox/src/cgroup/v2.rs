@@ -128,8 +128,11 @@ impl Driver for V2 {
             let pids = if pids == 0 { 0 } else { u64::from(pids) + 2 };
             write(&dir.join("pids.max"), &or_max(pids))?;
             if self.has("cpu") {
-                let quota = if cpu == 0 { 0 } else { (cpu * 100).max(1_000) };
-                write(&dir.join("cpu.max"), &format!("{} 100000", or_max(quota)))?;
+                let (quota, period) = match cpu {
+                    0 => (0, 100_000),
+                    cpu => super::quota(cpu),
+                };
+                write(&dir.join("cpu.max"), &format!("{} {period}", or_max(quota)))?;
             } else if cpu != 0 {
                 return Err("this host hands down no cgroup controller \"cpu\"".into());
             }

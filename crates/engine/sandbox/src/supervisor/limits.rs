@@ -34,6 +34,13 @@ pub fn name_them(report: &mut RunReport, run: &Run, outcome: Outcome, left: &str
         };
         notes.push(format!("limit {limit}, peak {}", size(report.memory_peak)));
     }
+    let limit = run.limits.memory.0;
+    let unhappy = report.failure().is_some() && report.cause != StopCause::Requested;
+    let reached = outcome.peak.is_some_and(|peak| peak >= limit - limit / 100);
+    if limit > 0 && unhappy && reached && report.cause != StopCause::OutOfMemory {
+        // Short of the end, the kernel has a run read its own program from disk over and over.
+        notes.push(format!("its memory reached the limit of {}", size(limit)));
+    }
     if outcome.pids_refused > 0 {
         let limit = match run.limits.pids {
             0 => "the sandbox's limit".to_owned(),

@@ -10,8 +10,14 @@ use prism_types::SandboxState;
 use serde_json::{Map, Value, json};
 
 use crate::Scale;
+use crate::fleet;
 use crate::node::{Bed, plenty, small};
 use crate::stats::{block_on, percentile_ms};
+
+/// How many sandboxes are alive already when one more is started, for the curve.
+const ALIVE: [usize; 3] = [100, 1_000, 10_000];
+/// Most time for bringing them up.
+const UP_WAIT: Duration = Duration::from_secs(120);
 
 /// One at a time, and so many at once. The figures with names are the first and the last.
 const ABREAST: [usize; 3] = [1, 10, 50];
@@ -44,8 +50,28 @@ async fn measure(client: &Client, scale: Scale) -> Result<Value> {
             metrics.insert(format!("p50_ms_{abreast}"), json!(p50));
             metrics.insert(format!("p99_ms_{abreast}"), json!(p99));
         }
-        curve.push(json!({"at_once": abreast, "samples": samples, "p50_ms": p50, "p99_ms": p99}));
+        curve.push(json!({"alive": 0, "at_once": abreast, "samples": samples, "p50_ms": p50, "p99_ms": p99}));
     }
+    let mut alive = Vec::new();
+    for size in scale.pick(ALIVE, [2, 4, 8]) {
+        let (more, problem) = fleet::up(client, size - alive.len(), UP_WAIT).await;
+        alive.extend(more);
+        if let Some(problem) = problem {
+            eprintln!("not all of {size} came up: {problem:#}");
+        }
+        let samples = scale.pick(100, 4);
+        let mut times = sample(client, samples, 1).await?;
+        let (p50, p99) = (
+            percentile_ms(&mut times, 0.5),
+            percentile_ms(&mut times, 0.99),
+        );
+        eprintln!(
+            "beside {} alive: p50 {p50} ms, p99 {p99} ms of {samples}",
+            alive.len()
+        );
+        curve.push(json!({"alive": alive.len(), "at_once": 1, "samples": samples, "p50_ms": p50, "p99_ms": p99}));
+    }
+    fleet::down(client, &alive).await?;
     metrics.insert("curve".to_owned(), json!(curve));
     metrics.insert("quick".to_owned(), json!(scale.quick));
     Ok(Value::Object(metrics))

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod plots;
 mod process;
 mod repo;
 mod test;
@@ -25,6 +26,7 @@ usage: cargo xtask COMMAND
   fix                               format everything
   bench NAME [--json]               run one bench; it prints one JSON object
   bench --list                      name the benches
+  plots [--kept]                    run the benches that have a curve and draw docs/performance (--kept: only draw)
 ";
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn run() -> Result<ExitCode> {
                     .args(&args[1..]),
             )
         }
+        Some("plots") => plots::main(&repo, &args[1..]),
         None | Some("help" | "-h" | "--help") => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)

@@ -116,6 +116,13 @@ pub trait HostFiles: Send + Sync + 'static {
     /// `Invalid` for a damaged or hostile archive; nothing is left behind.
     fn restore(&self, archive: &Path, scratch: &Path) -> Result<(), RuntimeError>;
 
+    /// Empties the scratch directory of an ended sandbox and moves it to `to`, where it is as good as a new one for the next;
+    /// false when it cannot be, and must be removed.
+    fn recycle(&self, scratch: &Path, to: &Path) -> bool {
+        let (_, _) = (scratch, to);
+        false
+    }
+
     /// Loads an image from an OCI archive or layout directory; answers its name.
     ///
     /// # Errors

@@ -308,14 +308,14 @@ impl Shared {
         const LONGEST: Duration = Duration::from_secs(5);
         let mut pause = FIRST;
         while !self.closed.load(Ordering::Acquire) {
-            if let Ok(connected) = connect(&self.dir, self.idle) {
-                if let Ok(reader) = self.take_up(&connected) {
-                    // Told when it can be asked: who hears of it wants to know what is left.
-                    if connected.life != life {
-                        (self.sink)(vec![RunEvent::Restarted]);
-                    }
-                    return Some((reader, connected.life));
+            if let Ok(connected) = connect(&self.dir, self.idle)
+                && let Ok(reader) = self.take_up(&connected)
+            {
+                // Told when it can be asked: who hears of it wants to know what is left.
+                if connected.life != life {
+                    (self.sink)(vec![RunEvent::Restarted]);
                 }
+                return Some((reader, connected.life));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST);

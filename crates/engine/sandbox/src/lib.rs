@@ -12,6 +12,7 @@ mod child;
 mod client;
 mod probe;
 mod procfs;
+mod scratch;
 mod seccomp;
 mod slots;
 mod supervisor;
@@ -24,4 +25,5 @@ pub mod snapshot;
 
 pub use client::{Config, ProcessRuntime};
 pub use probe::probe;
+pub use scratch::recycle;
 pub use supervisor::{maybe_supervise, supervisor_main};

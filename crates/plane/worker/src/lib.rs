@@ -17,6 +17,7 @@ mod outcome;
 mod queue;
 mod retention;
 mod sandboxes;
+mod scratch;
 mod service;
 mod session;
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prism_faults::point;
 use prism_link::{Hello, Holding, NodeService, SandboxStatus, ToControl, ToWorker, WorkerEnd};
 use prism_runtime::{EventSink, HostFiles, RunEvent, Runtime, RuntimeError};
 use prism_spec::JobSpec;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::facts::{self, Meter};
 use crate::queue::Queue;
 use crate::sandboxes::Table;
+use crate::scratch::Spares;
 use crate::{Config, retention, service};
 
 mod events;
@@ -71,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) files: Arc<dyn HostFiles>,
     pub(crate) table: Table,
+    pub(crate) spares: Spares,
     /// Told when an image was loaded.
     pub(crate) images_changed: tokio::sync::Notify,
     /// Tasks that wait or run here: their output is not at its end.
@@ -122,7 +125,10 @@ impl Worker {
         let directory = |path: &Path, e| WorkerError::Directory(path.display().to_string(), e);
         for name in ["logs", "jobs", "scratch", "sandboxes", "snapshots"] {
             let path = config.data_dir.join(name);
-            fs::create_dir_all(&path).map_err(|e| directory(&path, e))?;
+            point!("worker.dirs.before_make")
+                .and_then(|()| fs::create_dir_all(&path))
+                .and_then(|()| point!("worker.dirs.after_make"))
+                .map_err(|e| directory(&path, e))?;
         }
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let sink: EventSink = Box::new(move |batch| {
@@ -135,6 +141,8 @@ impl Worker {
             io::ErrorKind::InvalidData => WorkerError::Damaged(e),
             _ => directory(&table, e),
         })?;
+        let spares = config.data_dir.join("spares");
+        let spares = Spares::open(spares.clone()).map_err(|e| directory(&spares, e))?;
         let meter = Meter::new(
             &config.data_dir,
             config.pressure_memory,
@@ -145,6 +153,7 @@ impl Worker {
             runtime,
             files,
             table,
+            spares,
             images_changed: tokio::sync::Notify::new(),
             live: std::sync::Mutex::default(),
         });
@@ -186,6 +195,7 @@ impl Worker {
             &data.join("jobs"),
             &jobs.map(|t| t.job.to_string()).collect(),
         )?;
+        removed += service::sweep_snapshots(data)?;
         for id in self.shared.table.ids() {
             if !live.contains(RunId::sandbox(id).as_str()) {
                 self.shared.table.remove(id)?;

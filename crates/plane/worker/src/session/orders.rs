@@ -237,6 +237,10 @@ fn prepare_sandbox(
         ));
     }
     let launch = launch::sandbox(config, &*shared.files, id, spec).map_err(|e| e.to_string())?;
+    if spec.snapshot.is_none() {
+        let scratch = launch::scratch(&config.data_dir, &launch.id);
+        shared.spares.take(&scratch);
+    }
     if let Some(snapshot) = &spec.snapshot {
         let archive = crate::service::snapshot_file(&config.data_dir, snapshot)
             .ok_or_else(|| format!("there is no snapshot {snapshot:?} on this node"))?;

@@ -1,11 +1,13 @@
 //! What goes back to the control plane: an outbox, outcomes until they are acknowledged, and the blocking work behind them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use prism_faults::point;
 use prism_link::{Readings, TaskMetric, TaskOutcome, ToControl};
+use prism_runtime::RuntimeError;
 use prism_spec::JobSpec;
 use prism_types::{RunId, RunReport, SandboxId, TaskRef, TimeMs};
 use tokio::sync::mpsc;
@@ -249,7 +251,12 @@ impl Reports {
         for task in tasks {
             self.unacknowledged.remove(task);
         }
-        if let Err(e) = self.shared.runtime.forget(&ids) {
+        let unavailable = |e: std::io::Error| RuntimeError::Unavailable(e.to_string());
+        let forgotten = point!("worker.ack.before_forget")
+            .map_err(unavailable)
+            .and_then(|()| self.shared.runtime.forget(&ids))
+            .and_then(|()| point!("worker.ack.after_forget").map_err(unavailable));
+        if let Err(e) = forgotten {
             tracing::warn!(error = %e, "the runtime does not forget runs; it is told again at the next start");
         }
     }
@@ -322,7 +329,10 @@ impl Reports {
         tokio::task::spawn_blocking(move || {
             tracing::debug!(%sandbox, ?report.cause, "sandbox gone");
             let id = RunId::sandbox(sandbox);
-            remove_dir(&launch::scratch(&shared.config.data_dir, &id));
+            let scratch = launch::scratch(&shared.config.data_dir, &id);
+            if let Err(e) = shared.spares.give(&*shared.files, &scratch) {
+                not_removed(&scratch, &e);
+            }
             if let Err(e) = shared.table.remove(sandbox) {
                 tracing::warn!(%sandbox, error = %e, "could not remove the record of a sandbox; it goes at the next start");
             }
@@ -355,11 +365,13 @@ impl Reports {
     }
 }
 
-fn remove_dir(path: &std::path::Path) {
+fn remove_dir(path: &Path) {
     match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), error = %e, "could not remove the files of a run; they go at the next start");
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => not_removed(path, &e),
         _ => {}
     }
+}
+
+fn not_removed(path: &Path, e: &std::io::Error) {
+    tracing::warn!(path = %path.display(), error = %e, "could not remove the files of a run; they go at the next start");
 }

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod fuzz;
 mod plots;
 mod process;
 mod repo;
@@ -23,6 +24,8 @@ usage: cargo xtask COMMAND
                                     (--require all: a skipped group is a failure)
   test --list                       name the groups
   tidy                              only the checks of the tree: rings, sizes, purity, licences, docs
+  fuzz [--minutes N] [--parser NAME] [--seed N] [--input FILE]
+                                    feed every parser with mutated input (10 minutes unless said), or one input again
   fix                               format everything
   bench NAME [--json]               run one bench; it prints one JSON object
   bench --list                      name the benches
@@ -45,6 +48,7 @@ fn run() -> Result<ExitCode> {
     match args.first().map(String::as_str) {
         Some("test") => test::main(&repo, &args[1..]),
         Some("tidy") => tidy::main(&repo),
+        Some("fuzz") => fuzz::main(&repo, &args[1..]),
         Some("fix") => pass_on(repo.cargo().args(["fmt", "--all"])),
         Some("bench") => {
             // One of them measures the real server, from where cargo puts it beside the bench.
@@ -66,7 +70,7 @@ fn run() -> Result<ExitCode> {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)
         }
-        Some(other) => bail!("no command {other:?}: expected test, tidy, fix or bench"),
+        Some(other) => bail!("no command {other:?}: expected test, tidy, fix, fuzz or bench"),
     }
 }
 

@@ -1,11 +1,13 @@
 //! A value being read together with the way to it, so that every refusal names file, line and field. Used by `decode`.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use prism_types::{Millis, Name, nearest, parse_duration};
 
 use crate::error::{Place, SpecError, Spot, quoted};
+use crate::limits;
 use crate::tree::{Entry, Node, Value};
 
 /// A value, the file it is in, and the fields that lead to it.
@@ -97,6 +99,7 @@ impl<'p> Cursor<'p> {
                 format!("the number {}", text.chars().take(40).collect::<String>())
             }
             Value::Text(text) => format!("the text {}", quoted(text)),
+            Value::Long(_) => "a long text".to_owned(),
             Value::List(_) | Value::Rows(_) => "a list".to_owned(),
             Value::Table(_) => "a table".to_owned(),
         }
@@ -193,6 +196,30 @@ impl<'p> Cursor<'p> {
         Ok(items.iter().enumerate().map(enter))
     }
 
+    fn too_long(&self, bytes: usize, most: usize) -> SpecError {
+        // Where any length goes, a long text is read with `long_text`.
+        let most = most.min(limits::PATH_MAX.max(limits::ARG_MAX));
+        self.error(format!("{bytes} bytes long; at most {most}"))
+    }
+
+    /// The text, if this is one, however long.
+    pub(crate) fn long_text(&self) -> Option<Cow<'p, str>> {
+        match &self.node.value {
+            Value::Text(text) => Some(Cow::Borrowed(text)),
+            Value::Long(text) => Some(text.decoded()),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the text, if this is one.
+    pub(crate) fn text_len(&self) -> usize {
+        match &self.node.value {
+            Value::Text(text) => text.len(),
+            Value::Long(text) => text.len(),
+            _ => 0,
+        }
+    }
+
     fn too_many(&self, entries: usize, most: usize) -> SpecError {
         self.error(format!("{entries} entries; at most {most}"))
     }
@@ -227,6 +254,7 @@ impl<'p> Cursor<'p> {
     pub(crate) fn text(&self, what: &str, most: usize) -> Result<&'p str, SpecError> {
         match &self.node.value {
             Value::Text(text) => self.checked(text, most),
+            Value::Long(text) => Err(self.too_long(text.len(), most)),
             _ => self.expected(what),
         }
     }
@@ -235,6 +263,7 @@ impl<'p> Cursor<'p> {
     pub(crate) fn scalar(&self, what: &str, most: usize) -> Result<&'p str, SpecError> {
         match &self.node.value {
             Value::Text(text) | Value::Number(text) => self.checked(text, most),
+            Value::Long(text) => Err(self.too_long(text.len(), most)),
             Value::Bool(true) => Ok("true"),
             Value::Bool(false) => Ok("false"),
             Value::Null | Value::List(_) | Value::Rows(_) | Value::Table(_) => self.expected(what),
@@ -243,8 +272,7 @@ impl<'p> Cursor<'p> {
 
     fn checked(&self, text: &'p str, most: usize) -> Result<&'p str, SpecError> {
         if text.len() > most {
-            let message = format!("{} bytes long; at most {most}", text.len());
-            return Err(self.error(message));
+            return Err(self.too_long(text.len(), most));
         }
         if text.contains('\0') {
             return Err(self.error("a NUL byte: expected text"));
@@ -312,6 +340,7 @@ impl<'p> Cursor<'p> {
                     serde_json::Number::from_f64(n).map(|n| n.to_string())
                 })
                 .map_or_else(|| self.expected("a finite number of at most 64 bits"), Ok),
+            Value::Long(text) => Err(self.too_long(text.len(), 4_096)),
             Value::Null | Value::List(_) | Value::Rows(_) | Value::Table(_) => self.expected(what),
         }
     }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use crate::error::{Place, SpecError};
 use crate::limits;
 
-pub(crate) use json::Rows;
+pub(crate) use json::{Long, Rows};
 
 /// A value and where it starts.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub(crate) enum Value<'a> {
     /// As written, so that nothing is lost before it is known what it should be.
     Number(Cow<'a, str>),
     Text(Cow<'a, str>),
+    /// A long text of JSON with escapes.
+    Long(Long<'a>),
     List(Vec<Node<'a>>),
     /// A long list of JSON, checked but not kept.
     Rows(Rows<'a>),

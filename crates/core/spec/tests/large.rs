@@ -117,3 +117,34 @@ fn placeholders_do_not_multiply_a_long_line() {
     let message = parse_wire(WireKind::Sweep, &sweep).unwrap_err().to_string();
     assert!(message.contains("bytes of arguments"), "{message}");
 }
+
+#[test]
+fn long_texts_with_escapes_are_contents_and_nothing_else() {
+    let text = "line\\n\\u00e4".repeat(100_000);
+    let file = format!(
+        r#"{{"job": "a", "command": ["x"], "files": [{{"path": "a", "content": "{text}"}}]}}"#
+    );
+    let submission = parse_wire(WireKind::Job, &file).unwrap();
+    let content = submission.blobs.values().next().unwrap();
+    assert_eq!(content.len(), 700_000);
+    assert!(content.starts_with("line\nä".as_bytes()) && content.ends_with("ä".as_bytes()));
+    let coded = format!(
+        r#"{{"job": "a", "command": ["x"], "files": [{{"path": "a", "content_base64": "{}"}}]}}"#,
+        "AA\\/A".repeat(100_000)
+    );
+    let submission = parse_wire(WireKind::Job, &coded).unwrap();
+    assert_eq!(submission.blobs.values().next().unwrap().len(), 300_000);
+    for field in ["job", "task", "timeout", "script", "image"] {
+        let name = if field == "job" {
+            ""
+        } else {
+            r#""job": "a", "#
+        };
+        let message = refusal(&format!(
+            r#"{{{name}"{field}": "{text}", "command": ["x"]}}"#
+        ));
+        assert!(message.contains(field), "{field}: {message}");
+    }
+    let message = refusal(&format!(r#"{{"job": "a", "command": ["{text}"]}}"#));
+    assert!(message.contains("700000 bytes long; at most"), "{message}");
+}

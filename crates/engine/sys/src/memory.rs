@@ -3,7 +3,7 @@
 /// Pieces of at least this many bytes are mapped by themselves, and unmapped as soon as they are freed.
 const OWN_MAPPING: libc::c_int = 1 << 20;
 /// Free bytes at the end of the heap that are kept.
-const KEPT: libc::c_int = 4 << 20;
+const KEPT: libc::c_int = 1 << 20;
 
 /// Makes freed memory go back to the system soon. Without it one large request raises the size from which pieces are
 /// mapped by themselves, so that later ones stay in the heap. To be called once, before threads are started. Does nothing

@@ -43,4 +43,5 @@ mod tokens;
 
 pub use auth::{NewToken, new_token, read_token};
 pub use config::GatewayConfig;
+pub use query::check_query;
 pub use server::serve;

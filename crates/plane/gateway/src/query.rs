@@ -71,6 +71,15 @@ impl Query {
     }
 }
 
+/// Reads the query of a request to a route, for tools and tests: what a request with it would be refused with.
+///
+/// # Errors
+/// The sentence of the refusal.
+pub fn check_query(route: &Route, text: &str) -> Result<(), String> {
+    let read = Query::parse(route, Some(text));
+    read.map(drop).map_err(|refusal| refusal.rejection.message)
+}
+
 fn known<'a>(route: &'a Route, name: &str) -> Answered<&'a Param> {
     if let Some(param) = route.query.iter().find(|p| p.name == name) {
         return Ok(param);

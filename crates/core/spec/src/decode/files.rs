@@ -103,18 +103,18 @@ fn content(c: &Cursor<'_>) -> Result<Option<Vec<u8>>, SpecError> {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(c.error("both content and content_base64: expected one of them")),
         // A NUL is no trouble in a file, so this does not go through `text`.
-        (Some(text), None) => match text.as_text() {
-            Some(content) => {
-                fits(&text, content.len())?;
-                Ok(Some(content.as_bytes().to_vec()))
-            }
+        (Some(text), None) => match fits(&text, text.text_len()).map(|()| text.long_text())? {
+            Some(content) => Ok(Some(content.into_owned().into_bytes())),
             None => text.text("a text", 0).map(|_| None),
         },
         (None, Some(coded)) => {
-            let text = coded.text("a text in base 64", usize::MAX)?;
-            fits(&coded, text.len() / 4 * 3)?;
+            fits(&coded, coded.text_len() / 4 * 3)?;
+            let text = match coded.long_text() {
+                Some(text) => text,
+                None => coded.text("a text in base 64", usize::MAX)?.into(),
+            };
             let bytes = STANDARD
-                .decode(text)
+                .decode(&*text)
                 .map_err(|e| coded.error(format!("not base 64: {e}")))?;
             Ok(Some(bytes))
         }

@@ -27,6 +27,29 @@ pub(super) fn read<'a>(text: &'a str, budget: &mut Budget) -> Result<Node<'a>, T
     Ok(node)
 }
 
+/// A text with escapes that decodes to more than this many bytes is decoded only when it is wanted. Longer than any text
+/// but the content of a file may be.
+const LONG: usize = 256 << 10;
+
+/// A long text with escapes, checked but not decoded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Long<'a> {
+    raw: &'a str,
+    length: usize,
+}
+
+impl<'a> Long<'a> {
+    /// Bytes once decoded.
+    pub(crate) fn len(self) -> usize {
+        self.length
+    }
+
+    /// The text itself.
+    pub(crate) fn decoded(self) -> Cow<'a, str> {
+        decoded(self.raw, self.length)
+    }
+}
+
 /// A place in a text to go on from.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
@@ -141,7 +164,7 @@ impl<'a> Reader<'a, '_> {
         let value = match self.peek() {
             Some(b'{') => self.table(depth)?,
             Some(b'[') => self.list(depth)?,
-            Some(b'"') => Value::Text(self.string()?),
+            Some(b'"') => self.text()?,
             Some(b'-' | b'0'..=b'9') => Value::Number(Cow::Borrowed(self.number()?)),
             Some(b't') => self.word("true", Value::Bool(true))?,
             Some(b'f') => self.word("false", Value::Bool(false))?,
@@ -217,7 +240,8 @@ impl<'a> Reader<'a, '_> {
             if self.peek() != Some(b'"') {
                 return self.fail(format!("expected a key in quotes, {}", self.found()));
             }
-            let key = self.string()?;
+            let (raw, length) = self.string()?;
+            let key = decoded(raw, length);
             self.space();
             if self.peek() != Some(b':') {
                 return self.fail(format!("expected : after a key, {}", self.found()));
@@ -258,31 +282,34 @@ impl<'a> Reader<'a, '_> {
         Ok(text)
     }
 
-    fn string(&mut self) -> Result<Cow<'a, str>, Trouble> {
+    /// A text: as it stands, decoded, or left for later when that would take much.
+    fn text(&mut self) -> Result<Value<'a>, Trouble> {
+        let (raw, length) = self.string()?;
+        Ok(if raw.len() > length && length > LONG {
+            Value::Long(Long { raw, length })
+        } else {
+            Value::Text(decoded(raw, length))
+        })
+    }
+
+    /// Checks a string; gives what is between its quotes, and how long it is once decoded (shorter, if it has escapes).
+    fn string(&mut self) -> Result<(&'a str, usize), Trouble> {
         self.at += 1;
         let start = self.at;
-        let mut owned: Option<String> = None;
+        let mut length = 0;
         loop {
             let from = self.at;
             let bytes = self.text.as_bytes();
             while self.at < bytes.len() && !matches!(bytes[self.at], b'"' | b'\\' | 0..=0x1f) {
                 self.at += 1;
             }
-            let plain = &self.text[from..self.at];
+            length += self.at - from;
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(match owned {
-                        None => Cow::Borrowed(&self.text[start..self.at - 1]),
-                        Some(text) => Cow::Owned(text + plain),
-                    });
+                    return Ok((&self.text[start..self.at - 1], length));
                 }
-                Some(b'\\') => {
-                    let text = owned.get_or_insert_with(String::new);
-                    text.push_str(plain);
-                    let c = self.escape()?;
-                    owned.get_or_insert_with(String::new).push(c);
-                }
+                Some(b'\\') => length += self.escape()?.len_utf8(),
                 Some(_) => {
                     return self.fail("a control character in a string: write it as an escape");
                 }
@@ -344,6 +371,31 @@ impl<'a> Reader<'a, '_> {
             _ => self.fail("expected four hexadecimal digits after \\u"),
         }
     }
+}
+
+/// The text of a string that was checked, from what is between its quotes.
+fn decoded(raw: &str, length: usize) -> Cow<'_, str> {
+    if raw.len() == length {
+        return Cow::Borrowed(raw);
+    }
+    let mut budget = Budget::new(0);
+    let mut reader = Reader {
+        text: raw,
+        at: 0,
+        line: 1,
+        line_start: 0,
+        budget: &mut budget,
+    };
+    let mut text = String::with_capacity(length);
+    while let Some(escape) = raw[reader.at..].find('\\') {
+        text.push_str(&raw[reader.at..reader.at + escape]);
+        reader.at += escape;
+        // It was read once without trouble.
+        let Ok(c) = reader.escape() else { break };
+        text.push(c);
+    }
+    text.push_str(&raw[reader.at..]);
+    Cow::Owned(text)
 }
 
 /// Whether a text is a number of JSON's grammar.

@@ -197,7 +197,7 @@ fn key_of<'a>(node: &Node<'a>) -> Result<Cow<'a, str>, Trouble> {
         Value::Bool(true) => Ok(Cow::Borrowed("true")),
         Value::Bool(false) => Ok(Cow::Borrowed("false")),
         Value::Null => Ok(Cow::Borrowed("null")),
-        Value::List(_) | Value::Rows(_) | Value::Table(_) => Err((
+        Value::List(_) | Value::Rows(_) | Value::Long(_) | Value::Table(_) => Err((
             node.at,
             "a list or table as a key: expected a text".to_owned(),
         )),
@@ -243,8 +243,8 @@ fn weigh(node: &Node<'_>) -> Size {
         size.depth = size.depth.max(child.depth + 1);
     };
     match &node.value {
-        // YAML has no rows.
-        Value::Null | Value::Bool(_) | Value::Rows(_) => {}
+        // YAML has neither rows nor long texts.
+        Value::Null | Value::Bool(_) | Value::Rows(_) | Value::Long(_) => {}
         Value::Number(text) | Value::Text(text) => size.bytes = text.len(),
         Value::List(items) => items.iter().for_each(|item| inside(item, 0)),
         Value::Table(entries) => entries.iter().for_each(|e| inside(&e.node, e.key.len())),

@@ -1,6 +1,7 @@
 //! Disk limits by accounting: what runs wrote is counted about once a second, in a child, so that nothing waits for it. A run over its limit is ended. Between two counts a run may write more than it was given; one file never is
 //! larger than the limit, which the kernel sees to.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -44,7 +45,8 @@ pub struct Account {
     files: u64,
     /// What the last count found: bytes and files.
     found: (u64, u64),
-    next: Instant,
+    /// When to count next; never before a program ran in it.
+    next: Option<Instant>,
     wait: Duration,
 }
 
@@ -57,7 +59,7 @@ impl Account {
                 bytes: bytes.0,
                 files: files(bytes.0),
                 found: (0, 0),
-                next: Instant::now() + SOON,
+                next: None,
                 wait: SOON,
             }),
             _ => None,
@@ -131,7 +133,7 @@ impl Supervisor {
             return;
         };
         account.wait = SOON;
-        account.next = account.next.min(soon);
+        account.next = Some(account.next.map_or(soon, |next| next.min(soon)));
         self.accounts.due = Some(self.accounts.due.map_or(soon, |due| due.min(soon)));
     }
 
@@ -140,6 +142,7 @@ impl Supervisor {
         if self.accounts.due().is_none_or(|due| due > now) {
             return;
         }
+        let inner = self.inner_by_sandbox();
         let mut batch = Vec::new();
         let mut next: Option<Instant> = None;
         for (index, run) in self.runs.iter().enumerate() {
@@ -147,12 +150,15 @@ impl Supervisor {
             else {
                 continue;
             };
-            if account.next > now || run.pid == 0 {
-                next = Some(next.map_or(account.next, |n| n.min(account.next)));
+            let Some(at) = account.next else {
+                continue;
+            };
+            if at > now || run.pid == 0 {
+                next = Some(next.map_or(at, |n: Instant| n.min(at)));
                 continue;
             }
-            let inner = self.inner(index).filter_map(|i| self.runs[i].as_ref());
-            let roots = inner.map(|r| r.pid).chain([run.pid]).filter(|p| *p != 0);
+            let programs = inner.get(&index).into_iter().flatten().copied();
+            let roots = programs.chain([run.pid]).filter(|pid| *pid != 0);
             batch.push(Job {
                 index,
                 dir: account.dir.clone(),
@@ -184,16 +190,28 @@ impl Supervisor {
         }
     }
 
+    /// The programs in each sandbox that has any, by their numbers.
+    fn inner_by_sandbox(&self) -> BTreeMap<usize, Vec<u32>> {
+        let mut inner: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for run in self.runs.iter().flatten() {
+            if let Kind::Exec(sandbox) = run.kind {
+                inner.entry(sandbox).or_default().push(run.pid);
+            }
+        }
+        inner
+    }
+
     /// The counting child is done; it took so much of a processor.
     pub(super) fn disks_are_counted(&mut self, cpu_us: u64) {
         let Some(Counter { whom, .. }) = self.accounts.counter.take() else {
             return;
         };
         let now = Instant::now();
+        let inner = self.inner_by_sandbox();
         let rest = Duration::from_micros(cpu_us) * SHARE;
         for (index, id) in whom {
             let result = self.accounts.results[index].state();
-            let busy = self.inner(index).next().is_some();
+            let busy = inner.contains_key(&index);
             let Some(run) = self.run(index).filter(|run| run.id == id) else {
                 continue;
             };
@@ -215,7 +233,8 @@ impl Supervisor {
                 SOON
             };
             account.found = (bytes, count);
-            account.next = now + account.wait.max(rest);
+            let due = now + account.wait.max(rest);
+            account.next = Some(due);
             let over = if count == TOO_DEEP {
                 format!("more than {MAX_DEPTH} directories in each other")
             } else if bytes > account.bytes {
@@ -224,7 +243,6 @@ impl Supervisor {
             } else if count > account.files {
                 format!("limit {} files, found {count}", account.files)
             } else {
-                let due = account.next;
                 self.accounts.due = Some(self.accounts.due.map_or(due, |d| d.min(due)));
                 continue;
             };
@@ -303,7 +321,7 @@ fn open(at: impl std::os::fd::AsFd, name: impl rustix::path::Arg) -> Option<Dir>
 
 /// Room of files that are deleted and still open in these trees of processes.
 fn deleted(roots: &[u32]) -> u64 {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let mut bytes = 0;
     let mut looked = 0;
     let processes = roots

@@ -4,6 +4,8 @@
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use rustix::thread::futex;
+
 /// Bytes of a failure text that are kept.
 pub const TEXT: usize = 208;
 
@@ -15,6 +17,7 @@ pub struct Entry {
     status: AtomicI32,
     pid: AtomicU32,
     length: AtomicU32,
+    hold: AtomicU32,
     cpu_us: AtomicU64,
     peak: AtomicU64,
     text: [AtomicU8; TEXT],
@@ -44,8 +47,31 @@ impl Entry {
     /// Makes the record new.
     pub fn reset(&self) {
         self.length.store(0, Ordering::Release);
+        self.hold.store(0, Ordering::Release);
         self.state.store(0, Ordering::Release);
         self.pid.store(0, Ordering::Release);
+    }
+
+    /// Makes the process wait before its program, in [`Entry::await_release`], until [`Entry::release`]. To be said before it is
+    /// made.
+    pub fn hold(&self) {
+        self.hold.store(1, Ordering::Release);
+    }
+
+    /// Lets it begin its program.
+    pub fn release(&self) {
+        self.hold.store(0, Ordering::Release);
+        let shared = futex::Flags::empty();
+        // There is one waiter at most; a failure would be of the address.
+        let _woken = futex::wake(&self.hold, shared, 1);
+    }
+
+    /// Waits until it may begin its program.
+    pub fn await_release(&self) {
+        while self.hold.load(Ordering::Acquire) == 1 {
+            // Woken, or a signal, or released in between: looked at again.
+            let _again = futex::wait(&self.hold, futex::Flags::empty(), 1, None);
+        }
     }
 
     /// Tells that the program runs.

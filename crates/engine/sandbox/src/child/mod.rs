@@ -149,6 +149,7 @@ fn run(
     let plan = program::plan(program)?;
     program::place(ctx.wake, stdio, program.tty)?;
     harden::lock(ctx, scoped)?;
+    ctx.entry.await_release();
     let pid = process::spawn(ctx.proof, &plan).map_err(|e| program::why(program, &e))?;
     ctx.entry.running(pid);
     wake();
@@ -290,6 +291,7 @@ pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, mut stdi
         let begun = begun.as_ref().ok_or("no pipe for the news of the start")?;
         program::place(begun.as_fd(), stdio, program.tty)?;
         prism_sys::stdio::close_on_exec(WAKE).step("prepare the news of the start")?;
+        ctx.entry.await_release();
         Err(program::why(program, &process::exec(ctx.proof, &plan)))
     })
 }

@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use prism_faults::point;
 use prism_sys::process::{self, Fork, SingleThread};
 use prism_sys::{creds, mounts, stdio};
 
@@ -163,10 +164,11 @@ pub struct Home {
 /// What failed.
 pub fn settle(args: &Arguments) -> Result<Option<Home>, String> {
     let err = |what: &str, e: io::Error| format!("{what} {}: {e}", args.dir.display());
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&args.dir)
+    point!("sup.home.before_make")
+        .and_then(|()| {
+            let mut dir = fs::DirBuilder::new();
+            dir.recursive(true).mode(0o700).create(&args.dir)
+        })
         .map_err(|e| err("make", e))?;
     let dir = fs::canonicalize(&args.dir).map_err(|e| err("find", e))?;
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).map_err(|e| err("protect", e))?;
@@ -180,6 +182,7 @@ pub fn settle(args: &Arguments) -> Result<Option<Home>, String> {
     if !take(&lock, &dir) {
         return Ok(None);
     }
+    point!("sup.home.after_lock").map_err(|e| err("lock", e))?;
     let socket = dir.join("supervisor.sock");
     let _ = fs::remove_file(&socket);
     // A socket's path must be short; through a descriptor it always is.

@@ -83,6 +83,7 @@ impl Supervisor {
         let report = self.report(index, &mut run, ended);
         self.by_id.remove(&run.id);
         self.queue.over(&run.id);
+        self.release();
         self.free.push(index);
         if let Some(slot) = run.slot.take() {
             if run.kind == Kind::Plain {
@@ -238,6 +239,7 @@ impl Supervisor {
             self.refuse(launch.id, launch.logs, report);
             self.exec_early(id);
         }
+        self.release();
         for id in ids {
             if let Some(index) = self.by_id.get(id) {
                 self.end(*index, StopCause::Requested, grace);

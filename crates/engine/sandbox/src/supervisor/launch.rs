@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use prism_faults::point;
 use prism_runtime::{Exec, Isolation, Launch, Limits, Program, RunEvent, Scratch};
 use prism_sys::process::{self, Fork};
 use prism_sys::table::State;
@@ -56,30 +57,52 @@ impl Supervisor {
                 continue;
             }
             self.queue.push(launch);
+            self.release();
         }
     }
 
     /// Begins as many queued runs as can be prepared at once; true when more could begin right away.
     pub(super) fn launch_queued(&mut self) -> bool {
         for _ in 0..preparing_at_once() {
-            if self.starting.len() >= preparing_at_once() {
+            if self.starting.len() - self.queue.held() >= preparing_at_once() {
                 return false;
             }
-            let Some(launch) = self.queue.pop() else {
+            let Some((launch, held)) = self.queue.pop() else {
                 return false;
             };
-            if let Err(why) = self.launch(&launch) {
+            if let Err(why) = self.launch(&launch, held) {
                 self.queue.over(&launch.id);
+                self.release();
                 self.refuse(launch.id, launch.logs, RunReport::not_started(now(), why));
             }
         }
         self.queue.is_ready()
     }
 
-    fn launch(&mut self, launch: &Launch) -> Result<(), String> {
+    /// Lets those go on that were held and have a lane now; their time runs from here.
+    pub(super) fn release(&mut self) {
+        for id in self.queue.take_released() {
+            let Some(index) = self.by_id.get(&id).copied() else {
+                continue;
+            };
+            let Some(run) = self.run(index) else {
+                continue;
+            };
+            (run.started, run.since) = (now(), Instant::now());
+            if let Some(Millis(ms)) = run.limits.timeout {
+                self.alarm(id, Duration::from_millis(ms), Alarm::Timeout);
+            }
+            self.table[index].release();
+        }
+    }
+
+    fn launch(&mut self, launch: &Launch, held: bool) -> Result<(), String> {
         check(launch)?;
         let sandboxed = launch.isolation == Isolation::Sandboxed;
         let index = self.place().ok_or("too many runs are live on this node")?;
+        if held {
+            self.table[index].hold();
+        }
         let driver = self.driver.as_deref();
         let needs = Needs {
             namespaces: sandboxed,
@@ -132,7 +155,8 @@ impl Supervisor {
                 let mut run = fresh(launch.id.clone(), kind, ends, &launch.logs, &launch.limits);
                 run.slot = Some(slot);
                 run.account = Account::of(launch);
-                self.adopt(index, run, pid, launch.limits.timeout);
+                let timeout = launch.limits.timeout.filter(|_| !held);
+                self.adopt(index, run, pid, timeout);
                 Ok(())
             }
         }
@@ -487,7 +511,9 @@ fn check(launch: &Launch) -> Result<(), String> {
     if let Scratch::Disk { dir, .. } = &launch.scratch
         && launch.isolation == Isolation::Sandboxed
     {
-        std::fs::create_dir_all(dir)
+        point!("sup.scratch.before_make")
+            .and_then(|()| std::fs::create_dir_all(dir))
+            .and_then(|()| point!("sup.scratch.after_make"))
             .map_err(|e| format!("make scratch directory {}: {e}", dir.display()))?;
     }
     Ok(())

@@ -117,7 +117,7 @@ impl Supervisor {
             }
             self.fire_timers(Instant::now());
             self.count_disks(Instant::now());
-            self.tell()?;
+            self.tell();
             if self.is_done() {
                 self.leave();
                 return Ok(());
@@ -146,6 +146,9 @@ impl Supervisor {
         }
         if let Some(held) = self.held_until() {
             sooner(held);
+        }
+        if let Some(again) = self.journal_again {
+            sooner(again);
         }
         at.map(|t| t.saturating_duration_since(now))
     }

@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use prism_faults::point;
+
 /// Most that is read from one stream before the others get their turn.
 const TURN: usize = 256 << 10;
 
@@ -141,10 +143,13 @@ impl Segments {
             }
             let n = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
             let (now, later) = bytes.split_at(n);
-            if let Some(file) = &mut self.file
-                && let Err(e) = file.write_all(now)
-            {
-                self.fail(&e);
+            if let Some(file) = &mut self.file {
+                let written = point!("sup.output.before_write")
+                    .and_then(|()| file.write_all(now))
+                    .and_then(|()| point!("sup.output.after_write"));
+                if let Err(e) = written {
+                    self.fail(&e);
+                }
             }
             self.offset += n as u64;
             bytes = later;
@@ -156,6 +161,7 @@ impl Segments {
             fs::create_dir_all(&self.dir)?;
         }
         self.file = None;
+        point!("sup.output.before_create")?;
         self.file = Some(File::create(self.path(self.offset))?);
         self.starts.push_back(self.offset);
         while self.keep != 0 && self.starts.len() > 1 {
@@ -164,6 +170,7 @@ impl Segments {
             if self.offset + self.size() - oldest <= self.keep.max(2 * SMALLEST_SEGMENT) {
                 break;
             }
+            point!("sup.output.before_remove")?;
             self.starts.pop_front();
             let _ = fs::remove_file(self.path(oldest));
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use prism_faults::point;
 use prism_runtime::{Exec, Observed, RunEvent};
 use prism_sys::filter::Instruction;
 use prism_sys::process::{self, Ended, SingleThread};
@@ -28,6 +29,9 @@ pub const MAX_RUNS: usize = 32_768;
 
 /// How long news of tasks are held back while more tasks wait here.
 const HOLD: Duration = Duration::from_millis(4);
+
+/// How soon a journal that could not be written is tried again.
+const JOURNAL_AGAIN: Duration = Duration::from_millis(200);
 
 /// Most news that are held back.
 const HOLD_EVENTS: usize = 256;
@@ -134,6 +138,8 @@ pub struct Supervisor {
     pub(super) unneeded_since: Option<Instant>,
     /// When the oldest event that is held back came.
     pub(super) held_since: Option<Instant>,
+    /// When the journal, which could not be written, is tried again.
+    pub(super) journal_again: Option<Instant>,
     pub(super) buffer: Vec<u8>,
     pub(super) accounts: Accounts,
 }
@@ -184,7 +190,7 @@ impl Supervisor {
             by_pid: HashMap::new(),
             helpers: HashMap::new(),
             stray: HashMap::new(),
-            queue: Waiting::default(),
+            queue: Waiting::new(std::thread::available_parallelism().map_or(2, usize::from)),
             starting: Vec::new(),
             early: Vec::new(),
             ended: BTreeMap::new(),
@@ -204,6 +210,7 @@ impl Supervisor {
             stopping: false,
             unneeded_since: Some(Instant::now()),
             held_since: None,
+            journal_again: None,
             buffer: vec![0; 64 << 10],
             accounts: Accounts::new()?,
             home,
@@ -322,21 +329,38 @@ impl Supervisor {
         self.held_since.map(|since| since + HOLD)
     }
 
+    /// Writes the journal. When the disk does not take it, everything goes on and it is tried again: only whoever comes after
+    /// this supervisor would know less.
+    fn write_journal(&mut self) {
+        let mut written = self.journal.flush();
+        if written.is_ok() && self.journal.is_stale() {
+            let live: Vec<Observed> = self.runs.iter().flatten().map(Run::observed).collect();
+            written = self.journal.rewrite(self.ended.values().chain(&live));
+        }
+        match written {
+            Ok(()) => {
+                if self.journal_again.take().is_some() {
+                    eprintln!("the journal is written again");
+                }
+            }
+            Err(e) => {
+                let again = Instant::now() + JOURNAL_AGAIN;
+                if self.journal_again.replace(again).is_none() {
+                    eprintln!(
+                        "cannot write the journal: {e}; what runs goes on, and it is tried again"
+                    );
+                }
+            }
+        }
+    }
+
     /// Writes what happened: the journal first, then the daemons.
-    pub(super) fn tell(&mut self) -> Result<(), String> {
+    pub(super) fn tell(&mut self) {
         if !self.events.is_empty() && self.may_hold() {
             (0..self.peers.len()).for_each(|n| self.flush_peer(n));
-            return Ok(());
+            return;
         }
-        self.journal
-            .flush()
-            .map_err(|e| format!("write the journal: {e}"))?;
-        if self.journal.is_stale() {
-            let live: Vec<Observed> = self.runs.iter().flatten().map(Run::observed).collect();
-            self.journal
-                .rewrite(self.ended.values().chain(&live))
-                .map_err(|e| format!("rewrite the journal: {e}"))?;
-        }
+        self.write_journal();
         if !self.events.is_empty() {
             let events = Reply::Events(std::mem::take(&mut self.events));
             for n in 0..self.peers.len() {
@@ -358,7 +382,6 @@ impl Supervisor {
         } else if self.unneeded_since.is_none() {
             self.unneeded_since = Some(Instant::now());
         }
-        Ok(())
     }
 
     /// Whether it is time to go.
@@ -382,7 +405,9 @@ impl Supervisor {
         if let Some(driver) = driver {
             driver.remove_parent();
         }
-        let _ = std::fs::remove_file(self.home.dir.join("supervisor.sock"));
+        // Whoever finds a socket that nobody listens on starts a new supervisor, which replaces it.
+        let _ = point!("sup.leave.before_remove")
+            .and_then(|()| std::fs::remove_file(self.home.dir.join("supervisor.sock")));
     }
 }
 

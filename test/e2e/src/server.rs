@@ -37,17 +37,21 @@ impl Server {
     /// # Panics
     /// When it does not take work in time.
     pub fn start_with(args: &[&str]) -> Self {
-        let place = Place::new();
-        let mut server = Self {
+        let mut server = Self::not_started(Place::new());
+        server.restart_with(args);
+        server
+    }
+
+    /// One that does not run yet, in a place that may hold the data of another.
+    pub fn not_started(place: Place) -> Self {
+        Self {
             running: None,
             api: Api {
                 address: String::new(),
                 token: None,
             },
             place,
-        };
-        server.restart_with(args);
-        server
+        }
     }
 
     /// Starts it again after it was killed or stopped.
@@ -59,6 +63,19 @@ impl Server {
     }
 
     fn restart_with(&mut self, args: &[&str]) {
+        if let Err(ended) = self.try_start(args, &[]) {
+            panic!("prismd ended:\n{}\n{}", ended.stdout, ended.stderr);
+        }
+    }
+
+    /// Starts it with more arguments and variables, and waits until it takes work.
+    ///
+    /// # Errors
+    /// What it printed, when it ended before.
+    ///
+    /// # Panics
+    /// When it does neither in time.
+    pub fn try_start(&mut self, args: &[&str], env: &[(&str, &str)]) -> Result<(), Output> {
         let contexts = self.place.path().join("config/prism/contexts.toml");
         // What an earlier one wrote is of no use any more.
         let _ = fs::remove_file(&contexts);
@@ -66,21 +83,38 @@ impl Server {
         command
             .args(["dev", "--api=127.0.0.1:0", "--data-dir"])
             .arg(self.place.data())
-            .args(args);
+            .args(args)
+            .envs(env.iter().copied());
         let mut running = self.place.launch(command);
-        self.api = until("prismd to take work", || {
-            assert!(
-                !running.is_over(),
-                "prismd ended:\n{}\n{}",
-                running.stdout(),
-                running.stderr()
-            );
+        let api = until("prismd to take work", || {
+            if running.is_over() {
+                return Some(None);
+            }
             let api = api_of(&fs::read_to_string(&contexts).ok()?)?;
             let health = api.try_send("GET", "/health", &[], b"").ok()?;
             let ready = serde_json::from_slice::<Value>(&health.body).ok()?;
-            (health.status == 200 && ready["ready"] == true).then_some(api)
+            (health.status == 200 && ready["ready"] == true).then_some(Some(api))
         });
+        let Some(api) = api else {
+            return Err(running.wait(LIMIT));
+        };
+        self.api = api;
         self.running = Some(running);
+        Ok(())
+    }
+
+    /// Whether it has ended by itself, or was never started.
+    pub fn is_over(&mut self) -> bool {
+        self.running.as_mut().is_none_or(Running::is_over)
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When it does not in time, or does not run.
+    pub fn ended(&mut self) -> Output {
+        let running = self.running.take().expect("it runs");
+        running.wait(LIMIT)
     }
 
     /// Its API, with the token of the context that it wrote.
@@ -208,7 +242,7 @@ impl Default for Shared {
 }
 
 /// The address and token of the one context in the file.
-fn api_of(contexts: &str) -> Option<Api> {
+pub(crate) fn api_of(contexts: &str) -> Option<Api> {
     let value = |key: &str| {
         contexts.lines().find_map(|l| {
             let rest = l.strip_prefix(key)?.trim_start().strip_prefix('=')?;

@@ -10,6 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
+use prism_faults::point;
 use prism_link::JobBundle;
 use prism_spec::{FileSpec, JobSpec, Work};
 use prism_types::JobId;
@@ -31,6 +32,7 @@ pub(crate) fn write(data_dir: &Path, bundle: &JobBundle) -> io::Result<()> {
     if temporary.exists() {
         fs::remove_dir_all(&temporary)?;
     }
+    point!("worker.inputs.before_write")?;
     for (part, files) in parts.iter().filter(|(_, files)| !files.is_empty()) {
         let root = temporary.join(part).join("work");
         for file in *files {
@@ -43,7 +45,9 @@ pub(crate) fn write(data_dir: &Path, bundle: &JobBundle) -> io::Result<()> {
             write_file(&root, file, content)?;
         }
     }
-    fs::rename(&temporary, &target)
+    point!("worker.inputs.before_rename")?;
+    fs::rename(&temporary, &target)?;
+    point!("worker.inputs.after_rename")
 }
 
 fn write_file(root: &Path, file: &FileSpec, content: &[u8]) -> io::Result<()> {

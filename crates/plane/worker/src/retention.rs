@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use prism_faults::point;
 use prism_types::Bytes;
 
 /// Removes every entry of `dir` whose name is not in `keep`. Leftovers of a crash are found by their names alone.
@@ -20,11 +21,14 @@ pub(crate) fn keep_only(dir: &Path, keep: &BTreeSet<String>) -> io::Result<u32> 
         {
             continue;
         }
-        let outcome = if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())
-        } else {
-            fs::remove_file(entry.path())
-        };
+        let is_dir = entry.file_type()?.is_dir();
+        let outcome = point!("worker.leftovers.before_remove").and_then(|()| {
+            if is_dir {
+                fs::remove_dir_all(entry.path())
+            } else {
+                fs::remove_file(entry.path())
+            }
+        });
         match outcome {
             Ok(()) => removed += 1,
             Err(e) => {

@@ -254,7 +254,8 @@ impl Table {
         }
     }
 
-    /// Notes that an exec is over; its record is on disk when this returns. Blocking.
+    /// Notes that an exec is over; its record is on disk when this returns. Blocking. With an error only those who wait for it
+    /// know; the runtime, which must not forget it then, tells of it again.
     pub(crate) fn exec_over(&self, id: SandboxId, exec: &str, report: RunReport) -> io::Result<()> {
         let mut held = self.lock();
         let sandbox = held.sandboxes.get(&id);
@@ -265,11 +266,11 @@ impl Table {
             report: Some(report),
             ..sender.borrow().clone()
         };
-        held.note(&Record::Exec(id, record.clone()))?;
+        let noted = held.note(&Record::Exec(id, record.clone()));
         let sandbox = held.sandboxes.get(&id);
         if let Some(sender) = sandbox.and_then(|s| s.execs.get(exec)) {
             sender.send_replace(record);
         }
-        Ok(())
+        noted
     }
 }

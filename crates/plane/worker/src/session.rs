@@ -86,9 +86,13 @@ pub struct Worker {
     events: mpsc::Receiver<Vec<RunEvent>>,
     queue: Queue,
     jobs: BTreeMap<JobId, Arc<JobSpec>>,
+    /// Jobs whose files could not be written, and why.
+    unwritten: BTreeMap<JobId, String>,
     reports: Reports,
     meter: Meter,
     pressure: bool,
+    /// The last greeting was made without the runtime, and says that this node can do nothing.
+    blind: bool,
 }
 
 impl std::fmt::Debug for Worker {
@@ -163,6 +167,8 @@ impl Worker {
             events,
             queue: Queue::default(),
             jobs: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
+            blind: false,
             reports,
             meter,
             pressure: false,
@@ -238,8 +244,7 @@ impl Worker {
                 () = until(due), if due.is_some() => {}
                 _ = heartbeat.tick() => self.on_heartbeat(),
                 () = shared.images_changed.notified() => {
-                    let hello = self.greeting(Vec::new(), Vec::new());
-                    self.reports.push(ToControl::Hello(Box::new(hello)));
+                    self.greet_again();
                 }
                 _ = pace.tick(), if busy => {
                     self.queue.measure(measured.elapsed().as_secs_f64());
@@ -287,13 +292,20 @@ impl Worker {
         self.greeting(tasks, sandboxes)
     }
 
+    /// Tells the control plane anew what this node is and can do.
+    fn greet_again(&mut self) {
+        let hello = self.greeting(Vec::new(), Vec::new());
+        self.reports.push(ToControl::Hello(Box::new(hello)));
+    }
+
     fn greeting(
-        &self,
+        &mut self,
         tasks: Vec<(TaskRef, Holding)>,
         sandboxes: Vec<(prism_types::SandboxId, SandboxStatus)>,
     ) -> Hello {
         let config = &self.shared.config;
         let capabilities = self.shared.runtime.capabilities();
+        self.blind = capabilities.iter().all(|c| !c.works);
         let mut facts = facts::facts(&config.data_dir, &capabilities, config.allow_plain);
         facts.images = self.shared.files.images().unwrap_or_default();
         Hello {
@@ -341,6 +353,9 @@ impl Worker {
     }
 
     fn on_heartbeat(&mut self) {
+        if self.blind {
+            self.greet_again();
+        }
         self.pressure = self.meter.read().pressure;
         self.tell_credits();
         self.reports.repeat();

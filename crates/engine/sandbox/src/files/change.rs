@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prism_faults::point;
 use prism_sys::beneath::{FilesAs, open_beneath, remove_tree, reopen};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
@@ -75,6 +76,7 @@ impl RootDir {
             .map_err(|error| failed(path, "cannot look at its directory", error))?;
         let like = existing.as_ref().unwrap_or(&directory);
         let owner = options.owner.unwrap_or_else(|| owner_of(like));
+        point!("file.before_write").map_err(|error| failed(path, "cannot create it", error))?;
         let (temporary, file) = temporary(path, &place.parent, owner)?;
         let mode = options
             .mode
@@ -91,12 +93,9 @@ impl RootDir {
         .and_then(|written| {
             let (parent, name) = (&place.parent, place.name.as_os_str());
             let put = || {
-                Ok(rustix::fs::renameat(
-                    parent,
-                    temporary.as_str(),
-                    parent,
-                    name,
-                )?)
+                point!("file.before_rename")?;
+                rustix::fs::renameat(parent, temporary.as_str(), parent, name)?;
+                point!("file.after_rename")
             };
             create_for(owner, put)
                 .map_err(|error| failed(path, "cannot put it in place", error))?;

@@ -8,6 +8,8 @@ use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use prism_faults::point;
+
 use super::error::{ImageError, Refusal};
 use super::limits::Budget;
 use super::manifest::{Layer, mismatch};
@@ -63,7 +65,9 @@ fn make(
     }
     let root = work.join("fs");
     let refuse = |error: io::Error| ImageError::store("cannot create", &root, error);
-    fs::create_dir_all(&root).map_err(refuse)?;
+    point!("image.layer.before_unpack")
+        .and_then(|()| fs::create_dir_all(&root))
+        .map_err(refuse)?;
     let root = OwnedFd::from(File::open(&root).map_err(refuse)?);
     unpack(source, layer, blob, root, budget)
 }
@@ -144,14 +148,18 @@ fn publish(work: &Path, published: &Path) -> Result<(), ImageError> {
     let refuse = |error: io::Error| ImageError::store("cannot publish", published, error);
     let opened = File::open(work).map_err(refuse)?;
     // The name must never outlive the content in a power cut.
-    rustix::fs::syncfs(&opened).map_err(|error| refuse(error.into()))?;
-    match fs::rename(work, published) {
+    point!("image.layer.before_sync")
+        .and_then(|()| Ok(rustix::fs::syncfs(&opened)?))
+        .map_err(refuse)?;
+    match point!("image.layer.before_rename").and_then(|()| fs::rename(work, published)) {
         Ok(()) => {}
         Err(_) if published.join("fs").is_dir() => {}
         Err(error) => return Err(refuse(error)),
     }
     match published.parent() {
-        Some(layers) => sync_directory(layers).map_err(refuse),
+        Some(layers) => sync_directory(layers)
+            .and_then(|()| point!("image.layer.after"))
+            .map_err(refuse),
         None => Ok(()),
     }
 }

@@ -13,6 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prism_faults::point;
 use prism_sys::beneath::{chmod_path_fd, open_beneath_same_mount, reopen};
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -69,15 +70,17 @@ pub fn snapshot(
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let temporary = directory.join(format!(".prism-snapshot-{}-{number}", std::process::id()));
     let refuse = |error: io::Error| SnapshotError::file("cannot write", out, error);
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&temporary);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    let file = point!("snapshot.before_write").and_then(|()| options.open(&temporary));
     let taken = file.map_err(refuse).and_then(|file| {
         let taken = capture(upper, out, file, uid_base, limits)?;
-        fs::rename(&temporary, out).map_err(refuse)?;
+        point!("snapshot.before_rename")
+            .and_then(|()| fs::rename(&temporary, out))
+            .map_err(refuse)?;
         File::open(directory)
             .and_then(|opened| opened.sync_all())
+            .and_then(|()| point!("snapshot.after"))
             .map_err(refuse)?;
         Ok(taken)
     });
@@ -123,7 +126,9 @@ fn capture(
     capture.descend(&root, &stat, &mut Vec::new(), 0)?;
     format::end(&mut capture.to).map_err(refuse)?;
     let metered = capture.to.finish().map_err(refuse)?;
-    metered.inner.sync_all().map_err(refuse)?;
+    point!("snapshot.before_sync")
+        .and_then(|()| metered.inner.sync_all())
+        .map_err(refuse)?;
     Ok(Snapshot {
         digest: format!("sha256:{}", hex(&metered.hasher.finalize())),
         bytes: metered.bytes,

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prism_faults::point;
 use prism_sys::beneath::remove_tree;
 
 use super::ID_RANGE;
@@ -59,9 +60,12 @@ pub fn restore(
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let name = format!(".prism-restore-{}-{number}", std::process::id());
     let work = parent.join(&name);
-    fs::create_dir(&work).map_err(|error| SnapshotError::file("cannot create", &work, error))?;
+    let made = point!("restore.before_unpack").and_then(|()| fs::create_dir(&work));
+    made.map_err(|error| SnapshotError::file("cannot create", &work, error))?;
     let restored = unpack(archive, &work, owners, limits).and_then(|restored| {
-        fs::rename(&work, upper)
+        point!("restore.before_rename")
+            .and_then(|()| fs::rename(&work, upper))
+            .and_then(|()| point!("restore.after_rename"))
             .map_err(|error| SnapshotError::file("cannot put in place", upper, error))?;
         Ok(restored)
     });

@@ -78,7 +78,10 @@ fn serve(
                 }
             }
         }
-        Err(why) => ready.fail(&why),
+        Err(why) => {
+            eprintln!("the supervisor does not start: {why}");
+            ready.fail(&why)
+        }
     }
 }
 

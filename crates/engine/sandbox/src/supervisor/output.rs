@@ -179,11 +179,10 @@ impl Segments {
 
     fn fail(&mut self, error: &io::Error) {
         if self.trouble.is_none() {
-            self.trouble = Some(format!(
-                "some of {} could not be kept in {}: {error}",
-                self.name,
-                self.dir.display()
-            ));
+            let (name, dir) = (self.name, self.dir.display());
+            let trouble = format!("some of {name} could not be kept in {dir}: {error}");
+            eprintln!("{trouble}");
+            self.trouble = Some(trouble);
         }
     }
 }

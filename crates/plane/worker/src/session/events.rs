@@ -61,6 +61,9 @@ impl Worker {
     /// The supervisor died and was replaced. The new one tells of what had begun; what was only handed to the old one is lost too.
     fn on_restarted(&mut self) {
         tracing::warn!("the supervisor died and was replaced; what it ran is reported lost");
+        if self.blind {
+            self.greet_again();
+        }
         let known: BTreeSet<RunId> = match self.shared.runtime.observe() {
             Ok(observed) => observed.into_iter().map(|o| o.id).collect(),
             Err(e) => {

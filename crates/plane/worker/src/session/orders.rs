@@ -80,11 +80,9 @@ impl Worker {
     async fn on_job(&mut self, bundle: JobBundle) {
         let job = bundle.job;
         let spec = bundle.spec.clone();
-        let data_dir = self.shared.config.data_dir.clone();
-        let written = tokio::task::spawn_blocking(move || inputs::write(&data_dir, &bundle)).await;
-        if let Ok(Err(e)) = written {
-            // The tasks say it themselves when they miss their files; the node goes on.
-            tracing::error!(%job, error = %e, "could not write the files of a job; its tasks will not start well");
+        if let Err(e) = self.write_inputs(Arc::new(bundle)).await {
+            tracing::error!(%job, error = %e, "could not write the files of a job; its tasks do not start");
+            self.unwritten.insert(job, e);
         }
         self.jobs.insert(job, spec);
         let adopted: Vec<TaskRef> = self.queue.running().filter(|t| t.job == job).collect();
@@ -93,11 +91,29 @@ impl Worker {
         }
     }
 
+    /// Writes the files of a job; a second time if that fails, because it may have been a moment's trouble.
+    async fn write_inputs(&self, bundle: Arc<JobBundle>) -> Result<(), String> {
+        let mut last = Ok(());
+        for _ in 0..2 {
+            let (bundle, data_dir) = (bundle.clone(), self.shared.config.data_dir.clone());
+            let work = move || inputs::write(&data_dir, &bundle);
+            last = match tokio::task::spawn_blocking(work).await {
+                Ok(written) => written.map_err(|e| e.to_string()),
+                Err(e) => Err(e.to_string()),
+            };
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+
     fn on_job_over(&mut self, job: JobId) {
         if self.queue.holds(job) {
             return;
         }
         self.jobs.remove(&job);
+        self.unwritten.remove(&job);
         let data_dir = self.shared.config.data_dir.clone();
         tokio::task::spawn_blocking(move || inputs::remove(&data_dir, job));
     }
@@ -149,7 +165,8 @@ impl Worker {
                 index: task.index,
                 attempt: task.attempt,
             };
-            let built = match self.jobs.get(&job) {
+            let unwritten = self.unwritten.get(&job);
+            let built = match self.jobs.get(&job).filter(|_| unwritten.is_none()) {
                 Some(spec) => launch::task(
                     &self.shared.config,
                     &*self.shared.files,
@@ -158,9 +175,10 @@ impl Worker {
                     &task,
                     lanes,
                 ),
-                None => Err(RuntimeError::Invalid(
-                    "its job's spec never arrived".to_owned(),
-                )),
+                None => Err(RuntimeError::Invalid(unwritten.map_or_else(
+                    || "its job's spec never arrived".to_owned(),
+                    |why| format!("its files could not be written on this node: {why}"),
+                ))),
             };
             match built {
                 Ok(launch) => batch.push(launch),

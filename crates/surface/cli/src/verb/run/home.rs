@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use prism_faults::point;
 use prism_types::Fault;
 
 use crate::dirs;
@@ -60,10 +61,10 @@ impl Home {
     /// When another process has it, or the directory cannot be made.
     pub fn lock(&self) -> Result<Lock, Failure> {
         let fail = |e: std::io::Error| self.fail("prepare", &e);
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)
+        let mut private = std::fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        point!("run.home.before_make")
+            .and_then(|()| private.create(&self.dir))
             .map_err(fail)?;
         let file = open_lock(&self.dir).map_err(fail)?;
         match file.try_lock() {
@@ -87,6 +88,7 @@ impl Home {
         file.set_len(0).map_err(fail)?;
         (&file)
             .write_all(format!("{}\n", std::process::id()).as_bytes())
+            .and_then(|()| point!("run.home.after_lock"))
             .map_err(fail)?;
         Ok(Lock { _file: file })
     }
@@ -97,7 +99,10 @@ impl Home {
     /// When it cannot be written.
     pub fn mark_unfinished(&self, file: &Path) -> Result<(), Failure> {
         let text = format!("{}\n", file.display());
-        std::fs::write(self.dir.join("unfinished"), text).map_err(|e| self.fail("mark", &e))
+        point!("run.home.before_mark")
+            .and_then(|()| std::fs::write(self.dir.join("unfinished"), text))
+            .and_then(|()| point!("run.home.after_mark"))
+            .map_err(|e| self.fail("mark", &e))
     }
 
     /// Says that the run is over.
@@ -105,7 +110,10 @@ impl Home {
     /// # Errors
     /// When it cannot be written.
     pub fn mark_finished(&self) -> Result<(), Failure> {
-        std::fs::remove_file(self.dir.join("unfinished")).map_err(|e| self.fail("mark", &e))
+        point!("run.home.before_finish")
+            .and_then(|()| std::fs::remove_file(self.dir.join("unfinished")))
+            .and_then(|()| point!("run.home.after_finish"))
+            .map_err(|e| self.fail("mark", &e))
     }
 
     /// Removes finished runs but for the newest. What cannot be removed stays; another run tries again.

@@ -6,6 +6,7 @@
 
 mod hostile;
 mod http;
+mod leftovers;
 mod oracle;
 mod place;
 mod procs;
@@ -15,6 +16,7 @@ mod wait;
 
 pub use hostile::{Trial, refusal};
 pub use http::{Answer, Api, Lines};
+pub use leftovers::Leftovers;
 pub use oracle::{Acknowledged, Oracle, Sandboxes};
 pub use place::Place;
 pub use procs::{alive, kill, kill_group};

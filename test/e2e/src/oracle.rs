@@ -68,7 +68,7 @@ pub enum Sandboxes {
 }
 
 /// The memory of one test. It outlives the servers that it asks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Oracle {
     name: String,
     token: String,

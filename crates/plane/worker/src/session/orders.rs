@@ -206,6 +206,8 @@ impl Worker {
 
     async fn start_sandboxes(&mut self, wanted: Vec<(SandboxId, Arc<SandboxSpec>)>) {
         let shared = self.shared.clone();
+        let fresh = wanted.iter().map(|(id, _)| *id);
+        let fresh: Vec<SandboxId> = fresh.filter(|id| !shared.table.holds(*id)).collect();
         let prepare = move || -> Vec<(SandboxId, Result<Launch, String>)> {
             wanted
                 .into_iter()
@@ -219,8 +221,12 @@ impl Worker {
         let prepared = match tokio::task::spawn_blocking(prepare).await {
             Ok(prepared) => prepared,
             Err(e) => {
-                tracing::error!(error = %e, "preparing sandboxes panicked; they stay in STARTING until deleted");
-                return;
+                tracing::error!(error = %e, "preparing sandboxes panicked; they do not start");
+                let why = "preparing it panicked, which is a defect";
+                fresh
+                    .into_iter()
+                    .map(|id| (id, Err(why.to_owned())))
+                    .collect()
             }
         };
         let mut batch = Vec::new();

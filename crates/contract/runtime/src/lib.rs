@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod files;
+pub mod sealed;
 
 pub use files::{Entry, EntryKind, HostFiles, ImageInfo, Saved};
 

@@ -31,4 +31,16 @@ impl Config {
             segment_bytes: 16 * 1024 * 1024,
         }
     }
+
+    /// The same on a small disk: files take no more than their share of it.
+    pub(crate) fn fitted(mut self) -> Self {
+        let there = self.dir.ancestors().find(|dir| dir.exists());
+        let Some(disk) = there.and_then(|dir| rustix::fs::statvfs(dir).ok()) else {
+            return self;
+        };
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        self.segment_bytes = self.segment_bytes.min(total / 16);
+        self.log_bytes = self.log_bytes.min(total / 4);
+        self
+    }
 }

@@ -2,18 +2,19 @@
 //! pinned revision, so that neither writers nor memory feel it.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use openraft::RaftSnapshotBuilder;
 use openraft::alias::SnapshotOf;
+use prism_faults::point;
 use prism_store::{Item, KeyRange, Revision, SnapshotPin, Table, Window};
 use prism_types::Fence;
 use serde::{Deserialize, Serialize};
 
 use crate::OpenError;
-use crate::disk::Disk;
+use crate::disk::{Disk, SNAPSHOT, Vital};
 use crate::raft::{LogId, Membership, SnapshotMeta, Types};
 
 const MAGIC: &[u8; 8] = b"PRISMSNP";
@@ -115,8 +116,14 @@ impl Snapshots {
         self.state().bytes
     }
 
+    /// Whether something waits for room on the disk.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.disk.full.is_full()
+    }
+
     /// Waits for a snapshot that is being written, and allows no other.
     pub(crate) fn close(&self) {
+        self.disk.full.close();
         self.state().closed = true;
     }
 
@@ -130,7 +137,7 @@ impl Snapshots {
         if from != self.path() {
             let mut source = File::open(from)?;
             self.disk
-                .replace(&self.path(), |file| io::copy(&mut source, file));
+                .replace(&SNAPSHOT, &self.path(), |file| io::copy(&mut source, file));
         }
         state.meta = Some(SnapshotMeta {
             last_log_id: loaded.last,
@@ -141,16 +148,22 @@ impl Snapshots {
     }
 
     fn write(&self, head: &Head, pin: &SnapshotPin) -> io::Result<()> {
+        let _vital = Vital("the writer of snapshots");
         let mut state = self.state();
         if state.closed {
             return Err(io::Error::other("the store is closing"));
         }
         let fill = |file: &mut File| {
-            let mut sink = BufWriter::new(file);
-            write_all(&mut sink, head, pin)?;
-            sink.into_inner()?.metadata()
+            self.disk.full.wait(&self.path(), || {
+                file.set_len(0)?;
+                file.rewind()?;
+                let mut sink = BufWriter::new(&mut *file);
+                write_all(&mut sink, head, pin)?;
+                sink.into_inner().map_err(io::IntoInnerError::into_error)?;
+                file.metadata()
+            })
         };
-        state.bytes = self.disk.replace(&self.path(), fill).len();
+        state.bytes = self.disk.replace(&SNAPSHOT, &self.path(), fill).len();
         state.meta = Some(SnapshotMeta {
             last_log_id: head.last,
             last_membership: head.membership.clone(),
@@ -346,7 +359,9 @@ pub(crate) fn sweep(disk: &Disk) -> Result<(), OpenError> {
         for entry in entries.flatten() {
             let path = entry.path();
             if path.extension().is_some_and(|extension| extension == "tmp") {
-                fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
+                point!("raft.sweep.before_remove")
+                    .and_then(|()| fs::remove_file(&path))
+                    .map_err(OpenError::io("remove", &path))?;
             }
         }
     }

@@ -56,6 +56,7 @@ pub(crate) async fn open_with(
     config: Config,
     sync: disk::Sync,
 ) -> Result<Arc<RaftStore>, OpenError> {
+    let config = config.fitted();
     let dir = config.dir.clone();
     let failed = |why: String| OpenError::Consensus { dir, why };
     let reading = config.clone();
@@ -206,6 +207,11 @@ impl RaftStore {
             Ok(result) => result,
             Err(_) => Err(StoreError::Unanswered("it was stopped".to_owned())),
         }
+    }
+
+    /// Whether the disk is full: writes wait for room until there is some, and reads of what waits with them do too.
+    pub fn is_disk_full(&self) -> bool {
+        self.snapshots.is_disk_full()
     }
 
     /// Stops the store: what was acknowledged is on disk, what was not is answered with an error. Returns when

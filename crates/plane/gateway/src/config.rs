@@ -1,6 +1,39 @@
 //! What the gateway is told when it is made, with its bounds.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+/// How much room the server's disk has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskRoom {
+    /// Enough.
+    Enough,
+    /// What is left is for what was accepted already; says how much that is.
+    Low(String),
+    /// None: whatever is written waits; says so.
+    Full(String),
+}
+
+/// Tells how much room there is; asked for every request.
+#[derive(Clone)]
+pub struct DiskGauge(Arc<dyn Fn() -> DiskRoom + Send + Sync>);
+
+impl DiskGauge {
+    /// Asks this.
+    pub fn new(ask: impl Fn() -> DiskRoom + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    pub(crate) fn read(&self) -> DiskRoom {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for DiskGauge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DiskGauge")
+    }
+}
 
 /// Settings of the gateway.
 #[derive(Clone, Debug)]
@@ -32,6 +65,8 @@ pub struct GatewayConfig {
     pub start_wait: Duration,
     /// Silence after which an open stream of events gets a comment.
     pub keep_alive: Duration,
+    /// Tells how much room the disk has; without it there is always enough.
+    pub disk: Option<DiskGauge>,
     /// How long open requests may go on after the end is asked for.
     pub drain: Duration,
 }
@@ -55,6 +90,7 @@ impl GatewayConfig {
             room_wait: Duration::from_secs(10),
             start_wait: Duration::from_secs(10),
             keep_alive: Duration::from_secs(15),
+            disk: None,
             drain: Duration::from_secs(3),
         }
     }

@@ -10,10 +10,14 @@ use prism_types::{NodeState, SandboxState, TaskState};
 use crate::answer;
 use crate::app::App;
 use crate::ask::Ask;
+use crate::config::{DiskGauge, DiskRoom};
 use crate::metrics::{Text, label};
 use crate::refuse::Answered;
 
 pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+    if let Some(DiskRoom::Full(why)) = app.config.disk.as_ref().map(DiskGauge::read) {
+        return full(app, ask, why);
+    }
     let status = app.control.store().status();
     let (initialised, nodes) = app
         .control
@@ -40,6 +44,20 @@ pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
         version: app.config.version.clone(),
     })?;
     if !ready && !ask.query.flag("always") {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    Ok(response)
+}
+
+/// The state is locked until there is room, so nothing of it is asked.
+fn full(app: &App, ask: &Ask, why: String) -> Answered<Response<Body>> {
+    let mut response = answer::json(&HealthView {
+        live: true,
+        ready: false,
+        reasons: vec![why],
+        version: app.config.version.clone(),
+    })?;
+    if !ask.query.flag("always") {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     Ok(response)

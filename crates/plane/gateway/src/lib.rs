@@ -42,6 +42,6 @@ mod tasks;
 mod tokens;
 
 pub use auth::{NewToken, new_token, read_token};
-pub use config::GatewayConfig;
+pub use config::{DiskGauge, DiskRoom, GatewayConfig};
 pub use query::check_query;
 pub use server::serve;

@@ -13,16 +13,19 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use prism_api::{Access, Op, Payload, ROUTES, Route};
-use prism_types::{Id, Reason, nearest};
+use prism_types::{Id, Millis, Reason, nearest};
 
 use crate::app::{App, dispatch};
 use crate::ask::Ask;
+use crate::config::DiskRoom;
 use crate::query::Query;
 use crate::refuse::{Answered, Refusal};
 use crate::room::Taken;
 use crate::{answer, auth, connections, idempotency};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// When to try again on a full disk.
+const DISK_AGAIN: Millis = Millis(5_000);
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_MAX: usize = 128;
 /// A body up to this many bytes is a small one.
@@ -88,6 +91,7 @@ async fn serve(
     let Some(route) = route else {
         return Err(unknown(&parts));
     };
+    refuse_when_full(app, route)?;
     let caller = match route.access {
         Access::Open => None,
         Access::Token(needed) => {
@@ -149,6 +153,40 @@ async fn whole(app: &App, response: Response<Body>) -> Answered<Response<Body>> 
         .take(usize::try_from(bytes).unwrap_or(usize::MAX))
         .await?;
     Ok(response.map(|body| connections::holding(body, room)))
+}
+
+/// Refuses what needs room that the disk does not have. What runs, what ends and what is asked goes on.
+fn refuse_when_full(app: &App, route: &Route) -> Answered<()> {
+    let Some(gauge) = &app.config.disk else {
+        return Ok(());
+    };
+    let why = match gauge.read() {
+        // The state is locked until what waits is written.
+        DiskRoom::Full(why) if route.access != Access::Open => why,
+        DiskRoom::Low(why) if adds(route.op) => why,
+        _ => return Ok(()),
+    };
+    let message =
+        format!("{why}; nothing was changed, what runs goes on: free space, then send it again");
+    let mut refusal = Refusal::new(Reason::Pressure, message)
+        .with_status(507)
+        .retryable();
+    refusal.rejection.retry_after = Some(DISK_AGAIN);
+    Err(refusal)
+}
+
+/// Whether an operation brings new work or new data.
+fn adds(op: Op) -> bool {
+    matches!(
+        op,
+        Op::JobSubmit
+            | Op::SweepSubmit
+            | Op::SandboxCreate
+            | Op::SnapshotCreate
+            | Op::ImageLoad
+            | Op::FilePut
+            | Op::TokenCreate
+    )
 }
 
 /// Reads the body within the route's size, the time for bodies and the room for all of them.

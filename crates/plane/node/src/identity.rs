@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use prism_faults::point;
+use prism_runtime::sealed;
 use prism_types::{Name, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -19,11 +21,8 @@ pub(crate) struct Identity {
 pub(crate) fn load(dir: &Path, name: Option<&Name>, fresh: NodeId) -> io::Result<Identity> {
     let path = dir.join("node.json");
     let kept: Option<Identity> = match fs::read(&path) {
-        Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(|e| {
-            let what = format!(
-                "{} is damaged ({e}); restore it, or move the directory away to start a new node",
-                path.display()
-            );
+        Ok(bytes) => Some(read(&path, &bytes).map_err(|e| {
+            let what = format!("{e}; restore it, or move the directory away to start a new node");
             io::Error::new(io::ErrorKind::InvalidData, what)
         })?),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -42,13 +41,29 @@ pub(crate) fn load(dir: &Path, name: Option<&Name>, fresh: NodeId) -> io::Result
     Ok(wanted)
 }
 
+fn read(path: &Path, bytes: &[u8]) -> io::Result<Identity> {
+    serde_json::from_slice(sealed::unseal(path, bytes)?).map_err(|e| {
+        let lines = bytes.split_inclusive(|b| *b == b'\n');
+        let before: usize = lines
+            .take(e.line().saturating_sub(1))
+            .map(<[u8]>::len)
+            .sum();
+        sealed::damaged(path, before + e.column(), &e.to_string())
+    })
+}
+
 fn write(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
+    point!("node.identity.before_write")?;
     let mut file = fs::File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(identity)?)?;
+    file.write_all(&sealed::seal(serde_json::to_vec_pretty(identity)?))?;
+    point!("node.identity.before_sync")?;
     file.sync_all()?;
+    point!("node.identity.before_rename")?;
     fs::rename(&temporary, path)?;
-    fs::File::open(dir)?.sync_all()
+    point!("node.identity.before_dir_sync")?;
+    fs::File::open(dir)?.sync_all()?;
+    point!("node.identity.after")
 }
 
 /// The host's name as far as it is a name of ours.

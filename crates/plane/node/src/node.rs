@@ -3,14 +3,16 @@
 //! Tasks: the leader loop, the worker's session and the control plane's end of it, the gateway.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prism_control::{Control, ControlError};
-use prism_gateway::GatewayConfig;
+use prism_faults::point;
+use prism_gateway::{DiskGauge, DiskRoom, GatewayConfig};
 use prism_raft::{OpenError, RaftStore};
 use prism_runtime::{Runtime, RuntimeError};
 use prism_sandbox::ProcessRuntime;
@@ -30,6 +32,10 @@ use crate::identity;
 const STOP_WAIT: Duration = Duration::from_secs(10);
 /// Share of the disk in use above which nothing new is started.
 const PRESSURE_DISK: f64 = 0.95;
+/// The exit status of a process in which a part of the node panicked.
+const EXIT_PANIC: i32 = 70;
+/// Free space that is kept for what was accepted, at most; less on a small disk.
+const DISK_KEPT: Bytes = Bytes(256 << 20);
 /// Logs kept on a node.
 const LOGS_TOTAL: Bytes = Bytes(4 << 30);
 
@@ -81,6 +87,7 @@ impl NodeError {
     /// The code of the page about it.
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Directory(_, e) if e.kind() == io::ErrorKind::InvalidData => Fault::DataDamaged,
             Self::Directory(..) | Self::Worker(WorkerError::Directory(..)) => Fault::DataDir,
             Self::Store(e) => match e {
                 OpenError::Io { .. } => Fault::DataDir,
@@ -124,6 +131,25 @@ impl NodeError {
     }
 }
 
+/// Held by a part without which the node only seems to live. When that part panics, the process ends as it does when the disk
+/// fails: the next start reads back what is true.
+struct Vital(&'static str);
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // A closed stderr must not keep the process alive.
+            let _said = writeln!(
+                io::stderr(),
+                "error: {} has panicked, which is a defect; the node ends, because it would do no more work; what was \
+                 acknowledged is on disk and what runs goes on\n  next: start it again\n  more: prismctl explain PRISM-I001",
+                self.0
+            );
+            std::process::exit(EXIT_PANIC)
+        }
+    }
+}
+
 /// A node that runs.
 #[derive(Debug)]
 pub struct Node {
@@ -150,10 +176,11 @@ pub struct Node {
 pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
     let data = &config.data_dir;
     let directory = |e| NodeError::Directory(data.display().to_string(), e);
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data)
+    let mut private = fs::DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    point!("node.dir.before_make")
+        .and_then(|()| private.create(data))
+        .and_then(|()| point!("node.dir.after_make"))
         .map_err(directory)?;
     // Its lock keeps a second node out of the directory before anything else is touched.
     let store = prism_raft::open(prism_raft::Config::new(data.join("store")))
@@ -188,7 +215,11 @@ async fn start_on(config: &NodeConfig, store: Arc<RaftStore>) -> Result<Node, No
     let opening = tokio::task::spawn_blocking(move || open_worker(&settings, &own));
     let (worker, runtime) = opening.await.expect("opening a worker does not panic")?;
     let stop_leading = CancellationToken::new();
-    let leading = tokio::spawn(leader.run(stop_leading.clone()));
+    let stop = stop_leading.clone();
+    let leading = tokio::spawn(async move {
+        let _vital = Vital("the leader");
+        leader.run(stop).await
+    });
     let stop_serving = CancellationToken::new();
     let token = make_token(&control, &config.token_name)
         .await
@@ -196,8 +227,10 @@ async fn start_on(config: &NodeConfig, store: Arc<RaftStore>) -> Result<Node, No
     let mut gateway = GatewayConfig::new(identity.name.to_string(), env!("CARGO_PKG_VERSION"));
     gateway.token_hint =
         "restart this server: it makes an administrator's token at every start".to_owned();
+    gateway.disk = Some(disk_gauge(data, &store, &identity.name.to_string()));
     let (serving_control, stop) = (control.clone(), stop_serving.clone());
     let serve = tokio::spawn(async move {
+        let _vital = Vital("the API");
         if let Err(e) = prism_gateway::serve(listener, serving_control, gateway, stop).await {
             tracing::error!(error = %e, "the API stopped");
         }
@@ -215,6 +248,28 @@ async fn start_on(config: &NodeConfig, store: Arc<RaftStore>) -> Result<Node, No
         stop_leading,
         serving: vec![serve, session],
         leading,
+    })
+}
+
+/// Tells the gateway how much room there is: a last part of the disk is kept for the results of what was accepted.
+fn disk_gauge(data: &Path, store: &Arc<RaftStore>, node: &str) -> DiskGauge {
+    let (data, store, node) = (data.to_owned(), store.clone(), node.to_owned());
+    DiskGauge::new(move || {
+        if store.is_disk_full() {
+            return DiskRoom::Full(format!("the data disk of {node} is full"));
+        }
+        let Ok(disk) = rustix::fs::statvfs(&data) else {
+            return DiskRoom::Enough;
+        };
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free >= (total / 20).min(DISK_KEPT.0) {
+            return DiskRoom::Enough;
+        }
+        let (free, total) = (free >> 20, total >> 20);
+        DiskRoom::Low(format!(
+            "the data disk of {node} has {free} of {total} MiB left, which is kept for work that was accepted"
+        ))
     })
 }
 
@@ -249,6 +304,7 @@ fn open_worker(
 
 /// Joins worker and leader, again and again until the node stops: a session may end because one end did not keep up.
 async fn keep_session(control: Control, mut worker: Worker, stop: CancellationToken) {
+    let _vital = Vital("the worker's session");
     let service = worker.service();
     while !stop.is_cancelled() {
         let (control_end, worker_end) = prism_link::pair();

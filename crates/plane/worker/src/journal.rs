@@ -7,12 +7,14 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
 
+use prism_faults::point;
 use serde::{Deserialize, Serialize};
 
 /// What such a file begins with.
-const MAGIC: &[u8; 8] = b"prismwj1";
+const MAGIC: &[u8; 8] = b"prismwj2";
+/// The magic, the boot of the machine that it is of, and a checksum of both.
+const START: usize = 8 + 36 + 4;
 /// Length of a body, checksum of the body, checksum of these two; each four bytes, little-endian.
 const HEAD: usize = 12;
 /// Below this size it is never written anew, bytes.
@@ -35,14 +37,22 @@ impl Journal {
     /// The disk's; `InvalidData`, naming the byte, when something else than the end is damaged. The file is left as it is then.
     pub(crate) fn open<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<(Self, Vec<T>)> {
         let old = match fs::read(path) {
-            Ok(_) if is_before_boot(path) => Vec::new(),
+            Ok(bytes) if boot_of(&bytes).is_some_and(|boot| boot != this_boot()) => Vec::new(),
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e),
         };
         let (records, whole) = replay(&old).map_err(|damage| damage.told_of(path))?;
+        // A new file that did not come to its place does not count.
+        if let Err(e) = fs::remove_file(path.with_extension("new"))
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            return Err(e);
+        }
+        point!("worker.journal.before_open")?;
         let file = File::options().create(true).append(true).open(path)?;
         file.set_len(whole as u64)?;
+        point!("worker.journal.after_open")?;
         let mut journal = Self {
             path: path.to_owned(),
             file,
@@ -50,7 +60,7 @@ impl Journal {
             base: 0,
         };
         if whole == 0 {
-            journal.write(MAGIC)?;
+            journal.write(&start())?;
         }
         Ok((journal, records))
     }
@@ -66,7 +76,9 @@ impl Journal {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let written = self.file.write_all(bytes);
+        let written = point!("worker.journal.before_append")
+            .and_then(|()| self.file.write_all(bytes))
+            .and_then(|()| point!("worker.journal.after_append"));
         match written {
             Ok(()) => self.bytes += bytes.len() as u64,
             // Half a record must not stand before the next one.
@@ -85,18 +97,20 @@ impl Journal {
     /// # Errors
     /// The disk's; the old file stays then.
     pub(crate) fn rewrite<T: Serialize>(&mut self, records: &[T]) -> io::Result<()> {
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = start();
         for record in records {
             append(&mut bytes, record)?;
         }
         let new = self.path.with_extension("new");
+        point!("worker.journal.before_rewrite")?;
         fs::write(&new, &bytes)?;
         let file = File::options().append(true).open(&new)?;
+        point!("worker.journal.before_rename")?;
         fs::rename(&new, &self.path)?;
         self.file = file;
         self.bytes = bytes.len() as u64;
         self.base = self.bytes;
-        Ok(())
+        point!("worker.journal.after_rename")
     }
 }
 
@@ -136,13 +150,13 @@ fn replay<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<(Vec<T>, usize),
         at,
         what: what.to_owned(),
     };
-    if bytes.len() < MAGIC.len() && MAGIC.starts_with(bytes) {
+    if bytes.len() < START && MAGIC.starts_with(bytes.get(..MAGIC.len()).unwrap_or(bytes)) {
         return Ok((Vec::new(), 0));
     }
-    if !bytes.starts_with(MAGIC) {
+    if boot_of(bytes).is_none() {
         return Err(damage(0, "it does not begin as such a file does"));
     }
-    let (mut records, mut at) = (Vec::new(), MAGIC.len());
+    let (mut records, mut at) = (Vec::new(), START);
     while let Some(head) = bytes[at..].first_chunk::<HEAD>() {
         let word = |n: usize| {
             let word = head[4 * n..][..4].first_chunk();
@@ -168,14 +182,29 @@ fn replay<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<(Vec<T>, usize),
     Ok((records, at))
 }
 
-/// Whether a file was last written before this machine was started.
-fn is_before_boot(path: &Path) -> bool {
-    let boot = fs::read_to_string("/proc/stat").ok().and_then(|stat| {
-        let seconds = stat.lines().find_map(|l| l.strip_prefix("btime "))?;
-        Some(UNIX_EPOCH + Duration::from_secs(seconds.trim().parse().ok()?))
-    });
-    let written = fs::metadata(path).and_then(|m| m.modified()).ok();
-    matches!((boot, written), (Some(boot), Some(written)) if written < boot)
+/// What a file of this boot begins with.
+fn start() -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(this_boot());
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
+
+/// The boot that a file is of, if it begins as it must.
+fn boot_of(bytes: &[u8]) -> Option<&[u8]> {
+    let (head, sum) = bytes.get(..START)?.split_last_chunk::<4>()?;
+    let boot = head.strip_prefix(MAGIC)?;
+    (crc32fast::hash(head) == u32::from_le_bytes(*sum)).then_some(boot)
+}
+
+/// A name for the time since the machine was started, from the kernel: times of day may be wrong.
+fn this_boot() -> [u8; 36] {
+    let mut name = [b'-'; 36];
+    let read = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    if let Some(read) = read.get(..name.len()) {
+        name.copy_from_slice(read);
+    }
+    name
 }
 
 #[cfg(test)]
@@ -240,13 +269,11 @@ mod tests {
     fn of_an_earlier_boot_nothing_counts() {
         let dir = tempfile::tempdir().unwrap();
         let path = filled(dir.path());
-        let long_ago = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        File::options()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .set_modified(long_ago)
-            .unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[8..44].fill(b'x');
+        let sum = crc32fast::hash(&bytes[..44]).to_le_bytes();
+        bytes[44..START].copy_from_slice(&sum);
+        fs::write(&path, bytes).unwrap();
         let (_, records) = Journal::open::<String>(&path).unwrap();
         assert!(records.is_empty());
     }

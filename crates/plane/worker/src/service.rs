@@ -1,15 +1,17 @@
 //! What the gateway asks of this node: execs, output, files, snapshots, images. Shares the tables with the session loop.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes as Blob;
+use prism_faults::point;
 use prism_link::{
     BoxFuture, Chunk, ExecInfo, ExecRequest, FileEntry, FileKind, LogOf, NodeError, NodeService,
     SnapshotInfo, Stream, not_found,
 };
-use prism_runtime::{Entry, EntryKind, Exec, Program, RuntimeError};
+use prism_runtime::{Entry, EntryKind, Exec, Program, RuntimeError, sealed};
 use prism_types::{Id, Millis, Reason, Rejection, RunId, SandboxId};
 use tokio::time::Instant;
 
@@ -332,10 +334,54 @@ fn make_snapshot(shared: &Shared, sandbox: SandboxId) -> Result<SnapshotInfo, No
         files: saved.entries,
         created: now(),
     };
-    let record = archive.with_extension("").with_extension("json");
-    std::fs::write(record, serde_json::to_vec(&info).expect("plain data"))
-        .map_err(|e| disk_error("keep the record of the snapshot", &e))?;
+    keep_record(&archive, &info).map_err(|e| disk_error("keep the record of the snapshot", &e))?;
     Ok(info)
+}
+
+/// Where the record of a snapshot is.
+fn record_of(archive: &Path) -> PathBuf {
+    archive.with_extension("").with_extension("json")
+}
+
+/// Writes the record of a snapshot, durably: without it the archive does not count and is removed at the next start.
+fn keep_record(archive: &Path, info: &SnapshotInfo) -> std::io::Result<()> {
+    let record = record_of(archive);
+    let beside = record.with_extension("new");
+    point!("worker.record.before_write")?;
+    let mut file = std::fs::File::create(&beside)?;
+    file.write_all(&sealed::seal(serde_json::to_vec(info)?))?;
+    file.sync_all()?;
+    point!("worker.record.before_rename")?;
+    std::fs::rename(&beside, &record)?;
+    let dir = record.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(dir)?.sync_all()?;
+    point!("worker.record.after_rename")
+}
+
+/// Reads the record of a snapshot.
+fn read_record(path: &Path) -> std::io::Result<SnapshotInfo> {
+    let bytes = std::fs::read(path)?;
+    serde_json::from_slice(sealed::unseal(path, &bytes)?)
+        .map_err(|e| sealed::damaged(path, e.column(), &e.to_string()))
+}
+
+/// Removes what an interrupted snapshot left: archives without a record, and files that did not come to their place.
+pub(crate) fn sweep_snapshots(data_dir: &Path) -> std::io::Result<u32> {
+    let dir = data_dir.join("snapshots");
+    let mut keep = std::collections::BTreeSet::new();
+    for file in std::fs::read_dir(&dir)? {
+        let path = file?.path();
+        let complete = path.extension().is_some_and(|e| e == "json");
+        let archive = path.with_extension("tar.zst");
+        if complete && archive.exists() {
+            let both = [path.file_name(), archive.file_name()];
+            keep.extend(
+                both.iter()
+                    .filter_map(|n| Some(n.as_ref()?.to_str()?.to_owned())),
+            );
+        }
+    }
+    crate::retention::keep_only(&dir, &keep)
 }
 
 fn list_snapshots(
@@ -348,7 +394,7 @@ fn list_snapshots(
         for file in std::fs::read_dir(&dir)? {
             let path = file?.path();
             if path.extension().is_some_and(|e| e == "json") {
-                found.extend(serde_json::from_slice(&std::fs::read(&path)?).ok());
+                found.push(read_record(&path)?);
             }
         }
         Ok(found)

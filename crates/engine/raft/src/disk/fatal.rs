@@ -23,3 +23,22 @@ pub(crate) fn fatal(what: &str, path: &Path, error: &io::Error) -> ! {
     );
     std::process::exit(EXIT_DISK)
 }
+
+/// Held by whoever writes to the store. A panic there leaves as little known as a failed write, and ends the process likewise:
+/// a server without its log would only seem to live.
+pub(crate) struct Vital(pub(crate) &'static str);
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // As above.
+            let _said = writeln!(
+                io::stderr(),
+                "error: {} has panicked, which is a defect; the store stops; what was acknowledged is on disk, the rest may \
+                 be lost\n  next: start it again\n  more: prismctl explain PRISM-I001",
+                self.0
+            );
+            std::process::exit(EXIT_DISK)
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Disk, TailFile};
+use super::{Disk, FORMAT as STEPS, TailFile};
 use crate::OpenError;
 use crate::log::make_first_segment;
 
@@ -74,6 +74,6 @@ fn make(disk: &Disk, path: &Path, server: u64) -> Result<(), OpenError> {
     fs::create_dir_all(&log).map_err(OpenError::io("make", &log))?;
     make_first_segment(disk, path)?;
     TailFile::make(disk);
-    disk.replace_with(path, line(server).as_bytes());
+    disk.replace_with(&STEPS, path, line(server).as_bytes());
     Ok(())
 }

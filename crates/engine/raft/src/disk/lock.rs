@@ -5,6 +5,8 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use prism_faults::point;
+
 use crate::OpenError;
 
 /// How long a holder that was killed may take to be gone: a service manager starts the next one at once.
@@ -22,12 +24,10 @@ impl DirLock {
     /// Takes the lock, and writes down who holds it.
     pub(crate) fn take(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = point!("raft.lock.before_take")
+            .and_then(|()| options.open(&path))
             .map_err(OpenError::io("open", &path))?;
         let deadline = Instant::now() + HOLDER_ENDS;
         loop {
@@ -51,6 +51,7 @@ impl DirLock {
         file.set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .and_then(|()| point!("raft.lock.after_write"))
             .map_err(OpenError::io("write", &path))?;
         Ok(Self(file))
     }

@@ -6,8 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use openraft::vote::RaftLeaderId;
+use prism_faults::point;
 
-use super::{Disk, fatal};
+use super::{Disk, TAIL, VOTE, fatal};
 use crate::OpenError;
 use crate::raft::{LeaderId, LogId, Vote};
 
@@ -36,7 +37,7 @@ fn unseal<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
 pub(crate) fn write_vote(disk: &Disk, vote: &Vote) {
     let leader = vote.leader_id;
     let numbers = [leader.term, leader.node_id, u64::from(vote.committed)];
-    disk.replace_with(&disk.path("vote"), &seal(&numbers));
+    disk.replace_with(&VOTE, &disk.path("vote"), &seal(&numbers));
 }
 
 /// The vote, if one was ever written.
@@ -102,7 +103,7 @@ impl TailFile {
             segment: 1,
             ..Tail::default()
         };
-        disk.replace_with(&disk.path("tail"), &seal(&Self::numbers(&tail)));
+        disk.replace_with(&TAIL, &disk.path("tail"), &seal(&Self::numbers(&tail)));
     }
 
     /// Opens it and reads what it says.
@@ -130,8 +131,9 @@ impl TailFile {
     /// Notes a new tail. Not synced: after a kill the kernel still has it, and after a power loss an older tail is
     /// true as well, only less sharp.
     pub(crate) fn note(&self, tail: &Tail) {
-        self.file
-            .write_all_at(&seal(&Self::numbers(tail)), 0)
+        point!("raft.tail.before_note")
+            .and_then(|()| self.file.write_all_at(&seal(&Self::numbers(tail)), 0))
+            .and_then(|()| point!("raft.tail.after_note"))
             .unwrap_or_else(|error| fatal("write", &self.path, &error));
     }
 

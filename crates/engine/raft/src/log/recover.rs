@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use prism_faults::point;
+
 use super::frame::{self, BODY_VERSION};
 use super::index::{Held, Index, Place};
 use super::reader::Reader;
@@ -261,9 +263,12 @@ impl<'a> Scan<'a> {
             rest.len()
         );
         let file = segment::open(path);
-        file.set_len(*at)
+        point!("raft.recover.before_truncate")
+            .and_then(|()| file.set_len(*at))
             .unwrap_or_else(|error| fatal("truncate", path, &error));
-        self.disk.sync(&file, path);
+        self.disk
+            .sync_after(point!("raft.recover.before_sync"), &file, path);
+        point!("raft.recover.after_sync").unwrap_or_else(|error| fatal("sync", path, &error));
         Ok(())
     }
 
@@ -276,7 +281,9 @@ impl<'a> Scan<'a> {
         let path = segment::path(self.disk, *number);
         segment::set_room(self.disk, &held.file, self.end)
             .map_err(OpenError::io("extend", &path))?;
-        self.disk.sync(&held.file, &path);
+        self.disk
+            .sync_after(point!("raft.open.before_sync"), &held.file, &path);
+        point!("raft.open.after_sync").unwrap_or_else(|error| fatal("sync", &path, &error));
         Ok(Active {
             number: *number,
             file: Arc::clone(&held.file),

@@ -1,7 +1,8 @@
 //! A segment file: its name, its header, making one, and its place in the order of segments.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use openraft::vote::RaftLeaderId;
@@ -9,7 +10,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use crate::OpenError;
-use crate::disk::{Disk, fatal};
+use crate::disk::{Disk, SEGMENT, fatal};
 use crate::raft::{LeaderId, LogId};
 
 /// Bytes before the first frame.
@@ -108,9 +109,11 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u64>, OpenError> {
 /// Makes a segment, durably, and opens it; a failure ends the process.
 pub(super) fn create(disk: &Disk, header: &Header) -> (File, PathBuf) {
     let path = path(disk, header.number);
-    disk.replace(&path, |file| {
-        file.write_all(&header.encode())?;
-        set_room(disk, file, SEGMENT_HEADER as u64)
+    disk.replace(&SEGMENT, &path, |file| {
+        disk.full.wait(&path, || {
+            file.write_all_at(&header.encode(), 0)?;
+            set_room(disk, file, SEGMENT_HEADER as u64)
+        })
     });
     (open(&path), path)
 }
@@ -135,6 +138,21 @@ pub(super) fn set_room(disk: &Disk, file: &File, from: u64) -> io::Result<()> {
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Sets aside what a write needs beyond the room of its segment, waiting for a full disk: once written, nothing can wait.
+pub(super) fn reserve(disk: &Disk, file: &File, path: &Path, from: u64, end: u64) {
+    let from = from.max(disk.room);
+    if end <= from {
+        return;
+    }
+    let reserved = disk.full.wait(path, || {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), from, end - from) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    });
+    reserved.unwrap_or_else(|error| fatal("extend", path, &error));
 }
 
 /// Makes the first segment of a new store. `format` is the file whose absence says that there is no store yet.

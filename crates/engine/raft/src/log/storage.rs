@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::frame::{self, FRAME_HEADER};
 use super::index::{Found, Index, Place};
 use super::writer::{Active, Length, Order, Writer, lock};
-use crate::disk::{Disk, TailFile};
+use crate::disk::{Disk, TailFile, Vital};
 use crate::raft::{Entry, LogId, Types, Vote};
 use crate::{Config, OpenError};
 
@@ -58,7 +58,10 @@ impl Log {
         };
         std::thread::Builder::new()
             .name("prism-log".to_owned())
-            .spawn(move || writer.run(inbox))
+            .spawn(move || {
+                let _vital = Vital("the log");
+                writer.run(inbox);
+            })
             .map_err(OpenError::io("start the log thread of", &config.dir))?;
         Ok(Self {
             orders,

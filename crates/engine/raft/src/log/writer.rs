@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use openraft::storage::IOFlushed;
+use prism_faults::point;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::frame;
@@ -131,9 +132,14 @@ impl Writer {
 
     fn flush(&mut self, places: &[Place]) {
         let Active { file, path, .. } = &self.active;
-        file.write_all_at(&self.buffer, self.active.offset)
+        let end = self.active.offset + self.buffer.len() as u64;
+        segment::reserve(&self.disk, file, path, self.active.offset, end);
+        point!("raft.log.before_write")
+            .and_then(|()| file.write_all_at(&self.buffer, self.active.offset))
             .unwrap_or_else(|error| fatal("write", path, &error));
-        self.disk.sync(file, path);
+        self.disk
+            .sync_after(point!("raft.log.before_sync"), file, path);
+        point!("raft.log.after_sync").unwrap_or_else(|error| fatal("sync", path, &error));
         self.active.offset += self.buffer.len() as u64;
         self.buffer.clear();
         self.buffer.shrink_to(KEEP_BUFFER);
@@ -163,9 +169,12 @@ impl Writer {
         let Active {
             file, path, offset, ..
         } = &self.active;
-        file.set_len(*offset)
+        point!("raft.rotate.before_truncate")
+            .and_then(|()| file.set_len(*offset))
             .unwrap_or_else(|error| fatal("truncate", path, &error));
-        self.disk.sync(file, path);
+        self.disk
+            .sync_after(point!("raft.rotate.before_sync"), file, path);
+        point!("raft.rotate.after_sync").unwrap_or_else(|error| fatal("sync", path, &error));
         self.begin(Header {
             number: self.active.number + 1,
             before: self.last,
@@ -261,11 +270,16 @@ impl Writer {
         let mut any = false;
         for number in numbers {
             let path = segment::path(&self.disk, number);
-            fs::remove_file(&path).unwrap_or_else(|error| fatal("remove", &path, &error));
+            point!("raft.purge.before_remove")
+                .and_then(|()| fs::remove_file(&path))
+                .unwrap_or_else(|error| fatal("remove", &path, &error));
             any = true;
         }
         if any {
-            self.disk.sync_dir(&self.disk.log_dir());
+            let dir = self.disk.log_dir();
+            self.disk.sync_dir(&dir);
+            let after = point!("raft.purge.after_remove");
+            after.unwrap_or_else(|error| fatal("sync", &dir, &error));
         }
     }
 }

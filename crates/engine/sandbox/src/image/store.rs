@@ -14,6 +14,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use prism_faults::point;
+use prism_runtime::sealed;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -82,7 +84,8 @@ impl ImageStore {
         };
         for part in ["", "images", "layers", "tmp"] {
             let path = store.dir.join(part);
-            fs::create_dir_all(&path)
+            point!("image.store.before_make")
+                .and_then(|()| fs::create_dir_all(&path))
                 .map_err(|error| ImageError::store("cannot create", &path, error))?;
         }
         if let Some(lock) = store.lock(FlockOperation::NonBlockingLockExclusive)? {
@@ -256,13 +259,20 @@ impl ImageStore {
         };
         let refuse = |error: io::Error| ImageError::store("cannot write", &path, error);
         let bytes = serde_json::to_vec(&named).map_err(|error| refuse(error.into()))?;
+        let bytes = sealed::seal(bytes);
         let new = self.dir.join("tmp").join("record");
-        let mut file = File::create(&new).map_err(refuse)?;
-        file.write_all(&bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(refuse)?;
-        fs::rename(&new, &path).map_err(refuse)?;
-        layer::sync_directory(&self.dir.join("images")).map_err(refuse)
+        let put = || {
+            point!("image.record.before_write")?;
+            let mut file = File::create(&new)?;
+            file.write_all(&bytes)?;
+            point!("image.record.before_sync")?;
+            file.sync_all()?;
+            point!("image.record.before_rename")?;
+            fs::rename(&new, &path)?;
+            layer::sync_directory(&self.dir.join("images"))?;
+            point!("image.record.after")
+        };
+        put().map_err(refuse)
     }
 
     fn spool(&self) -> Result<File, ImageError> {
@@ -340,7 +350,8 @@ fn read_record(path: &Path) -> Result<Option<Record>, ImageError> {
     file.take(DOCUMENT_MAX * 2)
         .read_to_end(&mut bytes)
         .map_err(refuse)?;
-    serde_json::from_slice(&bytes)
+    let text = sealed::unseal(path, &bytes).map_err(refuse)?;
+    serde_json::from_slice(text)
         .map(Some)
-        .map_err(|error| refuse(error.into()))
+        .map_err(|error| refuse(sealed::damaged(path, error.column(), &error.to_string())))
 }

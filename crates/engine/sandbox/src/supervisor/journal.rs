@@ -65,7 +65,10 @@ impl Journal {
         };
         let (runs, whole) = match replay(&old) {
             (_, whole, Some(what)) if !is_of_earlier_boot(&old) => {
-                return Err(sealed::damaged(path, whole, what));
+                let what = format!(
+                    "{what}; nothing was started; remove the file to go on, then tasks whose end was not recorded yet run again"
+                );
+                return Err(sealed::damaged(path, whole, &what));
             }
             (runs, whole, _) => (runs, whole),
         };

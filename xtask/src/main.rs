@@ -10,6 +10,7 @@ mod process;
 mod repo;
 mod test;
 mod tidy;
+mod torture;
 
 use std::process::{Command, ExitCode};
 
@@ -29,6 +30,7 @@ usage: cargo xtask COMMAND
   fix                               format everything
   bench NAME [--json]               run one bench; it prints one JSON object
   bench --list                      name the benches
+  torture [--minutes N] [--seed S]  load, kills and faults at random, checked against what was acknowledged
   plots [--kept]                    run the benches that have a curve and draw docs/performance (--kept: only draw)
 ";
 
@@ -65,12 +67,15 @@ fn run() -> Result<ExitCode> {
                     .args(&args[1..]),
             )
         }
+        Some("torture") => torture::main(&repo, &args[1..]),
         Some("plots") => plots::main(&repo, &args[1..]),
         None | Some("help" | "-h" | "--help") => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)
         }
-        Some(other) => bail!("no command {other:?}: expected test, tidy, fix, fuzz or bench"),
+        Some(other) => {
+            bail!("no command {other:?}: expected test, tidy, fix, fuzz, torture, plots or bench")
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 mod hostile;
 mod http;
 mod leftovers;
@@ -19,7 +20,7 @@ pub use http::{Answer, Api, Lines};
 pub use leftovers::Leftovers;
 pub use oracle::{Acknowledged, Oracle, Sandboxes};
 pub use place::Place;
-pub use procs::{alive, kill, kill_group};
+pub use procs::{Process, alive, beneath, kill, kill_group, supervisor};
 pub use program::{Output, Running};
 pub use server::{Server, Shared};
 pub use wait::{LIMIT, until, until_within};

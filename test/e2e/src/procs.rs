@@ -7,6 +7,62 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 
+/// A process of which another with the same number can be told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// When it was started, in ticks after boot.
+    pub started: u64,
+}
+
+impl Process {
+    /// The process of this id, if there is one that has not ended.
+    pub fn of(pid: u32) -> Option<Self> {
+        let stat = stat(pid)?;
+        let ended = stat.starts_with('Z') || stat.starts_with('X');
+        let started = stat.split(' ').nth(19)?.parse().ok()?;
+        (!ended).then_some(Self { pid, started })
+    }
+
+    /// Whether it is still there.
+    pub fn is_alive(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+}
+
+/// Every process that a process started, and what those started, as far as they still know their parents.
+pub fn beneath(pid: u32) -> Vec<Process> {
+    let all: Vec<(u32, u32)> = pids()
+        .into_iter()
+        .filter_map(|p| Some((p, parent(p)?)))
+        .collect();
+    let mut family = vec![pid];
+    let mut next = 0;
+    while next < family.len() {
+        let of = family[next];
+        family.extend(all.iter().filter(|(_, p)| *p == of).map(|(p, _)| *p));
+        next += 1;
+    }
+    family[1..].iter().filter_map(|p| Process::of(*p)).collect()
+}
+
+/// The supervisor of a data directory: the first of the processes that were started as such.
+pub fn supervisor(data: &Path) -> Option<Process> {
+    let directory = data.join("supervisor");
+    let is = |pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|b| *b == 0).skip(1);
+        words.next() == Some(b"supervise") && words.next() == Some(directory.as_os_str().as_bytes())
+    };
+    // What it forks has its command line until it becomes another program.
+    let found: Vec<u32> = pids().into_iter().filter(|pid| is(*pid)).collect();
+    let first = found
+        .iter()
+        .filter(|pid| parent(**pid).is_some_and(|p| !found.contains(&p)));
+    first.filter_map(|pid| Process::of(*pid)).next()
+}
+
 /// Whether a process is there (one that has ended but was not waited for counts as gone).
 pub fn alive(pid: u32) -> bool {
     let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: the groups in order, quiet unless something fails, and a last line that sums them up.
 
-mod build;
+pub mod build;
 mod groups;
 mod readme;
 mod report;

@@ -196,8 +196,13 @@ impl Oracle {
         let key = format!("{}-s{number}", self.name);
         let answer = post(&self.api(server), "/api/v1/sandboxes", &body, Some(&key))?;
         let view = acknowledged(answer, 201)?;
-        ensure!(view["status"] == "RUNNING", "it does not run: {view}");
-        text(&view, "id")
+        let id = text(&view, "id")?;
+        if view["status"] != "RUNNING" {
+            let path = format!("/api/v1/explain/{id}");
+            let why = self.api(server).try_send("GET", &path, &[], b"")?;
+            bail!("it does not run: {view}: {}", why.text());
+        }
+        Ok(id)
     }
 
     /// Writes a file into a sandbox.

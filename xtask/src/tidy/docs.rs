@@ -36,10 +36,9 @@ pub fn check(repo: &Repo) -> Result<Vec<String>> {
         }
     }
     problems.extend(adr_numbers(&texts));
-    problems.extend(error_pages(
-        &repo.read("crates/core/types/src/reason.rs")?,
-        &texts,
-    ));
+    let mut codes = repo.read("crates/core/types/src/reason.rs")?;
+    codes += &repo.read("crates/core/types/src/fault.rs")?;
+    problems.extend(error_pages(&codes, &texts));
     Ok(problems)
 }
 
@@ -104,7 +103,7 @@ fn error_pages(source: &str, texts: &[Text]) -> Vec<String> {
         .map(|c| format!("docs/errors/{c}.md is missing"));
     let extra = pages
         .difference(&codes)
-        .map(|p| format!("docs/errors/{p}.md: no such code in crates/core/types/src/reason.rs"));
+        .map(|p| format!("docs/errors/{p}.md: no such code in reason.rs or fault.rs of crates/core/types/src"));
     missing.chain(extra).collect()
 }
 

@@ -190,7 +190,7 @@ impl JobSpec {
             resources: self.resources,
             pids: self.pids,
             retries: self.retries,
-            backoff: self.backoff.clone(),
+            backoff: self.backoff,
             timeout: self.timeout,
             concurrency: self.concurrency,
             priority: self.priority,

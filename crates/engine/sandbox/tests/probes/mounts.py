@@ -93,7 +93,7 @@ for at in ('/usr', '/usr/bin', '/usr/lib', '/usr/local'):
     must(refused(os.mkdir, at + '/prism-probe') or os.rmdir(at + '/prism-probe'), at)
 
 #: host-etc | accounts, keys and settings of the host
-for f in ('/etc/shadow', '/etc/gshadow', '/etc/sudoers', '/etc/ssh/ssh_host_rsa_key', '/etc/ssh/sshd_config', '/etc/machine-id', '/etc/fstab', '/etc/crontab', '/root/.ssh', '/root/.bashrc', '/root/.profile', '/home/user', '/var/lib/dpkg', '/var/log/dpkg.log'):
+for f in ('/etc/shadow', '/etc/gshadow', '/etc/sudoers', '/etc/ssh/ssh_host_rsa_key', '/etc/ssh/sshd_config', '/etc/machine-id', '/etc/fstab', '/etc/crontab', *('/root/' + f for f in ('.ssh', '.bashrc', '.profile')), '/home/user', '/var/lib/dpkg', '/var/log/dpkg.log'):
     must(not os.path.lexists(f), f)
 
 #: engine-sockets | a container engine's socket (docker.sock)

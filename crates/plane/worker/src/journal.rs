@@ -76,13 +76,17 @@ impl Journal {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let before = self.bytes;
         let written = point!("worker.journal.before_append")
             .and_then(|()| self.file.write_all(bytes))
-            .and_then(|()| point!("worker.journal.after_append"));
-        match written {
-            Ok(()) => self.bytes += bytes.len() as u64,
+            .and_then(|()| {
+                self.bytes += bytes.len() as u64;
+                point!("worker.journal.after_append")
+            });
+        if written.is_err() {
             // Half a record must not stand before the next one.
-            Err(_) => self.file.set_len(self.bytes)?,
+            self.file.set_len(before)?;
+            self.bytes = before;
         }
         written
     }

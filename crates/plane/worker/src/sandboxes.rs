@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prism_link::{ExecInfo, ExecRequest};
 use prism_spec::SandboxSpec;
@@ -132,7 +132,8 @@ impl Table {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().expect("no holder of this lock panics")
+        // A panic while something is written down leaves the table as it was before, which is true.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a new sandbox in. Blocking.

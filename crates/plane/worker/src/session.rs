@@ -48,9 +48,9 @@ pub enum WorkerError {
 impl std::fmt::Display for WorkerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Directory(path, _) => write!(
+            Self::Directory(path, e) => write!(
                 f,
-                "cannot use the worker's directory {path}; nothing was started; make it writable or choose another with --data-dir"
+                "cannot use the worker's directory {path}: {e}; nothing was started; make it writable or choose another with --data-dir"
             ),
             Self::Damaged(e) => write!(f, "{e}"),
             Self::Runtime(e) => write!(f, "the runtime does not start: {e}"),

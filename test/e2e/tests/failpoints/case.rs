@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use prism_e2e::{Acknowledged, LIMIT, Leftovers, Oracle, Output, Place, Sandboxes, Server, until};
@@ -206,7 +207,7 @@ impl Case {
                     "refused one request and went on"
                 })
             }
-            Err(_) if scene.server.is_over() => {
+            Err(_) if ends(&mut scene.server) => {
                 let ended = scene.server.ended();
                 said.push_str(&ended.stderr);
                 self.check_end(&ended)?;
@@ -325,6 +326,15 @@ impl Case {
             restarts: 1,
         })
     }
+}
+
+/// Whether a server that does not answer as it should is on its way out.
+fn ends(server: &mut Server) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !server.is_over() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.is_over()
 }
 
 /// Names of the points in a file of what was seen.

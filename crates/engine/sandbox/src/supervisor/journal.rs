@@ -80,10 +80,11 @@ impl Journal {
             base: 0,
             behind: false,
         };
-        if journal.rewrite(runs.values()).is_err() {
-            // The old one serves as well, without what is not whole.
+        if let Err(e) = journal.rewrite(runs.values()) {
+            eprintln!("the journal of runs could not be written anew: {e}; the old one goes on");
+            // It serves as well, without what is not whole.
             journal.file.set_len(journal.bytes)?;
-            if whole == 0 {
+            if journal.bytes == 0 {
                 journal.pending.extend(start());
             }
         }
@@ -140,15 +141,16 @@ impl Journal {
         let new = self.path.with_extension("new");
         point!("sup.journal.before_rewrite")?;
         fs::write(&new, &bytes)?;
+        // Open before it takes its place: from then on nothing may be written to the old one.
+        let file = File::options().append(true).open(&new)?;
         point!("sup.journal.before_rename")?;
         fs::rename(&new, &self.path)?;
-        point!("sup.journal.after_rename")?;
-        self.file = File::options().append(true).open(&self.path)?;
+        self.file = file;
         self.pending.clear();
         self.behind = false;
         self.bytes = bytes.len() as u64;
         self.base = self.bytes;
-        Ok(())
+        point!("sup.journal.after_rename")
     }
 }
 

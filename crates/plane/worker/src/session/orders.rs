@@ -101,8 +101,9 @@ impl Worker {
                 Ok(written) => written.map_err(|e| e.to_string()),
                 Err(e) => Err(e.to_string()),
             };
-            if last.is_ok() {
-                break;
+            match &last {
+                Ok(()) => break,
+                Err(e) => tracing::warn!(error = %e, "could not write the files of a job at once"),
             }
         }
         last

@@ -121,9 +121,13 @@ impl Snapshots {
         self.disk.full.is_full()
     }
 
+    /// From now on a full disk is an error again.
+    pub(crate) fn stop_waiting(&self) {
+        self.disk.full.close();
+    }
+
     /// Waits for a snapshot that is being written, and allows no other.
     pub(crate) fn close(&self) {
-        self.disk.full.close();
         self.state().closed = true;
     }
 

@@ -218,6 +218,8 @@ impl RaftStore {
     /// another process could open the directory.
     pub async fn close(&self) {
         self.table.stop("the store was closed");
+        // On a full disk nothing would end otherwise.
+        self.snapshots.stop_waiting();
         // An error means that the queue has ended already.
         let _ended = self.jobs.send(Job::Stop).await;
         self.keeper.abort();

@@ -13,6 +13,9 @@ use chart::{Chart, Series};
 /// Where results and plots are kept.
 const DIR: &str = "docs/performance";
 
+/// A number of a point of a curve, if it has it.
+type Figure = fn(&Value) -> Option<f64>;
+
 /// A plot: of which bench, and how it is drawn from the bench's curve.
 struct Plot {
     bench: &'static str,
@@ -22,8 +25,8 @@ struct Plot {
     up: &'static str,
     /// Which points of the curve count.
     only: fn(&Value) -> bool,
-    x: fn(&Value) -> Option<f64>,
-    series: &'static [(&'static str, fn(&Value) -> Option<f64>)],
+    x: Figure,
+    series: &'static [(&'static str, Figure)],
 }
 
 fn per_sandbox(point: &Value, seconds: &str) -> Option<f64> {

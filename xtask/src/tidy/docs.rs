@@ -101,9 +101,11 @@ fn error_pages(source: &str, texts: &[Text]) -> Vec<String> {
     let missing = codes
         .difference(&pages)
         .map(|c| format!("docs/errors/{c}.md is missing"));
-    let extra = pages
-        .difference(&codes)
-        .map(|p| format!("docs/errors/{p}.md: no such code in reason.rs or fault.rs of crates/core/types/src"));
+    let extra = pages.difference(&codes).map(|p| {
+        format!(
+            "docs/errors/{p}.md: no such code in reason.rs or fault.rs of crates/core/types/src"
+        )
+    });
     missing.chain(extra).collect()
 }
 

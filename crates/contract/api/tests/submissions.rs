@@ -89,7 +89,7 @@ fn what_the_schemas_describe_is_accepted_and_printed_back() {
         let mut used: Vec<String> = Vec::new();
         for body in &bodies {
             check(&document, name, body);
-            let read = parse_wire(kind, &serde_json::to_vec(body).unwrap());
+            let read = parse_wire(kind, serde_json::to_vec(body).unwrap());
             let read = read.unwrap_or_else(|e| panic!("{e}: {body}"));
             check(&document, name, &read.to_wire());
             used.extend(body.as_object().unwrap().keys().cloned());
@@ -135,5 +135,5 @@ fn a_field_that_the_schema_does_not_know_is_refused_by_both() {
     let body = with(jobs()[0].clone(), json!({"arrray": 3}));
     let schema = json!({"$ref": "#/components/schemas/JobSubmission"});
     assert!(schema::check(&document, &schema, &body, "job").is_err());
-    assert!(parse_wire(WireKind::Job, &serde_json::to_vec(&body).unwrap()).is_err());
+    assert!(parse_wire(WireKind::Job, serde_json::to_vec(&body).unwrap()).is_err());
 }

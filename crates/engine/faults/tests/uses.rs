@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use prism_faults::POINTS;
 
 fn sources(dir: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
+    for entry in fs::read_dir(dir).expect("the sources can be read") {
+        let entry = entry.expect("the sources can be read");
         let (path, name) = (entry.path(), entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
+        if entry.path().is_dir() {
             if name != "tests" && name != "target" {
                 sources(&path, into);
             }

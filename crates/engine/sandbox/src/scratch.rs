@@ -208,9 +208,11 @@ mod tests {
         assert!(outside.join("kept").exists(), "no link was followed");
     }
 
+    type Mark = fn(&Path);
+
     #[test]
     fn what_tells_of_its_last_user_is_not_used_again() {
-        let marks: [(&str, fn(&Path)); 7] = [
+        let marks: [(&str, Mark); 7] = [
             ("mode", |d| {
                 fs::set_permissions(d.join("upper"), fs::Permissions::from_mode(0o700)).unwrap();
             }),

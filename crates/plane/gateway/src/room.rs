@@ -63,7 +63,7 @@ impl Room {
         let message = format!(
             "the server has no memory left for {}: others take the {} MiB that there are; nothing was changed, send it again later",
             self.what,
-            self.most as usize * UNIT >> 20
+            (self.most as usize * UNIT) >> 20
         );
         let mut refusal = Refusal::new(Reason::Overloaded, message).retryable();
         refusal.rejection.retry_after = Some(AGAIN);

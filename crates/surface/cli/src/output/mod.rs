@@ -150,7 +150,7 @@ impl Out {
 
 /// Whether the person wants colours, as far as the environment tells.
 pub fn colours() -> bool {
-    !std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
         && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 

@@ -315,7 +315,11 @@ impl<'p> Cursor<'p> {
 
     /// A finite number within limits.
     pub(crate) fn number(&self, low: f64, high: f64) -> Result<f64, SpecError> {
-        let what = || format!("a number from {low} to {high}");
+        let what = || match low.max(high) < 1e15 {
+            true => format!("a number from {low} to {high}"),
+            false if low > 0.0 => "a finite number above 0".to_owned(),
+            false => "a finite number".to_owned(),
+        };
         let Value::Number(text) = &self.node.value else {
             return self.expected(&what());
         };

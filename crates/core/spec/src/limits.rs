@@ -27,7 +27,7 @@ pub const PATH_MAX: usize = 1_024;
 /// Most listed tasks or map lines.
 pub const LISTED_MAX: usize = 1_000_000;
 /// What all listed tasks together may take in memory, in bytes: about 150 for each with a short command.
-pub const TASKS_BYTES_MAX: usize = 24 << 20;
+pub const TASKS_BYTES_MAX: usize = 16 << 20;
 /// Longest map line, in bytes.
 pub const LINE_MAX: usize = 64 << 10;
 /// Largest sum of the map lines, in bytes.

@@ -575,7 +575,7 @@ const SWEEP_FIELDS: &[(&str, &[&str])] = &[
     ),
     (
         "space: {x: {uniform: [0, .inf]}}",
-        &["space.x.uniform[1]", "a number from"],
+        &["space.x.uniform[1]", "a finite number"],
     ),
     (
         "space: {x: {uniform: [a, b]}}",
@@ -583,7 +583,7 @@ const SWEEP_FIELDS: &[(&str, &[&str])] = &[
     ),
     (
         "space: {x: {log_uniform: [0, 1]}}",
-        &["space.x.log_uniform[0]", "a number from"],
+        &["space.x.log_uniform[0]", "a finite number above 0"],
     ),
     (
         "space: {x: {log_uniform: [-1, 1]}}",

@@ -11,10 +11,14 @@ const KEPT: libc::c_int = 1 << 20;
 pub fn give_back_early() {
     #[cfg(target_env = "gnu")]
     {
-        // SAFETY: mallopt takes two integers and touches nothing of the caller's; it is thread-safe in glibc.
+        // What one thread freed is not left unused beside what another one takes: one heap for each processor.
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let heaps = libc::c_int::try_from(cores.max(2)).unwrap_or(libc::c_int::MAX);
+        // SAFETY: mallopt takes integers and touches nothing of the caller's; it is thread-safe in glibc.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING);
             libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+            libc::mallopt(libc::M_ARENA_MAX, heaps);
         }
     }
     #[cfg(not(target_env = "gnu"))]

@@ -45,7 +45,12 @@ async fn submit(app: &Arc<App>, ask: Ask, kind: WireKind) -> Answered<JobId> {
     let Ask {
         body, key, room, ..
     } = ask;
-    let submission = read(app, kind, body).await?;
+    // Large ones go one at a time, from here until they are in the state or refused.
+    let _turn = match body.len() > SMALL {
+        true => Some(app.reader.lock().await),
+        false => None,
+    };
+    let submission = read(kind, body).await?;
     drop(room);
     let (ms, entropy) = app.control.mint();
     let command = Command::SubmitJob(Submission {
@@ -60,13 +65,11 @@ async fn submit(app: &Arc<App>, ask: Ask, kind: WireKind) -> Answered<JobId> {
     }
 }
 
-/// Reads a body: a small one at once, a large one off the threads that serve everyone, one at a time, so
-/// that what is made of them is bounded too. The body itself is gone before its files are put in their places.
-async fn read(app: &App, kind: WireKind, body: Bytes) -> Answered<prism_spec::Submission> {
+/// Reads a body: a small one at once, a large one off the threads that serve everyone. The body itself is gone before its files are put in their places.
+async fn read(kind: WireKind, body: Bytes) -> Answered<prism_spec::Submission> {
     if body.len() <= SMALL {
         return Ok(parse_wire(kind, body)?);
     }
-    let _one = app.reader.lock().await;
     let parsed = tokio::task::spawn_blocking(move || parse_wire(kind, body));
     Ok(parsed.await.map_err(|e| {
         Refusal::new(

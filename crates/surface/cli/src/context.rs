@@ -115,7 +115,16 @@ pub fn load(path: &Path) -> Result<Contexts, ContextError> {
     if text.len() as u64 > SIZE_MAX {
         return Err(fail(format!("it is larger than {SIZE_MAX} bytes")));
     }
-    toml::from_str(&text).map_err(|e| fail(e.to_string().trim_end().to_owned()))
+    toml::from_str(&text).map_err(|e| {
+        // It quotes the line, which may be the whole file.
+        let quoted = e.to_string();
+        let told = if quoted.len() > 1_000 {
+            e.message()
+        } else {
+            quoted.trim_end()
+        };
+        fail(told.to_owned())
+    })
 }
 
 /// Reads, changes and replaces the file while no other process does.

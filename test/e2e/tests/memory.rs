@@ -26,12 +26,7 @@ fn list(head: &str, item: &str, count: usize, tail: &str) -> Vec<u8> {
     format!("{head}{}{item}{tail}", format!("{item},").repeat(count - 1)).into_bytes()
 }
 
-<<<<<<< HEAD
-/// Bodies that would take much more memory than they have bytes if they were simply read, and their statuses.
-#[expect(clippy::too_many_lines, reason = "a table of cases")]
-=======
 /// All of them.
->>>>>>> origin/main
 fn bodies() -> Vec<(&'static str, Vec<u8>, u16)> {
     let mut all = wasteful();
     all.extend(refused_late());

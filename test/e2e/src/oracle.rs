@@ -313,7 +313,7 @@ impl Oracle {
             let path = format!("/api/v1/jobs?limit=1000{cursor}");
             let page = acknowledged(api.try_send("GET", &path, &[], b"")?, 200)?;
             names.extend(items(&page).filter_map(|j| j["name"].as_str().map(str::to_owned)));
-            match page["next_cursor"].as_str() {
+            match page["next"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => break,
             }

@@ -251,7 +251,7 @@ fn who_may_not() {
         place,
         with("wrong", &["job", "ls"]),
         1,
-        "error: the authorization header is not `Bearer pt_<id>_<secret>`; get a token with `prismctl token create`\n  \
+        "error: the authorization header is not one `Bearer pt_<id>_<secret>`; get a token with `prismctl token create`\n  \
          next: start the node of the context dev again with `prismd dev`: it makes a new token\n  \
          more: prismctl explain PRISM-A001 (request ID)",
     );

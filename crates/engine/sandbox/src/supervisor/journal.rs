@@ -140,12 +140,18 @@ impl Journal {
         }
         let new = self.path.with_extension("new");
         point!("sup.journal.before_rewrite")?;
-        fs::write(&new, &bytes)?;
-        // Open before it takes its place: from then on nothing may be written to the old one.
-        let file = File::options().append(true).open(&new)?;
-        point!("sup.journal.before_rename")?;
-        fs::rename(&new, &self.path)?;
-        self.file = file;
+        let put = || {
+            fs::write(&new, &bytes)?;
+            // Open before it takes its place: from then on nothing may be written to the old one.
+            let file = File::options().append(true).open(&new)?;
+            point!("sup.journal.before_rename")?;
+            fs::rename(&new, &self.path)?;
+            Ok(file)
+        };
+        self.file = put().inspect_err(|_: &io::Error| {
+            // What could not be put in place is of no use; if it stays, the next one is written over it.
+            let _gone = fs::remove_file(&new);
+        })?;
         self.pending.clear();
         self.behind = false;
         self.bytes = bytes.len() as u64;

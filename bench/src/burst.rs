@@ -105,19 +105,19 @@ async fn measure(size: usize) -> Result<Value> {
     }))
 }
 
-/// What the node holds once that no longer changes.
+/// What the node holds once that has not changed for a second.
 async fn settled(data: &Path) -> Held {
     let mut held = Held::by(data);
     let start = Instant::now();
-    while start.elapsed() < QUIET_WAIT {
+    let mut same = 0;
+    while same < 5 && start.elapsed() < QUIET_WAIT {
         tokio::time::sleep(10 * LOOK).await;
         let now = Held::by(data);
-        if now.beyond(&held) + held.beyond(&now) == 0 && now.files == 0 {
-            break;
-        }
+        let changed = now.beyond(&held) + held.beyond(&now) > 0;
+        same = if changed { 0 } else { same + 1 };
         held = now;
     }
-    Held::by(data)
+    held
 }
 
 /// Waits until no more is held than before.

@@ -1,5 +1,6 @@
 //! `prismd`: the daemon. Parses flags, environment and file, starts a node, waits for the end.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 mod settings;
@@ -95,7 +96,10 @@ fn start_logging(settings: &Settings) {
     let filter = Targets::new()
         .with_default(level)
         .with_target("openraft", level.min(LevelFilter::WARN));
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // Told to standard error itself, which panics where that cannot be written, such as a file on a full disk.
+        .log_internal_errors(false);
     let registry = tracing_subscriber::registry();
     if settings.log_json {
         registry.with(log.json().with_filter(filter)).init();
@@ -172,14 +176,13 @@ async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
             "what it runs goes on when it is stopped, and is taken up again at the next start"
         }
     };
-    println!("prismd is ready: {api}");
-    println!("  data     {}", settings.data_dir.display());
-    println!(
-        "  context  {name} (in {}): prismctl uses it from now on",
-        path.display()
+    let (data, saved) = (settings.data_dir.display(), path.display());
+    // Whoever started it may not listen any more; that is no reason to end.
+    let _ = writeln!(
+        std::io::stdout(),
+        "prismd is ready: {api}\n  data     {data}\n  context  {name} (in {saved}): prismctl uses it from now on\n  \
+         try      prismctl info\n  {ends}"
     );
-    println!("  try      prismctl info");
-    println!("  {ends}");
     Ok(())
 }
 

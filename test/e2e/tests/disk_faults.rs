@@ -87,8 +87,9 @@ fn the_supervisor_goes_on_when_its_journal_cannot_be_written() {
     let mut oracle = Oracle::new(daemon.api(), "journal").expect("an oracle");
     oracle.submit(daemon.api(), 50).expect("a job");
     let supervisor = daemon.supervisor();
-    let journal = daemon.data().join("supervisor/journal");
-    shim.fail("write", &journal, Errno::NOSPC, 0);
+    // Its log as well: it must not end for having nowhere to complain.
+    let files = daemon.data().join("supervisor");
+    shim.fail("write", &files, Errno::NOSPC, 0);
     oracle.submit(daemon.api(), 50).expect("a job");
     oracle
         .check(daemon.api(), Sandboxes::Live)

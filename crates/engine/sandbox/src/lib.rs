@@ -7,6 +7,12 @@
 //! Beside it, on their own: images as layers (`image`), files of a running sandbox (`files`), its writes as an archive
 //! (`snapshot`).
 
+#![deny(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "they panic where nobody can write, such as on a full disk"
+)]
+
 mod cgroup;
 mod child;
 mod client;

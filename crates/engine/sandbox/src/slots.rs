@@ -115,7 +115,14 @@ impl Slots {
             Some(slot) => slot,
             None => self.make(driver, needs.group)?,
         };
-        let ready = self.prepare(&mut slot, driver, limits, needs);
+        let mut ready = self.prepare(&mut slot, driver, limits, needs);
+        let left = slot.group.as_ref().map_or(0, Group::held);
+        if ready.is_ok() && limits.memory.0 != 0 && left > limits.memory.0 / 2 {
+            // An earlier run has left files in memory, outside of its sandbox: they are not to be this one's.
+            self.discard(slot, driver);
+            slot = self.make(driver, needs.group)?;
+            ready = self.prepare(&mut slot, driver, limits, needs);
+        }
         match ready {
             Ok(()) => Ok(slot),
             Err(e) => {
@@ -189,7 +196,7 @@ impl Slots {
     /// is not the second's: nobody in the second has any power over it.
     pub(crate) fn make_namespaces(&self, base: u32) -> io::Result<(OwnedFd, OwnedFd)> {
         let (mut from, mut to) = io::pipe()?;
-        match process::fork(self.proof, 0, None)? {
+        match process::fork_quiet(self.proof)? {
             Fork::Child => {
                 process::die_with_parent();
                 let made = process::unshare(self.proof, libc::CLONE_NEWNET)
@@ -253,7 +260,7 @@ impl Slots {
     pub fn drain(&mut self, driver: Option<&dyn Driver>) -> bool {
         for slot in std::mem::take(&mut self.draining) {
             let dead = match (driver, &slot.group) {
-                (Some(driver), Some(group)) => driver.kill(&group.name),
+                (Some(driver), Some(group)) => driver.is_empty(group) || driver.kill(&group.name),
                 _ => true,
             };
             if dead {

@@ -123,25 +123,46 @@ pub enum Resource {
     FileSize,
 }
 
+impl Resource {
+    /// What it counts, for messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Core => "core files",
+            Self::Files => "open files",
+            Self::Processes => "processes",
+            Self::Data => "memory",
+            Self::FileSize => "file sizes",
+        }
+    }
+
+    /// The kernel's number of it, and as much of `value` as this process's hard limit allows.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn fitted(self, value: u64) -> io::Result<(libc::__rlimit_resource_t, u64)> {
+        let which = match self {
+            Self::Core => libc::RLIMIT_CORE,
+            Self::Files => libc::RLIMIT_NOFILE,
+            Self::Processes => libc::RLIMIT_NPROC,
+            Self::Data => libc::RLIMIT_DATA,
+            Self::FileSize => libc::RLIMIT_FSIZE,
+        };
+        let mut now = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: a live local.
+        check(unsafe { libc::getrlimit(which, &raw mut now) })?;
+        Ok((which, value.min(now.rlim_max)))
+    }
+}
+
 /// Sets both limits of a resource, but never above the hard limit that this process has.
 ///
 /// # Errors
 /// The kernel's.
 pub fn limit(resource: Resource, value: u64) -> io::Result<()> {
-    let which = match resource {
-        Resource::Core => libc::RLIMIT_CORE,
-        Resource::Files => libc::RLIMIT_NOFILE,
-        Resource::Processes => libc::RLIMIT_NPROC,
-        Resource::Data => libc::RLIMIT_DATA,
-        Resource::FileSize => libc::RLIMIT_FSIZE,
-    };
-    let mut now = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: a live local.
-    check(unsafe { libc::getrlimit(which, &raw mut now) })?;
-    let value = value.min(now.rlim_max);
+    let (which, value) = resource.fitted(value)?;
     let wanted = libc::rlimit {
         rlim_cur: value,
         rlim_max: value,

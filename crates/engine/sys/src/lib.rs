@@ -11,12 +11,16 @@
 pub mod beneath;
 pub mod creds;
 pub mod filter;
+pub mod idle;
 pub mod landlock;
 pub mod memory;
 pub mod mounts;
 pub mod process;
+mod raw;
 pub mod stdio;
 pub mod table;
+pub mod unforked;
+pub mod vfork;
 
 use std::io;
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, c_void};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::{check, check_long};
@@ -28,7 +29,7 @@ impl SingleThread {
 }
 
 /// libc's constant of this name overflows.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+pub(crate) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Which side of a fork this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +44,28 @@ pub enum Fork {
 ///
 /// # Errors
 /// The kernel's, such as EPERM for namespaces or EAGAIN at a process limit.
-pub fn fork(_proof: SingleThread, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+pub fn fork(proof: SingleThread, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    fork_telling(proof, flags, cgroup, libc::SIGCHLD)
+}
+
+/// Forks a child whose end is no signal, to be reaped by its number: what waits for any child does not see it.
+///
+/// # Errors
+/// As for [`fork`].
+pub fn fork_quiet(proof: SingleThread) -> io::Result<Fork> {
+    fork_telling(proof, 0, None, 0)
+}
+
+fn fork_telling(
+    _proof: SingleThread,
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    signal: libc::c_int,
+) -> io::Result<Fork> {
     // SAFETY: clone_args is plain data for which all zeroes means "nothing asked for".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags;
-    args.exit_signal = libc::SIGCHLD as u64;
+    args.exit_signal = signal as u64;
     if let Some(fd) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = fd.as_raw_fd() as u64;
@@ -99,6 +117,23 @@ impl Plan {
             terminal: false,
             die_with_parent: false,
         })
+    }
+
+    /// Its paths, arguments and environment as the kernel wants them: each ends with a null, for as long as the plan lives.
+    pub(crate) fn pointers(&self) -> [Vec<*const libc::c_char>; 3] {
+        [&self.paths, &self.argv, &self.env].map(|texts| {
+            texts
+                .iter()
+                .map(|t| t.as_ptr())
+                .chain(std::iter::once(std::ptr::null()))
+                .collect()
+        })
+    }
+
+    /// Bytes of its arguments and environment.
+    pub fn bytes(&self) -> usize {
+        let texts = self.argv.iter().chain(&self.env);
+        texts.map(|t| t.as_bytes_with_nul().len() + 8).sum()
     }
 }
 
@@ -157,18 +192,7 @@ fn become_program(exec: &Exec<'_>) -> i32 {
 
 /// Hands the texts of a plan to `then` as the kernel wants them.
 fn with_exec<T>(plan: &Plan, then: impl FnOnce(&mut Exec<'_>) -> T) -> T {
-    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
-        texts
-            .iter()
-            .map(|t| t.as_ptr())
-            .chain(std::iter::once(std::ptr::null()))
-            .collect()
-    };
-    let (paths, argv, env) = (
-        pointers(&plan.paths),
-        pointers(&plan.argv),
-        pointers(&plan.env),
-    );
+    let [paths, argv, env] = plan.pointers();
     then(&mut Exec {
         paths: &paths[..plan.paths.len()],
         argv: argv.as_ptr(),
@@ -184,13 +208,17 @@ pub fn exec(_proof: SingleThread, plan: &Plan) -> io::Error {
     io::Error::from_raw_os_error(with_exec(plan, |exec| become_program(exec)))
 }
 
+/// Size of the stack on which a program is started, in units that keep it aligned; system calls need little.
+const STACK: usize = 16 * 1024 / 16;
+
 /// Starts the program of `plan` with this process's descriptors 0 to 2, directory, credentials and namespaces, and returns its
 /// number once it runs (after the exec).
 ///
 /// # Errors
 /// Why the exec failed, or why no process could be made.
 pub fn spawn(_proof: SingleThread, plan: &Plan) -> io::Result<u32> {
-    let mut stack = vec![0u128; 4096];
+    // Not zeroed: each page that is touched is a fault of this process, which was just forked.
+    let mut stack = Box::new([MaybeUninit::<u128>::uninit(); STACK]);
     let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     if plan.sibling {
         flags |= libc::CLONE_PARENT;
@@ -240,7 +268,11 @@ pub fn reap(which: Option<u32>, block: bool) -> io::Result<Option<Ended>> {
         Some(pid) => i32::try_from(pid).map_err(io::Error::other)?,
         None => -1,
     };
-    let flags = if block { 0 } else { libc::WNOHANG };
+    let mut flags = if block { 0 } else { libc::WNOHANG };
+    if which.is_some() {
+        // One that was made quietly too.
+        flags |= libc::__WALL;
+    }
     let mut status = 0;
     // SAFETY: rusage is plain data.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };

@@ -74,6 +74,11 @@ impl Entry {
         }
     }
 
+    /// 1 while it is held; a futex.
+    pub(crate) fn held(&self) -> &AtomicU32 {
+        &self.hold
+    }
+
     /// Tells that the program runs.
     pub fn running(&self, pid: u32) {
         self.pid.store(pid, Ordering::Release);

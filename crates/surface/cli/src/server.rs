@@ -1,5 +1,6 @@
 //! The server that a command talks to: the client, what it is asked with by default, and its errors as failures.
 
+use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prism_api::Route;
@@ -63,7 +64,8 @@ impl Server {
         let answer = self.client.ask(ask).await;
         if self.verbose {
             let how = if answer.is_ok() { "answered" } else { "failed" };
-            eprintln!(
+            let _ = writeln!(
+                std::io::stderr(),
                 "{}: {} {how} in {:?}",
                 self.address(),
                 op.name(),

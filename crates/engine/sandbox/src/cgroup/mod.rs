@@ -22,8 +22,12 @@ pub struct Group {
     pub name: String,
     /// Open files, in the driver's own order; empty when parked.
     files: Vec<OwnedFd>,
+    /// Open files to join what only some limits need, as `applied` says.
+    joins: Vec<OwnedFd>,
     /// The limits that are written.
     applied: Option<Applied>,
+    /// Bytes that were charged to it when the run began: what an earlier one has left.
+    held: u64,
     /// Kernel's count of out-of-memory kills when the run began.
     kills_before: u64,
     /// Kernel's count of refused processes when the run began.
@@ -38,9 +42,15 @@ impl Group {
         self.refused_before = other.refused_before;
     }
 
+    /// Bytes that were charged to it when its limits were last applied.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
     /// Closes its files; what is asked of it later goes by its name.
     pub fn close(&mut self) {
         self.files = Vec::new();
+        self.joins = Vec::new();
     }
 }
 
@@ -84,6 +94,9 @@ pub trait Driver {
     /// The group as a place to clone a process into, where that exists.
     fn clone_into<'a>(&self, group: &'a Group) -> Option<BorrowedFd<'a>>;
 
+    /// The files into which a process writes "0" to move itself into the group, where it was not cloned into it.
+    fn joins<'a>(&self, group: &'a Group) -> Vec<BorrowedFd<'a>>;
+
     /// Moves the calling process into the group, where it was not cloned into it.
     ///
     /// # Errors
@@ -104,6 +117,9 @@ pub trait Driver {
 
     /// The processes in a group, as this process numbers them.
     fn processes(&self, name: &str) -> Vec<i32>;
+
+    /// Whether it is known that no process is in it: a quick look, for which "no" may be wrong.
+    fn is_empty(&self, group: &Group) -> bool;
 
     /// Kills everything in it; true when nothing is left.
     fn kill(&self, name: &str) -> bool;

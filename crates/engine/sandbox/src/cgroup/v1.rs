@@ -15,6 +15,11 @@ const PIDS_JOIN: usize = 1;
 const PEAK: usize = 2;
 const OOM: usize = 3;
 const REFUSED: usize = 4;
+const PRESENT: usize = 5;
+
+/// Through this file a thread moves itself without stopping the forks and exits of the whole host, as `cgroup.procs` does for a
+/// grace period of the kernel; those that join here have one thread.
+const JOIN: &str = "tasks";
 
 /// The controllers' parent groups; memory and pids are the least that is any use.
 #[derive(Debug)]
@@ -58,6 +63,17 @@ impl V1 {
             .into_iter()
             .chain(self.cpu.iter())
             .chain(self.io.iter())
+    }
+
+    /// Directories of a group that are made and joined only where there is a limit, since each join costs and they are rarely
+    /// asked for.
+    fn wanted_trees(&self, group: &Group) -> impl Iterator<Item = PathBuf> {
+        let (cpu, io) = group.applied.map_or((0, 0), |a| (a.0, a.3));
+        let cpu = self.cpu.as_ref().filter(|_| cpu > 0);
+        let io = self.io.as_ref().filter(|_| io > 0);
+        let name = group.name.clone();
+        let dirs: Vec<PathBuf> = cpu.into_iter().chain(io).map(|t| t.join(&name)).collect();
+        dirs.into_iter()
     }
 
     fn set_memory(&self, dir: &Path, bytes: u64) -> Result<(), String> {
@@ -167,16 +183,19 @@ impl Driver for V1 {
         make_dir(&memory)?;
         make_dir(&self.pids.join(name))?;
         let files = vec![
-            open(&memory.join("cgroup.procs"), true)?,
-            open(&self.pids.join(name).join("cgroup.procs"), true)?,
+            open(&memory.join(JOIN), true)?,
+            open(&self.pids.join(name).join(JOIN), true)?,
             open(&memory.join("memory.max_usage_in_bytes"), true)?,
             open(&memory.join("memory.oom_control"), false)?,
             open(&self.pids.join(name).join("pids.events"), false)?,
+            open(&self.pids.join(name).join("pids.current"), false)?,
         ];
         Ok(Group {
             name: name.to_owned(),
             files,
+            joins: Vec::new(),
             applied: None,
+            held: 0,
             kills_before: 0,
             refused_before: 0,
         })
@@ -188,9 +207,18 @@ impl Driver for V1 {
             let old = group.applied.take();
             self.write_limits(&group.name, old, new)?;
             group.applied = Some(new);
+            let files = self.wanted_trees(group);
+            group.joins = files
+                .map(|dir| open(&dir.join(JOIN), true))
+                .collect::<io::Result<_>>()
+                .map_err(|e| format!("open cgroup {}: {e}", group.name))?;
         }
         if let Some(peak) = group.files.get(PEAK) {
+            // Reset, it is what is charged now.
             let _ = rustix::io::pwrite(peak, b"0", 0);
+            group.held = read_at_start(peak.as_fd())
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(0);
         }
         group.kills_before = self.kills(group);
         group.refused_before = self.refused(group);
@@ -201,18 +229,19 @@ impl Driver for V1 {
         None
     }
 
+    fn joins<'a>(&self, group: &'a Group) -> Vec<BorrowedFd<'a>> {
+        let always = [MEMORY_JOIN, PIDS_JOIN];
+        let always = always.iter().filter_map(|i| group.files.get(*i));
+        always.chain(&group.joins).map(AsFd::as_fd).collect()
+    }
+
     fn join(&self, group: &Group) -> io::Result<()> {
-        for file in [MEMORY_JOIN, PIDS_JOIN]
-            .iter()
-            .filter_map(|i| group.files.get(*i))
-        {
+        for file in self.joins(group) {
             rustix::io::write(file, b"0")?;
         }
-        // The others are rarely asked for, and each join costs; so they are made and joined only where there is a limit.
-        let (cpu, io) = group.applied.map_or((0, 0), |a| (a.0, a.3));
-        for (tree, limit) in [(&self.cpu, cpu), (&self.io, io)] {
-            if let (Some(tree), 1..) = (tree, limit) {
-                fs::write(tree.join(&group.name).join("cgroup.procs"), "0")?;
+        if group.joins.is_empty() {
+            for dir in self.wanted_trees(group) {
+                fs::write(dir.join(JOIN), "0")?;
             }
         }
         Ok(())
@@ -263,6 +292,14 @@ impl Driver for V1 {
 
     fn processes(&self, name: &str) -> Vec<i32> {
         super::read_processes(&self.pids.join(name).join("cgroup.procs"))
+    }
+
+    fn is_empty(&self, group: &Group) -> bool {
+        group
+            .files
+            .get(PRESENT)
+            .and_then(|file| read_at_start(file.as_fd()))
+            .is_some_and(|text| text.trim() == "0")
     }
 
     fn kill(&self, name: &str) -> bool {

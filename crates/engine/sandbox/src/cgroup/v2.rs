@@ -107,7 +107,9 @@ impl Driver for V2 {
         Ok(Group {
             name: name.to_owned(),
             files: vec![OwnedFd::from(fs::File::open(&dir)?), OwnedFd::from(procs)],
+            joins: Vec::new(),
             applied: None,
+            held: 0,
             kills_before: 0,
             refused_before: 0,
         })
@@ -148,6 +150,8 @@ impl Driver for V2 {
             }
             group.applied = Some(new);
         }
+        let current = self.parent.join(&group.name).join("memory.current");
+        group.held = super::read_number(&current).unwrap_or(0);
         group.kills_before = self.kills_of(&group.name);
         group.refused_before = self.refused(group);
         Ok(())
@@ -155,6 +159,10 @@ impl Driver for V2 {
 
     fn clone_into<'a>(&self, group: &'a Group) -> Option<BorrowedFd<'a>> {
         group.files.get(DIRECTORY).map(AsFd::as_fd)
+    }
+
+    fn joins<'a>(&self, _group: &'a Group) -> Vec<BorrowedFd<'a>> {
+        Vec::new()
     }
 
     fn join(&self, group: &Group) -> io::Result<()> {
@@ -196,6 +204,10 @@ impl Driver for V2 {
 
     fn processes(&self, name: &str) -> Vec<i32> {
         super::read_processes(&self.parent.join(name).join("cgroup.procs"))
+    }
+
+    fn is_empty(&self, group: &Group) -> bool {
+        super::read_number(&self.parent.join(&group.name).join("pids.current")) == Some(0)
     }
 
     fn kill(&self, name: &str) -> bool {

@@ -14,11 +14,13 @@ use prism_runtime::{Isolation, Launch, Limits, Program, Scratch};
 use prism_sys::filter::Instruction;
 use prism_sys::process::{self, SingleThread};
 use prism_sys::table::Entry;
-use prism_sys::{creds, mounts};
+use prism_sys::{creds, idle, mounts};
 
 use crate::cgroup::{Driver, Group};
 use crate::slots::Slot;
 use crate::template::Template;
+
+pub use program::{plan, why};
 
 /// What every child needs from the supervisor.
 pub struct Context<'a> {
@@ -30,6 +32,8 @@ pub struct Context<'a> {
     pub filter: &'a [Instruction],
     /// Landlock's version; 0 for none.
     pub landlock: u32,
+    /// What a first process without a program of its own becomes.
+    pub idle: Option<BorrowedFd<'a>>,
     /// Wakes the supervisor.
     pub wake: BorrowedFd<'a>,
     /// Where to tell what became of it.
@@ -120,10 +124,14 @@ pub fn init(ctx: &Context<'_>, slot: &Slot, launch: &Launch, stdio: Stdio) -> ! 
         match &launch.program {
             Some(p) => run(ctx, launch, p, stdio, scoped),
             None => {
-                program::place(ctx.wake, Stdio::default(), None)?;
+                program::place(ctx.wake, Stdio::default(), None, ctx.idle)?;
                 harden::lock(ctx, scoped)?;
                 ctx.entry.running(0);
                 wake();
+                if ctx.idle.is_some() {
+                    // Where it cannot, it stays what it is.
+                    let _ = idle::become_it(ctx.proof, program::KEPT);
+                }
                 process::reap_for_ever()
             }
         }
@@ -147,10 +155,10 @@ fn run(
     scoped: bool,
 ) -> Step<()> {
     let plan = program::plan(program)?;
-    program::place(ctx.wake, stdio, program.tty)?;
+    program::place(ctx.wake, stdio, program.tty, None)?;
     harden::lock(ctx, scoped)?;
     ctx.entry.await_release();
-    let pid = process::spawn(ctx.proof, &plan).map_err(|e| program::why(program, &e))?;
+    let pid = process::spawn(ctx.proof, &plan).map_err(|e| program::why(name_of(program), &e))?;
     ctx.entry.running(pid);
     wake();
     // Streams held here would keep their readers waiting.
@@ -202,27 +210,46 @@ impl Each {
         }
     }
 
-    /// Sets them for this process and its children. Memory is limited here only where no cgroup does it better.
+    /// Those of a plain launch. Its processes count together with all others of its user, so their number is the cgroup's to
+    /// limit.
+    pub fn plain(limits: &Limits) -> Self {
+        Self {
+            pids: 0,
+            ..Self::of(limits)
+        }
+    }
+
+    /// Each with its value. Memory is limited here only where no cgroup does it better.
+    pub fn list(self, grouped: bool) -> Vec<(creds::Resource, u64)> {
+        // Where a cgroup counts processes, that is the one to be hit, as it says so; this one is behind it.
+        let behind = if grouped { 32 } else { 0 };
+        let pids = match self.pids {
+            0 => 0,
+            n => u64::from(n) + 2 + behind,
+        };
+        let memory = if grouped { 0 } else { self.memory };
+        let given = [
+            (creds::Resource::Files, u64::from(self.nofile)),
+            (creds::Resource::Processes, pids),
+            (creds::Resource::FileSize, self.file),
+            (creds::Resource::Data, memory),
+        ];
+        std::iter::once((creds::Resource::Core, 0))
+            .chain(given.into_iter().filter(|(_, n)| *n != 0))
+            .collect()
+    }
+
+    /// Sets them for this process and its children.
     fn set(self, grouped: bool) -> Step<()> {
-        creds::limit(creds::Resource::Core, 0).step("limit core files")?;
-        if self.nofile != 0 {
-            let n = u64::from(self.nofile);
-            creds::limit(creds::Resource::Files, n).step("limit open files")?;
-        }
-        if self.pids != 0 {
-            // Where a cgroup counts, that is the one to be hit, as it says so; this one is behind it.
-            let behind = if grouped { 32 } else { 0 };
-            let n = u64::from(self.pids) + 2 + behind;
-            creds::limit(creds::Resource::Processes, n).step("limit processes")?;
-        }
-        if self.file != 0 {
-            creds::limit(creds::Resource::FileSize, self.file).step("limit file sizes")?;
-        }
-        if self.memory != 0 && !grouped {
-            creds::limit(creds::Resource::Data, self.memory).step("limit memory")?;
+        for (resource, value) in self.list(grouped) {
+            creds::limit(resource, value).step(format_args!("limit {}", resource.name()))?;
         }
         Ok(())
     }
+}
+
+fn name_of(program: &Program) -> &str {
+    program.argv.first().map_or("", String::as_str)
 }
 
 /// Starts a program in a sandbox (its first process, and its limits), as a child of the supervisor, and ends.
@@ -255,7 +282,7 @@ pub fn exec(
         let mut plan = program::plan(program)?;
         plan.sibling = true;
         plan.die_with_parent = true;
-        program::place(ctx.wake, stdio, program.tty)?;
+        program::place(ctx.wake, stdio, program.tty, None)?;
         harden::lock(ctx, false)?;
         tell_sibling(ctx, &plan, program)
     })
@@ -273,12 +300,7 @@ pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, mut stdi
             driver.join(group).step("join the cgroup")?;
         }
         let program = launch.program.as_ref().ok_or("no program")?;
-        // Processes of a plain run count together with all others of its user, so their number is the cgroup's to limit.
-        let each = Each {
-            pids: 0,
-            ..Each::of(&launch.limits)
-        };
-        each.set(ctx.driver.is_some())?;
+        Each::plain(&launch.limits).set(ctx.driver.is_some())?;
         if let Some((uid, gid)) = ctx.user {
             // Back to the user's own numbers, without the powers of the supervisor's namespace.
             process::unshare(ctx.proof, libc::CLONE_NEWUSER).step("leave the namespace")?;
@@ -289,15 +311,18 @@ pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, mut stdi
         let mut plan = program::plan(program)?;
         plan.die_with_parent = true;
         let begun = begun.as_ref().ok_or("no pipe for the news of the start")?;
-        program::place(begun.as_fd(), stdio, program.tty)?;
+        program::place(begun.as_fd(), stdio, program.tty, None)?;
         prism_sys::stdio::close_on_exec(WAKE).step("prepare the news of the start")?;
         ctx.entry.await_release();
-        Err(program::why(program, &process::exec(ctx.proof, &plan)))
+        Err(program::why(
+            name_of(program),
+            &process::exec(ctx.proof, &plan),
+        ))
     })
 }
 
 fn tell_sibling(ctx: &Context<'_>, plan: &process::Plan, program: &Program) -> Step<()> {
-    let pid = process::spawn(ctx.proof, plan).map_err(|e| program::why(program, &e))?;
+    let pid = process::spawn(ctx.proof, plan).map_err(|e| program::why(name_of(program), &e))?;
     ctx.entry.running(pid);
     wake();
     Ok(())

@@ -85,8 +85,7 @@ pub fn plan(program: &Program) -> Step<process::Plan> {
 }
 
 /// Why a program could not be started, for people.
-pub fn why(program: &Program, error: &io::Error) -> String {
-    let name = program.argv.first().map_or("", String::as_str);
+pub fn why(name: &str, error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ENOENT) => format!("program not found: {name}"),
         Some(libc::EACCES) => format!("program may not be run: {name}"),
@@ -95,8 +94,20 @@ pub fn why(program: &Program, error: &io::Error) -> String {
     }
 }
 
-/// Puts the streams at 0 to 2 and the wake-up descriptor at 3, and closes everything else that was inherited.
-pub fn place(wake: BorrowedFd<'_>, stdio: Stdio, tty: Option<(u16, u16)>) -> Step<()> {
+/// Number of a descriptor that is kept until the exec.
+pub const KEPT: u32 = 4;
+
+/// Puts the streams at 0 to 2 and the wake-up descriptor at 3, and closes everything else that was inherited but `keep`, if it is
+/// given, which goes to [`KEPT`].
+pub fn place(
+    wake: BorrowedFd<'_>,
+    stdio: Stdio,
+    tty: Option<(u16, u16)>,
+    keep: Option<BorrowedFd<'_>>,
+) -> Step<()> {
+    let keep = keep
+        .map(|fd| stdio::copy_above(fd, 10).step("keep a descriptor"))
+        .transpose()?;
     let wake = stdio::copy_above(wake, 10).step("keep the wake-up descriptor")?;
     let mut ends: [Option<OwnedFd>; 3] = [stdio.input, stdio.output, stdio.error];
     if let (Some((rows, columns)), Some(socket)) = (tty, stdio.terminal) {
@@ -127,10 +138,19 @@ pub fn place(wake: BorrowedFd<'_>, stdio: Stdio, tty: Option<(u16, u16)>) -> Ste
         stdio::place(fd.as_fd(), number).step("place a stream")?;
     }
     stdio::place(wake.as_fd(), WAKE.unsigned_abs()).step("place the wake-up descriptor")?;
+    let mut first = WAKE.unsigned_abs() + 1;
+    if let Some(keep) = keep {
+        stdio::place(keep.as_fd(), KEPT).step("place a descriptor")?;
+        for number in [WAKE, KEPT.cast_signed()] {
+            stdio::close_on_exec(number).step("mark a descriptor")?;
+        }
+        std::mem::forget(keep);
+        first = KEPT + 1;
+    }
     // Their numbers are closed by the range below, together with all that the supervisor had open.
     high.into_iter().for_each(std::mem::forget);
     std::mem::forget(wake);
-    stdio::close_range(WAKE.unsigned_abs() + 1, u32::MAX).step("close what was inherited")
+    stdio::close_range(first, u32::MAX).step("close what was inherited")
 }
 
 /// Wakes the supervisor through the descriptor that [`place`] put there.

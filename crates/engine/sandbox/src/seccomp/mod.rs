@@ -33,7 +33,6 @@ enum Action {
 }
 
 const LOAD: u16 = 0x20;
-const JUMP: u16 = 0x05;
 const JUMP_EQUAL: u16 = 0x15;
 const JUMP_AT_LEAST: u16 = 0x35;
 const JUMP_ANY_BIT: u16 = 0x45;
@@ -144,23 +143,48 @@ fn ranges() -> Vec<(u32, Action)> {
     ranges
 }
 
+/// The search: comparisons that lead to each other, then one block for each action. A block that many ranges share is there
+/// once, which halves what the kernel compiles.
 fn search(ranges: &[(u32, Action)]) -> Vec<Instruction> {
+    let mut actions: Vec<Action> = Vec::new();
+    for (_, action) in ranges {
+        if !actions.contains(action) {
+            actions.push(*action);
+        }
+    }
+    // One comparison less than ranges, then the blocks.
+    let mut at = ranges.len() - 1;
+    let mut blocks = Vec::new();
+    for action in actions {
+        let block = leaf(action);
+        blocks.push((action, at, block.clone()));
+        at += block.len();
+    }
+    let mut out = Vec::with_capacity(at);
+    compare(ranges, &blocks, &mut out);
+    out.extend(blocks.into_iter().flat_map(|(.., block)| block));
+    out
+}
+
+/// Adds the comparisons for these ranges, and answers where they begin: at a block if there is nothing to compare.
+fn compare(
+    ranges: &[(u32, Action)],
+    blocks: &[(Action, usize, Vec<Instruction>)],
+    out: &mut Vec<Instruction>,
+) -> usize {
     if let [(_, action)] = ranges {
-        return leaf(*action);
+        let block = blocks.iter().find(|(a, ..)| a == action);
+        return block.expect("each action has its block").1;
     }
     let (low, high) = ranges.split_at(ranges.len() / 2);
-    let (below, above) = (search(low), search(high));
-    let mut out = Vec::with_capacity(below.len() + above.len() + 2);
-    if let Ok(skip) = u8::try_from(below.len()) {
-        out.push(instruction(JUMP_AT_LEAST, skip, 0, high[0].0));
-    } else {
-        let skip = u32::try_from(below.len()).expect("a filter has a few hundred instructions");
-        out.push(instruction(JUMP_AT_LEAST, 0, 1, high[0].0));
-        out.push(instruction(JUMP, 0, 0, skip));
-    }
-    out.extend(below);
-    out.extend(above);
-    out
+    let here = out.len();
+    out.push(instruction(JUMP_AT_LEAST, 0, 0, high[0].0));
+    let [below, above] = [low, high].map(|half| {
+        let skip = compare(half, blocks, out) - (here + 1);
+        u8::try_from(skip).expect("the search is shorter than a jump")
+    });
+    (out[here].jump_true, out[here].jump_false) = (above, below);
+    here
 }
 
 fn leaf(action: Action) -> Vec<Instruction> {
@@ -223,7 +247,6 @@ mod tests {
                         n => arguments[(n as usize - 16) / 8],
                     }
                 }
-                JUMP => at += i.value as usize,
                 JUMP_EQUAL => at += jump(a == i.value),
                 JUMP_AT_LEAST => at += jump(a >= i.value),
                 JUMP_ANY_BIT => at += jump(a & i.value != 0),
@@ -262,6 +285,12 @@ mod tests {
         let enosys = RETURN_ERRNO | libc::ENOSYS.cast_unsigned();
         assert_eq!(run(libc::SYS_clone3, &[0; 6]), enosys);
         assert_eq!(run(5000, &[0; 6]), enosys);
+    }
+
+    #[test]
+    fn it_is_short() {
+        // What the kernel compiles at the start of each run.
+        assert!(program().len() < 160, "{} instructions", program().len());
     }
 
     #[test]

@@ -37,6 +37,10 @@ impl Supervisor {
         if self.accounts.is_counter(ended.pid) {
             self.disks_are_counted(ended.cpu_us);
         } else if let Some(index) = self.by_pid.remove(&ended.pid) {
+            let apart = self.run(index).and_then(|run| run.apart.take());
+            if let Some(why) = apart.and_then(|apart| apart.failure()) {
+                self.table[index].failed(&why);
+            }
             let ran = match self.table[index].state() {
                 State::Ended { .. } | State::Running(_) => true,
                 // A plain child tells only of failure; what was killed on its way never ran.
@@ -107,10 +111,11 @@ impl Supervisor {
 
     /// A program in a sandbox is over: its use is the sandbox's, and a sandbox that is to end may be waiting for it.
     fn on_inner_end(&mut self, parent: usize, report: &RunReport) {
-        let others = self.inner(parent).next().is_some();
         let Some(sandbox) = self.run(parent) else {
             return;
         };
+        sandbox.inner = sandbox.inner.saturating_sub(1);
+        let others = sandbox.inner > 0;
         sandbox.inner_cpu_us += report.cpu_us;
         sandbox.inner_peak = sandbox.inner_peak.max(report.memory_peak);
         if sandbox.ending.is_some() && sandbox.kind == Kind::Sandbox && !others {
@@ -262,11 +267,11 @@ impl Supervisor {
             return;
         }
         if kind == Kind::Sandbox {
-            let inner: Vec<usize> = self.inner(index).collect();
-            if inner.is_empty() {
+            if run.inner == 0 {
                 self.kill(index);
                 return;
             }
+            let inner: Vec<usize> = self.inner(index).collect();
             for program in inner {
                 self.terminate(program);
             }
@@ -318,7 +323,7 @@ impl Supervisor {
         }
         match (&self.driver, &run.slot) {
             (Some(driver), Some(slot)) if run.kind == Kind::Plain => {
-                if let Some(group) = &slot.group {
+                if let Some(group) = slot.group.as_ref().filter(|g| !driver.is_empty(g)) {
                     driver.kill(&group.name);
                 }
             }

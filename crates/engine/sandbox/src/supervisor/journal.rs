@@ -81,7 +81,9 @@ impl Journal {
             behind: false,
         };
         if let Err(e) = journal.rewrite(runs.values()) {
-            eprintln!("the journal of runs could not be written anew: {e}; the old one goes on");
+            super::say(&format!(
+                "the journal of runs could not be written anew: {e}; the old one goes on"
+            ));
             // It serves as well, without what is not whole.
             journal.file.set_len(journal.bytes)?;
             if journal.bytes == 0 {

@@ -129,12 +129,17 @@ impl Supervisor {
                 if !sandboxed {
                     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
                     (ends.beginning, stdio.begun) = (Some(ours), Some(theirs));
+                    let entry = &self.table[index];
+                    if let Some(started) = self.start_apart(entry, launch, &slot, &stdio) {
+                        let (apart, pid) = started?;
+                        return Ok((ends, stdio, Fork::Parent(pid), Some(apart)));
+                    }
                 }
                 let side = process::fork(self.proof, flags, into)?;
-                Ok((ends, stdio, side))
+                Ok((ends, stdio, side, None))
             },
         );
-        let (ends, stdio, side) = match begun {
+        let (ends, stdio, side, apart) = match begun {
             Ok(begun) => begun,
             Err(e) => {
                 self.slots.give_back(slot, driver);
@@ -155,6 +160,7 @@ impl Supervisor {
                 let mut run = fresh(launch.id.clone(), kind, ends, &launch.logs, &launch.limits);
                 run.slot = Some(slot);
                 run.account = Account::of(launch);
+                run.apart = apart;
                 let timeout = launch.limits.timeout.filter(|_| !held);
                 self.adopt(index, run, pid, timeout);
                 Ok(())
@@ -168,6 +174,7 @@ impl Supervisor {
             template: &self.template,
             filter: &self.filter,
             landlock: self.landlock,
+            idle: self.idle_program.as_ref().map(AsFd::as_fd),
             wake: self.wake.as_fd(),
             entry: &self.table[index],
             driver: self.driver.as_deref(),
@@ -285,6 +292,9 @@ impl Supervisor {
             Ok((ends, stdio, Fork::Parent(pid))) => {
                 drop(stdio);
                 self.keep_group(parent, group);
+                if let Some(sandbox) = self.run(parent) {
+                    sandbox.inner += 1;
+                }
                 let limits = no_limits(exec.log_bytes);
                 let mut run = fresh(
                     exec.id.clone(),
@@ -336,7 +346,11 @@ impl Supervisor {
         };
         if let Some(pipe) = run.beginning.take() {
             unwatch(self.epoll.as_fd(), pipe.as_fd());
-            if self.table[index].state() == State::Preparing {
+            // Closed by the exec or the end, after which nothing of ours is shared any more.
+            let failed = run.apart.take().and_then(|apart| apart.failure());
+            if let Some(why) = failed {
+                self.table[index].failed(&why);
+            } else if self.table[index].state() == State::Preparing {
                 self.begin(index, 0);
             }
         }
@@ -448,6 +462,7 @@ fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Limits) -> Run
         pid: 0,
         helper: None,
         beginning: ends.beginning,
+        apart: None,
         started: now(),
         since: Instant::now(),
         slot: None,
@@ -460,6 +475,7 @@ fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Limits) -> Run
         log_bytes: limits.log_bytes,
         ending: None,
         limits: limits.clone(),
+        inner: 0,
         inner_cpu_us: 0,
         inner_peak: 0,
         account: None,

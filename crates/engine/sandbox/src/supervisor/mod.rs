@@ -11,6 +11,7 @@ mod launch;
 mod limits;
 mod output;
 mod peers;
+mod plain;
 mod requests;
 mod run;
 mod state;
@@ -18,12 +19,19 @@ mod waiting;
 
 pub(crate) use disk::files;
 
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 
 use self::state::{Supervisor, Token};
+
+/// Writes a line to the supervisor's log. One that cannot be written, because the disk is full, must not be what ends it, as
+/// `eprintln` would.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
 
 /// Runs the supervisor if the command line asks for it: `<program> supervise <directory> [idle-milliseconds]`, or
 /// `<program> supervise --probe`. Call it first thing in `main`, before any thread exists; it returns when this is another
@@ -48,7 +56,7 @@ pub fn supervisor_main(args: impl Iterator<Item = String>) -> ! {
         },
         Err(why) => why,
     };
-    eprintln!("{why}");
+    say(&why);
     prism_sys::process::exit(1)
 }
 
@@ -73,13 +81,13 @@ fn serve(
             match supervisor.work() {
                 Ok(()) => prism_sys::process::exit(0),
                 Err(why) => {
-                    eprintln!("the supervisor stops: {why}");
+                    say(&format!("the supervisor stops: {why}"));
                     prism_sys::process::exit(1)
                 }
             }
         }
         Err(why) => {
-            eprintln!("the supervisor does not start: {why}");
+            say(&format!("the supervisor does not start: {why}"));
             ready.fail(&why)
         }
     }

@@ -181,7 +181,7 @@ impl Segments {
         if self.trouble.is_none() {
             let (name, dir) = (self.name, self.dir.display());
             let trouble = format!("some of {name} could not be kept in {dir}: {error}");
-            eprintln!("{trouble}");
+            super::say(&trouble);
             self.trouble = Some(trouble);
         }
     }

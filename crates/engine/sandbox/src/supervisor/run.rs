@@ -9,6 +9,7 @@ use prism_types::{RunId, StopCause, TimeMs};
 
 use super::disk::Account;
 use super::output::{Input, Stream};
+use super::plain::Apart;
 use crate::slots::Slot;
 
 /// What kind of run it is; decides whose exit ends it and how it is killed.
@@ -48,6 +49,8 @@ pub struct Run {
     pub helper: Option<u32>,
     /// Closes when a plain run's program begins (or it failed to).
     pub beginning: Option<OwnedFd>,
+    /// A plain run's program before it has begun, if it was not forked.
+    pub apart: Option<Apart>,
     /// When it was launched.
     pub started: TimeMs,
     /// The same, for measuring.
@@ -72,6 +75,8 @@ pub struct Run {
     pub ending: Option<StopCause>,
     /// Its limits, for programs that are started in it.
     pub limits: Limits,
+    /// How many programs are live in it.
+    pub inner: usize,
     /// Processor time of programs that were started in it and are over.
     pub inner_cpu_us: u64,
     /// Largest resident size of them.

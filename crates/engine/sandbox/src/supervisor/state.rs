@@ -10,6 +10,7 @@ use prism_runtime::{Exec, Observed, RunEvent};
 use prism_sys::filter::Instruction;
 use prism_sys::process::{self, Ended, SingleThread};
 use prism_sys::table::{self, Entry};
+use prism_sys::unforked::Unforked;
 use prism_types::{RunId, RunReport, StopCause, TimeMs};
 use rustix::event::epoll;
 
@@ -108,7 +109,7 @@ pub struct Supervisor {
     pub(super) signals: OwnedFd,
     pub(super) wake: OwnedFd,
     pub(super) table: &'static [Entry],
-    pub(super) runs: Vec<Option<Run>>,
+    pub(super) runs: Unforked<Option<Run>>,
     pub(super) free: Vec<usize>,
     pub(super) by_id: HashMap<RunId, usize>,
     pub(super) by_pid: HashMap<u32, usize>,
@@ -131,6 +132,8 @@ pub struct Supervisor {
     pub(super) template: Template,
     pub(super) filter: Vec<Instruction>,
     pub(super) landlock: u32,
+    /// What the first process of a sandbox without a program becomes.
+    pub(super) idle_program: Option<OwnedFd>,
     pub(super) user: Option<(u32, u32)>,
     pub(super) life: u64,
     pub(super) lost: bool,
@@ -142,6 +145,17 @@ pub struct Supervisor {
     pub(super) journal_again: Option<Instant>,
     pub(super) buffer: Vec<u8>,
     pub(super) accounts: Accounts,
+    /// `/dev/null`, for streams that go nowhere.
+    pub(super) null: std::fs::File,
+}
+
+/// At a number that no program has a stream at.
+fn open_null() -> std::io::Result<std::fs::File> {
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    prism_sys::stdio::copy_above(null.as_fd(), 3).map(Into::into)
 }
 
 /// The time of day.
@@ -184,7 +198,7 @@ impl Supervisor {
             signals: process::child_signals().map_err(|e| err("watch children", e))?,
             wake,
             table: table::map(MAX_RUNS).map_err(|e| err("map the table", e))?,
-            runs: Vec::new(),
+            runs: Unforked::new(MAX_RUNS).map_err(|e| err("set memory aside", e))?,
             free: Vec::new(),
             by_id: HashMap::new(),
             by_pid: HashMap::new(),
@@ -204,6 +218,7 @@ impl Supervisor {
             template,
             filter: crate::seccomp::program(),
             landlock: prism_sys::landlock::abi(),
+            idle_program: prism_sys::idle::program().ok(),
             user: args.user,
             life: now().0,
             lost: false,
@@ -213,6 +228,7 @@ impl Supervisor {
             journal_again: None,
             buffer: vec![0; 64 << 10],
             accounts: Accounts::new()?,
+            null: open_null().map_err(|e| err("open /dev/null", e))?,
             home,
         };
         this.inherit(found);
@@ -340,15 +356,15 @@ impl Supervisor {
         match written {
             Ok(()) => {
                 if self.journal_again.take().is_some() {
-                    eprintln!("the journal is written again");
+                    super::say("the journal is written again");
                 }
             }
             Err(e) => {
                 let again = Instant::now() + JOURNAL_AGAIN;
                 if self.journal_again.replace(again).is_none() {
-                    eprintln!(
+                    super::say(&format!(
                         "cannot write the journal: {e}; what runs goes on, and it is tried again"
-                    );
+                    ));
                 }
             }
         }

@@ -24,10 +24,7 @@ const WINDOW: u32 = 60_000;
 /// Most slots that one supervisor uses.
 pub const MAX_SLOTS: u32 = 20_000;
 
-/// Slots that are prepared ahead while nothing happens.
-const WARM: usize = 8;
-
-/// Pooled slots that are kept when nothing uses them.
+/// Slots that are prepared ahead while nothing happens, and kept when nothing uses them: what is started at once has them ready.
 const MAX_POOLED: usize = 64;
 
 /// One slot.
@@ -226,7 +223,7 @@ impl Slots {
 
     /// Whether preparing a slot ahead would help.
     pub fn is_cold(&self) -> bool {
-        self.free.len() < WARM
+        self.free.len() < MAX_POOLED
     }
 
     /// Prepares one slot ahead.

@@ -47,6 +47,11 @@ impl Group {
         self.held
     }
 
+    /// Whether its files are open.
+    pub fn is_open(&self) -> bool {
+        !self.files.is_empty()
+    }
+
     /// Closes its files; what is asked of it later goes by its name.
     pub fn close(&mut self) {
         self.files = Vec::new();
@@ -97,11 +102,11 @@ pub trait Driver {
     /// The files into which a process writes "0" to move itself into the group, where it was not cloned into it.
     fn joins<'a>(&self, group: &'a Group) -> Vec<BorrowedFd<'a>>;
 
-    /// Moves the calling process into the group, where it was not cloned into it.
+    /// Opens what [`Driver::joins`] needs beyond what `make` opened, for limits that another handle of the group has written.
     ///
     /// # Errors
     /// The kernel's.
-    fn join(&self, group: &Group) -> io::Result<()>;
+    fn open_joins(&self, group: &mut Group) -> io::Result<()>;
 
     /// The kernel's count of out-of-memory kills in the group, ever.
     fn kills(&self, group: &Group) -> u64;
@@ -135,6 +140,17 @@ pub trait Driver {
 
     /// What works of it.
     fn capabilities(&self) -> Vec<Capability>;
+}
+
+/// Moves this process into the groups behind these files; see [`Driver::joins`].
+///
+/// # Errors
+/// The kernel's.
+pub fn join(files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    files
+        .iter()
+        .try_for_each(|file| rustix::io::write(file, b"0").map(drop))?;
+    Ok(())
 }
 
 /// Finds the generation that limits memory here and prepares the instance's parent group `prism/<instance>`.

@@ -207,10 +207,7 @@ impl Driver for V1 {
             let old = group.applied.take();
             self.write_limits(&group.name, old, new)?;
             group.applied = Some(new);
-            let files = self.wanted_trees(group);
-            group.joins = files
-                .map(|dir| open(&dir.join(JOIN), true))
-                .collect::<io::Result<_>>()
+            self.open_joins(group)
                 .map_err(|e| format!("open cgroup {}: {e}", group.name))?;
         }
         if let Some(peak) = group.files.get(PEAK) {
@@ -235,15 +232,11 @@ impl Driver for V1 {
         always.chain(&group.joins).map(AsFd::as_fd).collect()
     }
 
-    fn join(&self, group: &Group) -> io::Result<()> {
-        for file in self.joins(group) {
-            rustix::io::write(file, b"0")?;
-        }
-        if group.joins.is_empty() {
-            for dir in self.wanted_trees(group) {
-                fs::write(dir.join(JOIN), "0")?;
-            }
-        }
+    fn open_joins(&self, group: &mut Group) -> io::Result<()> {
+        let dirs = self.wanted_trees(group);
+        group.joins = dirs
+            .map(|dir| open(&dir.join(JOIN), true))
+            .collect::<io::Result<_>>()?;
         Ok(())
     }
 

@@ -10,7 +10,6 @@ use prism_runtime::{Capability, Limits, Usage};
 use super::{Driver, Group, Outcome, wanted};
 
 const DIRECTORY: usize = 0;
-const JOIN: usize = 1;
 
 /// The parent group and the controllers that its groups have.
 #[derive(Debug)]
@@ -101,12 +100,9 @@ impl Driver for V2 {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
-        let procs = fs::OpenOptions::new()
-            .write(true)
-            .open(dir.join("cgroup.procs"))?;
         Ok(Group {
             name: name.to_owned(),
-            files: vec![OwnedFd::from(fs::File::open(&dir)?), OwnedFd::from(procs)],
+            files: vec![OwnedFd::from(fs::File::open(&dir)?)],
             joins: Vec::new(),
             applied: None,
             held: 0,
@@ -165,10 +161,7 @@ impl Driver for V2 {
         Vec::new()
     }
 
-    fn join(&self, group: &Group) -> io::Result<()> {
-        if let Some(file) = group.files.get(JOIN) {
-            rustix::io::write(file, b"0")?;
-        }
+    fn open_joins(&self, _group: &mut Group) -> io::Result<()> {
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use prism_sys::process::{self, SingleThread};
 use prism_sys::table::Entry;
 use prism_sys::{creds, idle, mounts};
 
-use crate::cgroup::{Driver, Group};
+use crate::cgroup::{self, Driver, Group};
 use crate::slots::Slot;
 use crate::template::Template;
 
@@ -93,10 +93,8 @@ pub fn init(ctx: &Context<'_>, slot: &Slot, launch: &Launch, stdio: Stdio) -> ! 
     live(ctx.entry, || {
         process::die_with_parent();
         creds::umask(0);
-        if let (Some(driver), Some(group)) = (ctx.driver, &slot.group)
-            && driver.clone_into(group).is_none()
-        {
-            driver.join(group).step("join the cgroup")?;
+        if let (Some(driver), Some(group)) = (ctx.driver, &slot.group) {
+            cgroup::join(&driver.joins(group)).step("join the cgroup")?;
         }
         let sources = root::open(slot, launch)?;
         let template = ctx.template.namespace.as_fd();
@@ -256,17 +254,13 @@ fn name_of(program: &Program) -> &str {
 pub fn exec(
     ctx: &Context<'_>,
     (init, each): (u32, Each),
-    group: Option<&Group>,
+    joins: &[BorrowedFd<'_>],
     program: &Program,
     stdio: Stdio,
 ) -> ! {
     live(ctx.entry, || {
         creds::umask(0);
-        if let (Some(driver), Some(group)) = (ctx.driver, group)
-            && driver.clone_into(group).is_none()
-        {
-            driver.join(group).step("join the cgroup")?;
-        }
+        cgroup::join(joins).step("join the cgroup")?;
         let target = process::pidfd(init).step("find the sandbox")?;
         let kinds = UNSHARED & !libc::CLONE_NEWCGROUP | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
         process::join(ctx.proof, target.as_fd(), kinds).step("join the sandbox")?;
@@ -294,10 +288,8 @@ pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, mut stdi
     debug_assert_eq!(launch.isolation, Isolation::Plain);
     let begun = stdio.begun.take();
     live(ctx.entry, || {
-        if let (Some(driver), Some(group)) = (ctx.driver, group)
-            && driver.clone_into(group).is_none()
-        {
-            driver.join(group).step("join the cgroup")?;
+        if let (Some(driver), Some(group)) = (ctx.driver, group) {
+            cgroup::join(&driver.joins(group)).step("join the cgroup")?;
         }
         let program = launch.program.as_ref().ok_or("no program")?;
         Each::plain(&launch.limits).set(ctx.driver.is_some())?;

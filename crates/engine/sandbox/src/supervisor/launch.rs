@@ -26,8 +26,10 @@ use crate::slots::{Needs, Slot, group_name};
 /// Most launches that wait.
 const MAX_QUEUED: usize = 200_000;
 
-/// Above this many live tasks, pooled descriptors are given up while a task runs.
+/// Above this many live runs, the descriptors of a slot are given up while a task runs, or at once for a sandbox, which may live
+/// long. Below, the next run has the slot as it is.
 const PARK_ABOVE: usize = 1_000;
+const PARK_SANDBOXES_ABOVE: usize = 200;
 
 /// How many children are prepared at once: enough to keep the processors busy while some wait for the kernel's grace periods.
 fn preparing_at_once() -> usize {
@@ -270,28 +272,39 @@ impl Supervisor {
         let each = Each::of(&sandbox.limits).with_files_of(file);
         let init = sandbox.pid;
         let driver = self.driver.as_deref();
-        let group = match driver.zip(sandbox.slot.as_ref()) {
-            Some((driver, slot)) => Some(enter_group(driver, slot, &sandbox.limits)?),
-            None => None,
+        let open = sandbox.slot.as_ref().and_then(|slot| slot.group.as_ref());
+        let open = open.filter(|group| group.is_open());
+        let made = match driver.zip(sandbox.slot.as_ref()) {
+            Some((driver, slot)) if open.is_none() => {
+                Some(enter_group(driver, slot, &sandbox.limits)?)
+            }
+            _ => None,
         };
-        let grouped = driver.zip(group.as_ref());
+        let grouped = driver.zip(made.as_ref().or(open));
         let kills = grouped.map_or(0, |(d, g)| d.kills(g));
         let refused = grouped.map_or(0, |(d, g)| d.refused(g));
         let index = self.place().ok_or("too many runs are live on this node")?;
         let driver = self.driver.as_deref();
-        let into = driver
-            .zip(group.as_ref())
-            .and_then(|(driver, group)| driver.clone_into(group));
+        let slot = self.runs[parent].as_ref().and_then(|run| run.slot.as_ref());
+        let group = made
+            .as_ref()
+            .or_else(|| slot.and_then(|slot| slot.group.as_ref()));
+        // What the child needs is named here: runs are not there after a fork.
+        let (mut into, mut joins) = (None, Vec::new());
+        if let Some((driver, group)) = driver.zip(group) {
+            into = driver.clone_into(group);
+            joins = driver.joins(group);
+        }
         let begun = streams(Some(&exec.program), &exec.logs, exec.log_bytes)
             .and_then(|(ends, stdio)| Ok((ends, stdio, process::fork(self.proof, 0, into)?)));
         match begun {
             Ok((_, stdio, Fork::Child)) => {
                 let ctx = self.context(index);
-                child::exec(&ctx, (init, each), group.as_ref(), &exec.program, stdio)
+                child::exec(&ctx, (init, each), &joins, &exec.program, stdio)
             }
             Ok((ends, stdio, Fork::Parent(pid))) => {
                 drop(stdio);
-                self.keep_group(parent, group);
+                self.keep_group(parent, made);
                 if let Some(sandbox) = self.run(parent) {
                     sandbox.inner += 1;
                 }
@@ -360,7 +373,7 @@ impl Supervisor {
     pub(super) fn begin(&mut self, index: usize, told: u32) {
         self.starting.retain(|i| *i != index);
         let over = matches!(self.table[index].state(), State::Ended { .. });
-        let crowded = self.by_id.len() > PARK_ABOVE;
+        let live = self.by_id.len();
         let Some(run) = self.runs.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -372,7 +385,11 @@ impl Supervisor {
             run.pid = told;
             self.by_pid.insert(told, index);
         }
-        if (run.kind == Kind::Sandbox || crowded)
+        let many = match run.kind {
+            Kind::Sandbox => PARK_SANDBOXES_ABOVE,
+            _ => PARK_ABOVE,
+        };
+        if live > many
             && let Some(slot) = &mut run.slot
         {
             slot.park();
@@ -436,7 +453,12 @@ fn enter_group(driver: &dyn Driver, slot: &Slot, limits: &Limits) -> Result<Grou
         .make(&name)
         .map_err(|e| format!("open the sandbox's cgroup: {e}"))?;
     match &slot.group {
-        Some(known) => group.take_limits(known),
+        Some(known) => {
+            group.take_limits(known);
+            driver
+                .open_joins(&mut group)
+                .map_err(|e| format!("open the sandbox's cgroup: {e}"))?;
+        }
         None => driver.apply(&mut group, limits)?,
     }
     Ok(group)

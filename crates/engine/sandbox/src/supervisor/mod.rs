@@ -100,7 +100,7 @@ const ROUND: usize = 256;
 const DRAIN_AGAIN: Duration = Duration::from_millis(3);
 
 /// How long nothing must happen before a slot is prepared ahead.
-const QUIET: Duration = Duration::from_millis(20);
+const QUIET: Duration = Duration::from_millis(4);
 
 impl Supervisor {
     /// The loop. Returns after a shutdown, or when nobody has needed it for a while.

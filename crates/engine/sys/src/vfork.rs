@@ -2,7 +2,7 @@
 //! does not wait for it. A fork's copy of the page tables, and the faults after it, are a third of what a short program costs.
 //!
 //! The new process runs on a stack of its own and makes raw system calls only: thread-local storage (`errno`, the allocator) is
-//! this process's. The kernel clears [`Inner::alive`] when it lets go of the shared memory, at the exec or at its end.
+//! this process's. The kernel clears a word of it when it lets go of the shared memory, at the exec or at its end.
 
 use std::ffi::c_char;
 use std::io;
@@ -211,8 +211,6 @@ fn prepare(inner: &Inner) -> (Step, i32) {
     use raw::{call, failed};
     /// Close-on-exec instead of closing (`CLOSE_RANGE_CLOEXEC`).
     const MARK: usize = 4;
-    static NO_ACTION: [u64; 4] = [0; 4];
-    static NO_SIGNALS: u64 = 0;
     let at = |fd: i32| fd.cast_unsigned() as usize;
     // SAFETY: every pointer is to memory that outlives the calls (statics of this function, or of `inner`), with the sizes that
     // the kernel's interface names; descriptors are this process's own copies.
@@ -257,6 +255,17 @@ fn prepare(inner: &Inner) -> (Step, i32) {
             }
         }
         call(libc::SYS_close_range, [3, u32::MAX as usize, MARK, 0, 0]);
+    }
+    (Step::Exec, become_program(inner))
+}
+
+/// Waits for its time and becomes the program; answers only why it could not.
+fn become_program(inner: &Inner) -> i32 {
+    use raw::{call, failed};
+    static NO_ACTION: [u64; 4] = [0; 4];
+    static NO_SIGNALS: u64 = 0;
+    // SAFETY: as in `prepare`; `held` is a word of a mapping that all processes here share.
+    unsafe {
         let hold = inner.entry.held();
         while hold.load(Ordering::Acquire) == 1 {
             let wait = libc::FUTEX_WAIT as usize;
@@ -285,6 +294,6 @@ fn prepare(inner: &Inner) -> (Step, i32) {
                 }
             }
         }
-        (Step::Exec, failure)
+        failure
     }
 }

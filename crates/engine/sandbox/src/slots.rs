@@ -24,8 +24,12 @@ const WINDOW: u32 = 60_000;
 /// Most slots that one supervisor uses.
 pub const MAX_SLOTS: u32 = 20_000;
 
-/// Slots that are prepared ahead while nothing happens, and kept when nothing uses them: what is started at once has them ready.
+/// Most slots that are prepared ahead while nothing happens, and kept when nothing uses them.
 const MAX_POOLED: usize = 64;
+
+/// Fewest slots that are prepared ahead, and how many for each run that was ever live beside others: a node that runs one thing
+/// at a time needs few, and one that runs ten may be asked for fifty.
+const WARM: usize = 8;
 
 /// One slot.
 #[derive(Debug)]
@@ -79,6 +83,9 @@ pub struct Slots {
     free: Vec<Slot>,
     next: u32,
     returned: BTreeSet<u32>,
+    /// Slots in use, and the most that ever were.
+    live: usize,
+    peak: usize,
     /// Slots of plain runs whose processes are being killed.
     draining: Vec<Slot>,
 }
@@ -94,6 +101,8 @@ impl Slots {
             free: Vec::new(),
             next: 0,
             returned: BTreeSet::new(),
+            live: 0,
+            peak: 0,
             draining: Vec::new(),
         }
     }
@@ -121,7 +130,11 @@ impl Slots {
             ready = self.prepare(&mut slot, driver, limits, needs);
         }
         match ready {
-            Ok(()) => Ok(slot),
+            Ok(()) => {
+                self.live += 1;
+                self.peak = self.peak.max(self.live);
+                Ok(slot)
+            }
             Err(e) => {
                 self.discard(slot, driver);
                 Err(e)
@@ -223,7 +236,7 @@ impl Slots {
 
     /// Whether preparing a slot ahead would help.
     pub fn is_cold(&self) -> bool {
-        self.free.len() < MAX_POOLED
+        self.free.len() < (WARM * self.peak).clamp(WARM, MAX_POOLED)
     }
 
     /// Prepares one slot ahead.
@@ -241,10 +254,12 @@ impl Slots {
 
     /// Takes a slot back whose run is over and whose processes are all dead.
     pub fn give_back(&mut self, slot: Slot, driver: Option<&dyn Driver>) {
-        if slot.parked || self.free.len() >= MAX_POOLED {
-            self.discard(slot, driver);
-        } else {
+        self.live = self.live.saturating_sub(1);
+        let mut slot = slot;
+        if self.free.len() < MAX_POOLED && reopen(&mut slot, driver) {
             self.free.push(slot);
+        } else {
+            self.discard(slot, driver);
         }
     }
 
@@ -282,6 +297,27 @@ impl Slots {
             self.discard(slot, driver);
         }
     }
+}
+
+/// Opens the cgroup of a slot again, if it was parked; its namespaces are gone. To make and remove a cgroup costs the kernel by the
+/// number of file systems, which is that of the sandboxes that live. Says whether the slot can be used.
+fn reopen(slot: &mut Slot, driver: Option<&dyn Driver>) -> bool {
+    if !slot.parked {
+        return true;
+    }
+    let Some((driver, known)) = driver.zip(slot.group.as_ref()) else {
+        return false;
+    };
+    let Ok(mut group) = driver.make(&known.name) else {
+        return false;
+    };
+    group.take_limits(known);
+    if driver.open_joins(&mut group).is_err() {
+        return false;
+    }
+    slot.group = Some(group);
+    slot.parked = false;
+    true
 }
 
 /// Gives a new user namespace its ids: a range of its own, or the supervisor's own as root.

@@ -172,6 +172,8 @@ fn run(
                     ctx.entry.note(full);
                 }
                 ctx.entry.ended(end.status, cpu_us, peak);
+                // The next program need not wait until the kernel has taken this sandbox apart.
+                wake();
                 return Ok(());
             }
             Some(_) => {}

@@ -181,6 +181,7 @@ impl Supervisor {
                 process::exit(i32::from(counted.is_err()))
             }
             Ok(Fork::Parent(pid)) => {
+                self.busy.insert(pid);
                 let whom = |job: &Job| Some((job.index, self.runs[job.index].as_ref()?.id.clone()));
                 let whom = batch.iter().filter_map(whom).collect();
                 self.accounts.counter = Some(Counter { pid, whom });

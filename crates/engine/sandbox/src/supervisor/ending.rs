@@ -12,26 +12,10 @@ use super::limits;
 use super::output::{Flow, Stream};
 use super::run::{Kind, Phase, Run};
 use super::state::{Alarm, Supervisor, now, unwatch};
-use crate::cgroup::Outcome;
+use crate::cgroup::{Driver, Group, Outcome};
 use crate::procfs;
 
 impl Supervisor {
-    /// Takes every child that has ended.
-    pub(super) fn reap(&mut self) {
-        let mut info = [0; 128 * 8];
-        while rustix::io::read(&self.signals, &mut info).is_ok_and(|n| n == info.len()) {}
-        // What children told before they ended comes first.
-        if !self.starting.is_empty() {
-            self.hear_children();
-        }
-        while let Ok(Some(ended)) = process::reap(None, false) {
-            self.on_exit(ended);
-        }
-        if self.helpers.is_empty() {
-            self.stray.clear();
-        }
-    }
-
     /// A child has ended: a run's first process, a helper, or a program whose helper has not told of it yet.
     pub(super) fn on_exit(&mut self, ended: Ended) {
         if self.accounts.is_counter(ended.pid) {
@@ -86,8 +70,11 @@ impl Supervisor {
         self.close_streams(&mut run);
         let report = self.report(index, &mut run, ended);
         self.by_id.remove(&run.id);
-        self.queue.over(&run.id);
-        self.release();
+        self.in_lanes.retain(|i| *i != index);
+        if !run.lane_given {
+            self.queue.over(&run.id);
+            self.release();
+        }
         self.free.push(index);
         if let Some(slot) = run.slot.take() {
             if run.kind == Kind::Plain {
@@ -307,33 +294,51 @@ impl Supervisor {
         if run.pid == 0 {
             return;
         }
-        let pid = run.pid.cast_signed();
-        if matches!(run.kind, Kind::Exec(_) | Kind::Plain) {
+        let alone = !matches!(run.kind, Kind::Exec(_) | Kind::Plain);
+        // Named before: once the program is gone, they are children of others.
+        let rest = if alone {
+            Vec::new()
+        } else {
+            self.ungrouped_rest(run)
+        };
+        // First the program, so that it does not live to see the others die. A sandbox's first process takes its whole pid
+        // namespace with it.
+        let pid = run.pid;
+        let _ = process::kill(pid.cast_signed(), libc::SIGKILL);
+        if !alone {
+            kill_all(&rest);
             self.kill_rest(run);
-            let _ = process::kill(-pid, libc::SIGKILL);
         }
-        // A sandbox's first process takes its whole pid namespace with it.
-        let _ = process::kill(pid, libc::SIGKILL);
+        self.busy.insert(pid);
     }
 
-    /// Kills what a program outside of a pid namespace of its own has started.
+    /// The group that a plain run has to itself.
+    fn own_group<'a>(&self, run: &'a Run) -> Option<(&dyn Driver, &'a Group)> {
+        let slot = run.slot.as_ref().filter(|_| run.kind == Kind::Plain)?;
+        self.driver.as_deref().zip(slot.group.as_ref())
+    }
+
+    /// What a program outside of a pid namespace and of a group of its own has started.
+    fn ungrouped_rest(&self, run: &Run) -> Vec<u32> {
+        if run.pid == 0 || self.own_group(run).is_some() {
+            return Vec::new();
+        }
+        procfs::descendants(run.pid)
+    }
+
+    /// Kills what a program outside of a pid namespace of its own has started, and left if it is over.
     fn kill_rest(&self, run: &Run) {
         if run.pid == 0 {
             return;
         }
-        match (&self.driver, &run.slot) {
-            (Some(driver), Some(slot)) if run.kind == Kind::Plain => {
-                if let Some(group) = slot.group.as_ref().filter(|g| !driver.is_empty(g)) {
-                    driver.kill(&group.name);
-                }
+        if let Some((driver, group)) = self.own_group(run) {
+            if !driver.is_empty(group) {
+                driver.kill(&group.name);
             }
-            _ => {
-                for pid in procfs::descendants(run.pid) {
-                    let _ = process::kill(pid.cast_signed(), libc::SIGKILL);
-                }
-                let _ = process::kill(-run.pid.cast_signed(), libc::SIGKILL);
-            }
+        } else {
+            kill_all(&self.ungrouped_rest(run));
         }
+        let _ = process::kill(-run.pid.cast_signed(), libc::SIGKILL);
     }
 
     /// Does what is due.
@@ -367,6 +372,12 @@ impl Supervisor {
             run.cut[n] = limits::cut(stream);
             run.streams[n] = None;
         }
+    }
+}
+
+fn kill_all(pids: &[u32]) {
+    for pid in pids {
+        let _ = process::kill(pid.cast_signed(), libc::SIGKILL);
     }
 }
 

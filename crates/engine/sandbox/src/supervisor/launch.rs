@@ -154,15 +154,14 @@ impl Supervisor {
             Fork::Child => child::plain(&self.context(index), slot.group.as_ref(), launch, stdio),
             Fork::Parent(pid) => {
                 drop(stdio);
-                let kind = match (sandboxed, &launch.program) {
-                    (false, _) => Kind::Plain,
-                    (true, Some(_)) => Kind::Task,
-                    (true, None) => Kind::Sandbox,
-                };
-                let mut run = fresh(launch.id.clone(), kind, ends, &launch.logs, &launch.limits);
+                let (id, kind) = (launch.id.clone(), kind_of(launch));
+                let mut run = fresh(id, kind, ends, &launch.logs, &launch.limits);
                 run.slot = Some(slot);
                 run.account = Account::of(launch);
                 run.apart = apart;
+                if launch.lanes > 0 && run.kind == Kind::Task {
+                    self.in_lanes.push(index);
+                }
                 let timeout = launch.limits.timeout.filter(|_| !held);
                 self.adopt(index, run, pid, timeout);
                 Ok(())
@@ -196,6 +195,7 @@ impl Supervisor {
                 self.helpers.insert(pid, index);
             }
         }
+        self.busy.insert(pid);
         if let Some(Millis(ms)) = timeout {
             self.alarm(run.id.clone(), Duration::from_millis(ms), Alarm::Timeout);
         }
@@ -350,6 +350,26 @@ impl Supervisor {
                 State::Preparing | State::Failed(_) => {}
             }
         }
+        self.give_lanes();
+    }
+
+    /// Gives the lanes of tasks whose program is over to those that are held.
+    fn give_lanes(&mut self) {
+        let over = |index: &usize| matches!(self.table[*index].state(), State::Ended { .. });
+        let (over, live) = std::mem::take(&mut self.in_lanes)
+            .into_iter()
+            .partition(over);
+        self.in_lanes = live;
+        let over: Vec<usize> = over;
+        for index in over {
+            let Some(run) = self.run(index).filter(|run| !run.lane_given) else {
+                continue;
+            };
+            run.lane_given = true;
+            let id = run.id.clone();
+            self.queue.over(&id);
+            self.release();
+        }
     }
 
     /// A plain run's program has begun, or its child has failed (which its end will tell).
@@ -384,6 +404,10 @@ impl Supervisor {
         if matches!(run.kind, Kind::Exec(_)) {
             run.pid = told;
             self.by_pid.insert(told, index);
+            self.busy.insert(told);
+        }
+        if run.kind == Kind::Sandbox && run.ending.is_none() {
+            self.busy.remove(&run.pid);
         }
         let many = match run.kind {
             Kind::Sandbox => PARK_SANDBOXES_ABOVE,
@@ -464,6 +488,14 @@ fn enter_group(driver: &dyn Driver, slot: &Slot, limits: &Limits) -> Result<Grou
     Ok(group)
 }
 
+fn kind_of(launch: &Launch) -> Kind {
+    match (launch.isolation, &launch.program) {
+        (Isolation::Plain, _) => Kind::Plain,
+        (Isolation::Sandboxed, Some(_)) => Kind::Task,
+        (Isolation::Sandboxed, None) => Kind::Sandbox,
+    }
+}
+
 fn no_limits(log_bytes: u64) -> Limits {
     Limits {
         cpu: MilliCpu(0),
@@ -485,6 +517,7 @@ fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Limits) -> Run
         helper: None,
         beginning: ends.beginning,
         apart: None,
+        lane_given: false,
         started: now(),
         since: Instant::now(),
         slot: None,

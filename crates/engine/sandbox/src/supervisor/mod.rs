@@ -4,6 +4,7 @@
 //! but the loop itself. `requests` is what daemons ask, `launch` begins runs, `ending` ends them, `output` carries their streams.
 
 mod bootstrap;
+mod children;
 mod disk;
 mod ending;
 mod journal;
@@ -100,7 +101,7 @@ const ROUND: usize = 256;
 const DRAIN_AGAIN: Duration = Duration::from_millis(3);
 
 /// How long nothing must happen before a slot is prepared ahead.
-const QUIET: Duration = Duration::from_millis(4);
+const QUIET: Duration = Duration::from_millis(1);
 
 impl Supervisor {
     /// The loop. Returns after a shutdown, or when nobody has needed it for a while.
@@ -127,6 +128,7 @@ impl Supervisor {
                 self.on_event(Token::unpack(event.data.u64()));
             }
             self.fire_timers(Instant::now());
+            self.reap_all(Instant::now());
             self.count_disks(Instant::now());
             self.tell();
             if self.is_done() {
@@ -160,6 +162,9 @@ impl Supervisor {
         }
         if let Some(again) = self.journal_again {
             sooner(again);
+        }
+        if let Some(at) = self.reap_all_at {
+            sooner(at);
         }
         at.map(|t| t.saturating_duration_since(now))
     }

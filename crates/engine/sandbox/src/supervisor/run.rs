@@ -55,6 +55,8 @@ pub struct Run {
     pub started: TimeMs,
     /// The same, for measuring.
     pub since: Instant,
+    /// Whether it has given its job's lane to the next, its program being over.
+    pub lane_given: bool,
     /// What it holds of the pool.
     pub slot: Option<Slot>,
     /// Standard output (or the terminal) and standard error.

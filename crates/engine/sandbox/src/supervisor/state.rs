@@ -1,7 +1,7 @@
 //! What the supervisor holds, and the small steps that every part of it needs.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -113,12 +113,18 @@ pub struct Supervisor {
     pub(super) free: Vec<usize>,
     pub(super) by_id: HashMap<RunId, usize>,
     pub(super) by_pid: HashMap<u32, usize>,
+    /// Children that may end soon: all but the first processes of sandboxes that just live.
+    pub(super) busy: HashSet<u32>,
+    /// When all children are looked at again.
+    pub(super) reap_all_at: Option<Instant>,
     /// Helpers that are starting a program.
     pub(super) helpers: HashMap<u32, usize>,
     /// Children that ended before their helper told of them.
     pub(super) stray: HashMap<u32, Ended>,
     pub(super) queue: Waiting,
     pub(super) starting: Vec<usize>,
+    /// Tasks in sandboxes that take a lane of their job, or are held until they may.
+    pub(super) in_lanes: Vec<usize>,
     /// Programs for sandboxes that do not run yet.
     pub(super) early: Vec<Exec>,
     pub(super) ended: BTreeMap<RunId, Observed>,
@@ -202,10 +208,13 @@ impl Supervisor {
             free: Vec::new(),
             by_id: HashMap::new(),
             by_pid: HashMap::new(),
+            busy: HashSet::new(),
+            reap_all_at: None,
             helpers: HashMap::new(),
             stray: HashMap::new(),
             queue: Waiting::new(std::thread::available_parallelism().map_or(2, usize::from)),
             starting: Vec::new(),
+            in_lanes: Vec::new(),
             early: Vec::new(),
             ended: BTreeMap::new(),
             journal,
@@ -232,15 +241,19 @@ impl Supervisor {
             home,
         };
         this.inherit(found);
+        this.watch_own();
+        Ok(this)
+    }
+
+    fn watch_own(&self) {
         let own = [
-            (this.home.listener.as_fd(), Token::Listener),
-            (this.signals.as_fd(), Token::Signals),
-            (this.wake.as_fd(), Token::Wake),
+            (self.home.listener.as_fd(), Token::Listener),
+            (self.signals.as_fd(), Token::Signals),
+            (self.wake.as_fd(), Token::Wake),
         ];
         for (fd, token) in own {
-            watch(this.epoll.as_fd(), fd, token, epoll::EventFlags::IN);
+            watch(self.epoll.as_fd(), fd, token, epoll::EventFlags::IN);
         }
-        Ok(this)
     }
 
     /// Takes over what an earlier supervisor remembered; what it ran is lost with it.

@@ -4,6 +4,7 @@ use std::ffi::{CString, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 use crate::{check, check_long};
 
@@ -358,10 +359,36 @@ pub fn unshare(_proof: SingleThread, kinds: i32) -> io::Result<()> {
     check(unsafe { libc::unshare(kinds) }).map(drop)
 }
 
-/// Asks for SIGKILL when the parent ends.
+/// This process as its forks know it: a descriptor that tells them whether it lives.
+static FORKING: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Lets what this process forks know whether it lives; see [`die_with_parent`].
+///
+/// # Errors
+/// The kernel's.
+pub fn will_fork() -> io::Result<()> {
+    let me = pidfd(std::process::id())?;
+    let _set_before = FORKING.set(me);
+    Ok(())
+}
+
+/// Asks for SIGKILL when the parent ends, and ends at once if it has ended already: whoever was killed right after a fork would
+/// otherwise leave a child with all it had open, its lock among it.
 pub fn die_with_parent() {
     // SAFETY: no memory is passed.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    if let Some(parent) = FORKING.get() {
+        let mut look = libc::pollfd {
+            fd: parent.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one live record.
+        let seen = unsafe { libc::poll(&raw mut look, 1, 0) };
+        if seen > 0 && look.revents & libc::POLLIN != 0 {
+            exit(1);
+        }
+    }
 }
 
 /// Sets whether others may trace this process and read its `/proc` entries.

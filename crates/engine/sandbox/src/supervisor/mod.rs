@@ -75,6 +75,8 @@ fn serve(
         }
         Err(why) => ready.fail(&why),
     };
+    // Without it (before Linux 5.3) only the rare child of a supervisor that dies at once is missed.
+    let _ = prism_sys::process::will_fork();
     let made = bootstrap::compose(&home.dir).and_then(|()| Supervisor::new(proof, home, args));
     match made {
         Ok(mut supervisor) => {

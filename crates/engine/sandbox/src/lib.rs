@@ -16,6 +16,7 @@
 mod cgroup;
 mod child;
 mod client;
+mod maker;
 mod probe;
 mod procfs;
 mod scratch;

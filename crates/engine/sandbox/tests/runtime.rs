@@ -569,14 +569,15 @@ fn nothing_leaks() {
     // The pool may have grown to its bound: 64 slots of eight descriptors.
     let most = before.0 + 64 * 8;
     for _ in 0..500 {
-        if held(supervisor).0 <= most && held(supervisor).1 == 0 {
+        if held(supervisor).0 <= most && held(supervisor).1 <= 1 {
             break;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
     let after = held(supervisor);
     assert!(after.0 <= most, "descriptors: {before:?}, then {after:?}");
-    assert_eq!(after.1, 0, "children: {after:?}");
+    // One maker is kept.
+    assert!(after.1 <= 1, "children: {after:?}");
     assert_eq!(after.2, before.2, "mounts: {before:?}, then {after:?}");
     let dir = node.dir.join("run");
     let groups = || groups_of(&dir);

@@ -11,12 +11,13 @@
 pub mod beneath;
 pub mod creds;
 pub mod filter;
-pub mod idle;
+pub mod first;
 pub mod landlock;
 pub mod memory;
 pub mod mounts;
 pub mod process;
 mod raw;
+pub mod sibling;
 pub mod stdio;
 pub mod table;
 pub mod unforked;

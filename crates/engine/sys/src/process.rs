@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_void};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use crate::{check, check_long};
@@ -13,6 +13,12 @@ use crate::{check, check_long};
 pub struct SingleThread(());
 
 impl SingleThread {
+    /// For tests that know what they do.
+    #[cfg(test)]
+    pub(crate) fn unproven() -> Self {
+        Self(())
+    }
+
     /// Counts the threads of this process.
     ///
     /// # Errors
@@ -370,6 +376,11 @@ pub fn will_fork() -> io::Result<()> {
     let me = pidfd(std::process::id())?;
     let _set_before = FORKING.set(me);
     Ok(())
+}
+
+/// The descriptor by which forks know whether this process lives; they must keep it open.
+pub fn lifeline() -> Option<BorrowedFd<'static>> {
+    FORKING.get().map(AsFd::as_fd)
 }
 
 /// Asks for SIGKILL when the parent ends, and ends at once if it has ended already: whoever was killed right after a fork would

@@ -49,6 +49,21 @@ pub fn close_range(first: u32, last: u32) -> io::Result<()> {
     check_long(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
+/// Closes every descriptor but these numbers, given in order. For processes as of [`close_range`].
+///
+/// # Errors
+/// As there.
+pub fn close_all_but(kept: &[u32]) -> io::Result<()> {
+    let mut first = 0;
+    for number in kept {
+        if *number > first {
+            close_range(first, number - 1)?;
+        }
+        first = number.saturating_add(1).max(first);
+    }
+    close_range(first, u32::MAX)
+}
+
 /// Sends one byte and a descriptor over a unix socket.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ pub struct Entry {
     pid: AtomicU32,
     length: AtomicU32,
     hold: AtomicU32,
+    made: AtomicU32,
     cpu_us: AtomicU64,
     peak: AtomicU64,
     text: [AtomicU8; TEXT],
@@ -48,6 +49,7 @@ impl Entry {
     pub fn reset(&self) {
         self.length.store(0, Ordering::Release);
         self.hold.store(0, Ordering::Release);
+        self.made.store(0, Ordering::Release);
         self.state.store(0, Ordering::Release);
         self.pid.store(0, Ordering::Release);
     }
@@ -72,6 +74,16 @@ impl Entry {
             // Woken, or a signal, or released in between: looked at again.
             let _again = futex::wait(&self.hold, futex::Flags::empty(), 1, None);
         }
+    }
+
+    /// The number of the process that was made for this record by [`crate::sibling`], as whoever made it sees it; 0 before.
+    pub fn made(&self) -> u32 {
+        self.made.load(Ordering::Acquire)
+    }
+
+    /// Where that number is put.
+    pub(crate) fn made_at(&self) -> &AtomicU32 {
+        &self.made
     }
 
     /// 1 while it is held; a futex.

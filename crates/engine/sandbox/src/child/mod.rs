@@ -1,7 +1,8 @@
 //! What happens between fork and exec: the first process of a sandbox, the helper that starts a program in a running sandbox, and
 //! a plain child of the host. The order of the steps is the security of the thing; each says what failed if it fails.
 //!
-//! Runs in forked children of the supervisor only, which have one thread.
+//! Runs in children of the supervisor only, which have one thread: forked ones, or such as work in a maker's memory
+//! ([`crate::maker`]) until they become a program of their own.
 
 mod harden;
 mod program;
@@ -13,16 +14,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use prism_runtime::{Isolation, Launch, Limits, Program, Scratch};
 use prism_sys::filter::Instruction;
 use prism_sys::process::{self, SingleThread};
+use prism_sys::sibling::Then;
 use prism_sys::table::Entry;
-use prism_sys::{creds, idle, mounts};
+use prism_sys::{creds, first, mounts};
 
-use crate::cgroup::{self, Driver, Group};
+use crate::cgroup;
 use crate::slots::Slot;
 use crate::template::Template;
 
 pub use program::{plan, why};
+pub use root::full;
 
 /// What every child needs from the supervisor.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// Proof that forking was sound.
     pub proof: SingleThread,
@@ -32,16 +36,67 @@ pub struct Context<'a> {
     pub filter: &'a [Instruction],
     /// Landlock's version; 0 for none.
     pub landlock: u32,
-    /// What a first process without a program of its own becomes.
-    pub idle: Option<BorrowedFd<'a>>,
     /// Wakes the supervisor.
-    pub wake: BorrowedFd<'a>,
+    pub wake: Wake<'a>,
     /// Where to tell what became of it.
     pub entry: &'static Entry,
-    /// Cgroups, if there are any.
-    pub driver: Option<&'a dyn Driver>,
+    /// Whether cgroups limit what runs.
+    pub grouped: bool,
     /// Set when the supervisor is root of a user namespace only: the real user and group.
     pub user: Option<(u32, u32)>,
+}
+
+/// How a child wakes the supervisor when its program has begun or ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Wake<'a> {
+    /// Only that.
+    Event(BorrowedFd<'a>),
+    /// By a record of this name in a pipe; a waiting first process adds that of the end.
+    News(BorrowedFd<'a>, [u8; first::TAG]),
+}
+
+impl<'a> Wake<'a> {
+    fn fd(self) -> BorrowedFd<'a> {
+        match self {
+            Self::Event(fd) | Self::News(fd, _) => fd,
+        }
+    }
+
+    /// Does it, through the descriptor at [`WAKE`]. A failure only delays the news until the exit.
+    fn write(self) {
+        match self {
+            Self::Event(_) => prism_sys::stdio::write_to(WAKE, &1u64.to_ne_bytes()),
+            Self::News(_, tag) => {
+                prism_sys::stdio::write_to(WAKE, &first::Record::begun(tag));
+            }
+        }
+    }
+}
+
+/// What a sandbox's first process takes of its slot.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// Cgroup files to join by; see [`crate::cgroup::Driver::joins`].
+    pub joins: Vec<BorrowedFd<'a>>,
+    /// The id outside that is 0 inside; 0 when they are the same.
+    pub base: u32,
+    /// Its network namespace.
+    pub net: Option<BorrowedFd<'a>>,
+    /// Its user namespace.
+    pub user: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Place<'a> {
+    /// That of a slot.
+    pub fn of(driver: Option<&dyn cgroup::Driver>, slot: &'a Slot) -> Self {
+        let grouped = driver.zip(slot.group.as_ref());
+        Self {
+            joins: grouped.map_or_else(Vec::new, |(driver, group)| driver.joins(group)),
+            base: slot.base,
+            net: slot.net.as_ref().map(AsFd::as_fd),
+            user: slot.user.as_ref().map(AsFd::as_fd),
+        }
+    }
 }
 
 /// The program's ends of its streams; what is missing is `/dev/null`.
@@ -87,80 +142,111 @@ fn live(entry: &Entry, life: impl FnOnce() -> Step<()>) -> ! {
 const UNSHARED: i32 =
     libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
 
-/// The first process of a sandbox (pid 1 inside): builds it, starts the program, reaps what is left to it, and tells how the
-/// program ended. Without a program it lives until it is killed.
-pub fn init(ctx: &Context<'_>, slot: &Slot, launch: &Launch, stdio: Stdio) -> ! {
+/// The first process of a sandbox (pid 1 inside), forked: builds it, starts the program, reaps what is left to it, and tells how
+/// the program ended. Without a program it becomes `idle` where it can, and lives until it is killed.
+pub fn init(
+    ctx: &Context<'_>,
+    place: &Place<'_>,
+    launch: &Launch,
+    stdio: Stdio,
+    idle: Option<BorrowedFd<'_>>,
+) -> ! {
     live(ctx.entry, || {
-        process::die_with_parent();
-        creds::umask(0);
-        if let (Some(driver), Some(group)) = (ctx.driver, &slot.group) {
-            cgroup::join(&driver.joins(group)).step("join the cgroup")?;
-        }
-        let sources = root::open(slot, launch)?;
-        let template = ctx.template.namespace.as_fd();
-        process::join(ctx.proof, template, libc::CLONE_NEWNS).step("join the template")?;
-        process::unshare(ctx.proof, UNSHARED).step("make namespaces")?;
-        let net = slot.net.as_ref().ok_or("no network namespace")?;
-        process::join(ctx.proof, net.as_fd(), libc::CLONE_NEWNET).step("join the network")?;
-        root::build(ctx, slot, launch, &sources)?;
-        mounts::set_hostname(&launch.hostname).step("set the host name")?;
-        let file = match &launch.scratch {
-            Scratch::Disk { bytes, .. } => bytes.0,
-            Scratch::Memory { .. } => 0,
-        };
-        Each::of(&launch.limits)
-            .with_files_of(file)
-            .set(ctx.driver.is_some())?;
-        let user = slot.user.as_ref().ok_or("no user namespace")?;
-        process::join(ctx.proof, user.as_fd(), libc::CLONE_NEWUSER).step("join the users")?;
-        creds::become_root_inside().step("become root inside")?;
-        root::finish(launch)?;
-        program::enter(launch.program.as_ref(), &launch.files)?;
-        process::die_with_parent();
-        process::set_dumpable(false);
-        let scoped = launch.program.is_some();
-        match &launch.program {
-            Some(p) => run(ctx, launch, p, stdio, scoped),
-            None => {
-                program::place(ctx.wake, Stdio::default(), None, ctx.idle)?;
-                harden::lock(ctx, scoped)?;
-                ctx.entry.running(0);
-                wake();
-                if ctx.idle.is_some() {
-                    // Where it cannot, it stays what it is.
-                    let _ = idle::become_it(ctx.proof, program::KEPT);
-                }
-                process::reap_for_ever()
+        let keep = idle.filter(|_| launch.program.is_none());
+        let Some(pid) = begin(ctx, place, launch, stdio, keep)? else {
+            if keep.is_some() {
+                // Where it cannot, it stays what it is.
+                let _ = first::become_it(ctx.proof, program::KEPT, [0; first::TAG]);
             }
-        }
+            process::reap_for_ever()
+        };
+        wait_for(ctx, launch, pid)
     })
+}
+
+/// The same in a maker's memory: what it becomes instead of staying. `program` is the one for a launch of its kind.
+pub fn first(
+    ctx: &Context<'_>,
+    place: &Place<'_>,
+    launch: &Launch,
+    stdio: Stdio,
+    program: BorrowedFd<'_>,
+) -> Step<Then> {
+    let tag = match (begin(ctx, place, launch, stdio, Some(program))?, ctx.wake) {
+        // The waiting one knows it by its number.
+        (Some(pid), _) if pid != 2 => return Err(format!("the program is number {pid}, not 2")),
+        (_, Wake::News(_, tag)) => tag,
+        (_, Wake::Event(_)) => [0; first::TAG],
+    };
+    Ok(Then {
+        program: program::KEPT,
+        tag,
+    })
+}
+
+/// Builds the sandbox around this process and starts its program, if it has one, whose number it answers. `keep` is what is to
+/// be at [`program::KEPT`] afterwards. All else that this process had open is closed.
+fn begin(
+    ctx: &Context<'_>,
+    place: &Place<'_>,
+    launch: &Launch,
+    stdio: Stdio,
+    keep: Option<BorrowedFd<'_>>,
+) -> Step<Option<u32>> {
+    process::die_with_parent();
+    creds::umask(0);
+    cgroup::join(&place.joins).step("join the cgroup")?;
+    enter(ctx, place, launch)?;
+    let file = match &launch.scratch {
+        Scratch::Disk { bytes, .. } => bytes.0,
+        Scratch::Memory { .. } => 0,
+    };
+    Each::of(&launch.limits)
+        .with_files_of(file)
+        .set(ctx.grouped)?;
+    let user = place.user.as_ref().ok_or("no user namespace")?;
+    process::join(ctx.proof, user.as_fd(), libc::CLONE_NEWUSER).step("join the users")?;
+    creds::become_root_inside().step("become root inside")?;
+    root::finish(launch)?;
+    program::enter(launch.program.as_ref(), &launch.files)?;
+    process::die_with_parent();
+    process::set_dumpable(false);
+    let Some(program) = &launch.program else {
+        program::place(ctx.wake.fd(), Stdio::default(), None, keep, false)?;
+        harden::lock(ctx, false)?;
+        ctx.entry.running(0);
+        ctx.wake.write();
+        return Ok(None);
+    };
+    let plan = program::plan(program)?;
+    program::place(ctx.wake.fd(), stdio, program.tty, keep, true)?;
+    harden::lock(ctx, true)?;
+    ctx.entry.await_release();
+    let pid = process::spawn(ctx.proof, &plan).map_err(|e| program::why(name_of(program), &e))?;
+    ctx.entry.running(pid);
+    ctx.wake.write();
+    // Streams held here would keep their readers waiting.
+    prism_sys::stdio::close_range(0, 2).step("close the streams")?;
+    Ok(Some(pid))
+}
+
+/// Makes and enters everything that separates it but the users.
+fn enter(ctx: &Context<'_>, place: &Place<'_>, launch: &Launch) -> Step<()> {
+    let sources = root::open(place, launch)?;
+    let template = ctx.template.namespace.as_fd();
+    process::join(ctx.proof, template, libc::CLONE_NEWNS).step("join the template")?;
+    process::unshare(ctx.proof, UNSHARED).step("make namespaces")?;
+    let net = place.net.as_ref().ok_or("no network namespace")?;
+    process::join(ctx.proof, net.as_fd(), libc::CLONE_NEWNET).step("join the network")?;
+    root::build(ctx, place, launch, &sources)?;
+    mounts::set_hostname(&launch.hostname).step("set the host name")
 }
 
 /// Number of the supervisor's wake-up descriptor once the streams are in place.
 const WAKE: i32 = 3;
 
-fn wake() {
-    // A failed write only delays the news until the exit.
-    program::write_wake();
-}
-
-/// Pid 1 with a program: starts it and waits for its end. What is left afterwards dies with this process.
-fn run(
-    ctx: &Context<'_>,
-    launch: &Launch,
-    program: &Program,
-    stdio: Stdio,
-    scoped: bool,
-) -> Step<()> {
-    let plan = program::plan(program)?;
-    program::place(ctx.wake, stdio, program.tty, None)?;
-    harden::lock(ctx, scoped)?;
-    ctx.entry.await_release();
-    let pid = process::spawn(ctx.proof, &plan).map_err(|e| program::why(name_of(program), &e))?;
-    ctx.entry.running(pid);
-    wake();
-    // Streams held here would keep their readers waiting.
-    prism_sys::stdio::close_range(0, 2).step("close the streams")?;
+/// Pid 1 with a program: waits for its end. What is left afterwards dies with this process.
+fn wait_for(ctx: &Context<'_>, launch: &Launch, pid: u32) -> Step<()> {
     loop {
         match process::reap(None, true).step("wait for the program")? {
             Some(end) if end.pid == pid => {
@@ -173,7 +259,7 @@ fn run(
                 }
                 ctx.entry.ended(end.status, cpu_us, peak);
                 // The next program need not wait until the kernel has taken this sandbox apart.
-                wake();
+                ctx.wake.write();
                 return Ok(());
             }
             Some(_) => {}
@@ -274,11 +360,11 @@ pub fn exec(
         std::env::set_current_dir("/").step("enter the root")?;
         program::enter(Some(program), &[])?;
         process::set_dumpable(false);
-        each.set(ctx.driver.is_some())?;
+        each.set(ctx.grouped)?;
         let mut plan = program::plan(program)?;
         plan.sibling = true;
         plan.die_with_parent = true;
-        program::place(ctx.wake, stdio, program.tty, None)?;
+        program::place(ctx.wake.fd(), stdio, program.tty, None, true)?;
         harden::lock(ctx, false)?;
         tell_sibling(ctx, &plan, program)
     })
@@ -286,15 +372,18 @@ pub fn exec(
 
 /// Becomes a plain child of the host. There is no other process to tell that the program runs, so the descriptor for that is
 /// closed by the exec itself; see [`Stdio::begun`].
-pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, mut stdio: Stdio) -> ! {
+pub fn plain(
+    ctx: &Context<'_>,
+    joins: &[BorrowedFd<'_>],
+    launch: &Launch,
+    mut stdio: Stdio,
+) -> ! {
     debug_assert_eq!(launch.isolation, Isolation::Plain);
     let begun = stdio.begun.take();
     live(ctx.entry, || {
-        if let (Some(driver), Some(group)) = (ctx.driver, group) {
-            cgroup::join(&driver.joins(group)).step("join the cgroup")?;
-        }
+        cgroup::join(joins).step("join the cgroup")?;
         let program = launch.program.as_ref().ok_or("no program")?;
-        Each::plain(&launch.limits).set(ctx.driver.is_some())?;
+        Each::plain(&launch.limits).set(ctx.grouped)?;
         if let Some((uid, gid)) = ctx.user {
             // Back to the user's own numbers, without the powers of the supervisor's namespace.
             process::unshare(ctx.proof, libc::CLONE_NEWUSER).step("leave the namespace")?;
@@ -305,7 +394,7 @@ pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, mut stdi
         let mut plan = program::plan(program)?;
         plan.die_with_parent = true;
         let begun = begun.as_ref().ok_or("no pipe for the news of the start")?;
-        program::place(begun.as_fd(), stdio, program.tty, None)?;
+        program::place(begun.as_fd(), stdio, program.tty, None, true)?;
         prism_sys::stdio::close_on_exec(WAKE).step("prepare the news of the start")?;
         ctx.entry.await_release();
         Err(program::why(
@@ -318,6 +407,6 @@ pub fn plain(ctx: &Context<'_>, group: Option<&Group>, launch: &Launch, mut stdi
 fn tell_sibling(ctx: &Context<'_>, plan: &process::Plan, program: &Program) -> Step<()> {
     let pid = process::spawn(ctx.proof, plan).map_err(|e| program::why(name_of(program), &e))?;
     ctx.entry.running(pid);
-    wake();
+    ctx.wake.write();
     Ok(())
 }

@@ -98,12 +98,13 @@ pub fn why(name: &str, error: &io::Error) -> String {
 pub const KEPT: u32 = 4;
 
 /// Puts the streams at 0 to 2 and the wake-up descriptor at 3, and closes everything else that was inherited but `keep`, if it is
-/// given, which goes to [`KEPT`].
+/// given, which goes to [`KEPT`] until an exec; so long does the wake-up descriptor stay unless it is `for_long`.
 pub fn place(
     wake: BorrowedFd<'_>,
     stdio: Stdio,
     tty: Option<(u16, u16)>,
     keep: Option<BorrowedFd<'_>>,
+    for_long: bool,
 ) -> Step<()> {
     let keep = keep
         .map(|fd| stdio::copy_above(fd, 10).step("keep a descriptor"))
@@ -141,8 +142,9 @@ pub fn place(
     let mut first = WAKE.unsigned_abs() + 1;
     if let Some(keep) = keep {
         stdio::place(keep.as_fd(), KEPT).step("place a descriptor")?;
-        for number in [WAKE, KEPT.cast_signed()] {
-            stdio::close_on_exec(number).step("mark a descriptor")?;
+        stdio::close_on_exec(KEPT.cast_signed()).step("mark a descriptor")?;
+        if !for_long {
+            stdio::close_on_exec(WAKE).step("mark a descriptor")?;
         }
         std::mem::forget(keep);
         first = KEPT + 1;
@@ -151,9 +153,4 @@ pub fn place(
     high.into_iter().for_each(std::mem::forget);
     std::mem::forget(wake);
     stdio::close_range(first, u32::MAX).step("close what was inherited")
-}
-
-/// Wakes the supervisor through the descriptor that [`place`] put there.
-pub fn write_wake() {
-    stdio::write_to(WAKE, &1u64.to_ne_bytes());
 }

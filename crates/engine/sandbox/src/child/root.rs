@@ -13,8 +13,7 @@ use std::path::Path;
 use prism_runtime::{Image, Launch, Scratch};
 use prism_sys::{creds, mounts};
 
-use super::{Context, Named, Step};
-use crate::slots::Slot;
+use super::{Context, Named, Place, Step};
 use crate::template::MAX_LAYERS;
 
 /// Where the merged root is mounted, seen from the scratch directory.
@@ -29,7 +28,7 @@ pub struct Sources {
 }
 
 /// Opens what the launch names, while the host's tree is still there.
-pub fn open(slot: &Slot, launch: &Launch) -> Step<Sources> {
+pub fn open(place: &Place<'_>, launch: &Launch) -> Step<Sources> {
     let image = match &launch.image {
         Image::Host => &[][..],
         Image::Layers(layers) => layers,
@@ -43,12 +42,12 @@ pub fn open(slot: &Slot, launch: &Launch) -> Step<Sources> {
         ));
     }
     let layers = launch.layers.iter().chain(image).map(|layer| {
-        detach(layer, true, slot).step(format_args!("mount layer {}", layer.display()))
+        detach(layer, true, place).step(format_args!("mount layer {}", layer.display()))
     });
     let scratch = match &launch.scratch {
         Scratch::Memory { .. } => None,
         Scratch::Disk { dir, .. } => {
-            Some(detach(dir, false, slot).step("mount the scratch directory")?)
+            Some(detach(dir, false, place).step("mount the scratch directory")?)
         }
     };
     Ok(Sources {
@@ -58,11 +57,11 @@ pub fn open(slot: &Slot, launch: &Launch) -> Step<Sources> {
 }
 
 /// A private copy of a directory's mount: without devices or set-user-id, and seen through the sandbox's ids.
-fn detach(from: &Path, read_only: bool, slot: &Slot) -> io::Result<OwnedFd> {
+fn detach(from: &Path, read_only: bool, place: &Place<'_>) -> io::Result<OwnedFd> {
     let tree = mounts::clone_tree(from, false)?;
-    let user: Option<BorrowedFd<'_>> = match (&slot.user, slot.base) {
+    let user: Option<BorrowedFd<'_>> = match (place.user, place.base) {
         // A base of 0 means that the ids outside and inside are the same.
-        (Some(user), 1..) => Some(user.as_fd()),
+        (Some(user), 1..) => Some(user),
         _ => None,
     };
     mounts::restrict(tree.as_fd(), read_only, user)?;
@@ -70,12 +69,12 @@ fn detach(from: &Path, read_only: bool, slot: &Slot) -> io::Result<OwnedFd> {
 }
 
 /// Builds the root, in a new copy of the template's mount namespace, and moves into it.
-pub fn build(ctx: &Context<'_>, slot: &Slot, launch: &Launch, sources: &Sources) -> Step<()> {
+pub fn build(ctx: &Context<'_>, place: &Place<'_>, launch: &Launch, sources: &Sources) -> Step<()> {
     // What is made from here on belongs to root inside; mounting still needs the powers of root outside.
-    creds::act_on_files_as(slot.base, slot.base).step("act as root inside")?;
-    scratch(slot, launch, sources)?;
+    creds::act_on_files_as(place.base, place.base).step("act as root inside")?;
+    scratch(place, launch, sources)?;
     upper(launch)?;
-    overlay(ctx, slot, launch, sources)?;
+    overlay(ctx, place, launch, sources)?;
     if launch.image == Image::Host {
         for dir in &ctx.template.host_dirs {
             real_directory(dir)?;
@@ -89,7 +88,7 @@ pub fn build(ctx: &Context<'_>, slot: &Slot, launch: &Launch, sources: &Sources)
 }
 
 /// Mounts the scratch space at `b` and enters it.
-fn scratch(slot: &Slot, launch: &Launch, sources: &Sources) -> Step<()> {
+fn scratch(place: &Place<'_>, launch: &Launch, sources: &Sources) -> Step<()> {
     let at = Path::new("/b");
     match (&launch.scratch, &sources.scratch) {
         (Scratch::Memory { bytes }, _) => {
@@ -99,7 +98,7 @@ fn scratch(slot: &Slot, launch: &Launch, sources: &Sources) -> Step<()> {
                 (size, _) => size,
             };
             let inodes = crate::supervisor::files(size);
-            let base = slot.base;
+            let base = place.base;
             let options = format!("size={size},nr_inodes={inodes},mode=755,uid={base},gid={base}");
             mounts::mount("tmpfs", at, "tmpfs", NO_POWERS, &options).step("mount scratch space")?;
         }
@@ -138,9 +137,9 @@ fn upper(launch: &Launch) -> Step<()> {
     Ok(())
 }
 
-fn overlay(ctx: &Context<'_>, slot: &Slot, launch: &Launch, sources: &Sources) -> Step<()> {
+fn overlay(ctx: &Context<'_>, place: &Place<'_>, launch: &Launch, sources: &Sources) -> Step<()> {
     let skeleton = match launch.image {
-        Image::Host => Some(detach(Path::new("/skel"), true, slot).step("mount the skeleton")?),
+        Image::Host => Some(detach(Path::new("/skel"), true, place).step("mount the skeleton")?),
         Image::Layers(_) => None,
     };
     let mut lower = Vec::with_capacity(sources.layers.len() + 1);
@@ -219,9 +218,14 @@ pub fn room_left(launch: &Launch) -> Option<&'static str> {
         return None;
     }
     let room = rustix::fs::statvfs("/").ok()?;
-    if room.f_blocks > 0 && room.f_bavail <= room.f_blocks / 100 {
+    full([room.f_blocks, room.f_bavail, room.f_files, room.f_ffree])
+}
+
+/// The same of a file system's blocks, those free to all, inodes, and those free.
+pub fn full([blocks, free, inodes, free_inodes]: [u64; 4]) -> Option<&'static str> {
+    if blocks > 0 && free <= blocks / 100 {
         Some("its space for files, in memory, is full")
-    } else if room.f_files > 0 && room.f_ffree == 0 {
+    } else if inodes > 0 && free_inodes == 0 {
         Some("its space for files, in memory, has no room for another file (inodes)")
     } else {
         None

@@ -18,6 +18,9 @@ use crate::procfs;
 impl Supervisor {
     /// A child has ended: a run's first process, a helper, or a program whose helper has not told of it yet.
     pub(super) fn on_exit(&mut self, ended: Ended) {
+        if !self.by_pid.contains_key(&ended.pid) {
+            self.note_made();
+        }
         if self.accounts.is_counter(ended.pid) {
             self.disks_are_counted(ended.cpu_us);
         } else if let Some(index) = self.by_pid.remove(&ended.pid) {
@@ -25,6 +28,8 @@ impl Supervisor {
             if let Some(why) = apart.and_then(|apart| apart.failure()) {
                 self.table[index].failed(&why);
             }
+            // What it told before it ended comes first.
+            self.hear_news();
             let ran = match self.table[index].state() {
                 State::Ended { .. } | State::Running(_) => true,
                 // A plain child tells only of failure; what was killed on its way never ran.
@@ -39,6 +44,8 @@ impl Supervisor {
             self.finish(index, ended);
         } else if let Some(index) = self.helpers.remove(&ended.pid) {
             self.on_helper_exit(index, ended);
+        } else if self.maker_ended(ended.pid) {
+            // That is all.
         } else {
             self.stray.insert(ended.pid, ended);
         }
@@ -55,7 +62,7 @@ impl Supervisor {
     }
 
     /// Writes a run's report, tells it, and gives back what it held.
-    fn finish(&mut self, index: usize, ended: Ended) {
+    pub(super) fn finish(&mut self, index: usize, ended: Ended) {
         self.starting.retain(|i| *i != index);
         let Some(mut run) = self.runs[index].take() else {
             return;
@@ -288,6 +295,9 @@ impl Supervisor {
 
     /// Kills everything in a run.
     pub(super) fn kill(&mut self, index: usize) {
+        if self.kill_when_made(index) {
+            return;
+        }
         let Some(run) = self.runs.get(index).and_then(Option::as_ref) else {
             return;
         };

@@ -1,7 +1,7 @@
 //! Beginning runs: out of the queue, a slot, streams, a fork; and hearing from the child how far it came.
 
 use std::cmp::Reverse;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -17,10 +17,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::disk::Account;
 use super::journal::Record;
 use super::output::{Input, Stream};
+use super::plain::Apart;
 use super::run::{Kind, Phase, Run};
 use super::state::{Alarm, Supervisor, Token, now, unwatch, watch};
 use crate::cgroup::{Driver, Group};
-use crate::child::{self, Context, Each, Stdio};
+use crate::child::{self, Context, Each, Place, Stdio, Wake};
 use crate::slots::{Needs, Slot, group_name};
 
 /// Most launches that wait.
@@ -32,9 +33,17 @@ const PARK_ABOVE: usize = 1_000;
 const PARK_SANDBOXES_ABOVE: usize = 200;
 
 /// How many children are prepared at once: enough to keep the processors busy while some wait for the kernel's grace periods.
-fn preparing_at_once() -> usize {
+pub(super) fn preparing_at_once() -> usize {
     static N: OnceLock<usize> = OnceLock::new();
     *N.get_or_init(|| std::thread::available_parallelism().map_or(4, |n| 4 * n.get()))
+}
+
+/// A run on its way: our ends, its ends, and its process.
+struct Begun {
+    ends: Ends,
+    stdio: Stdio,
+    side: Fork,
+    apart: Option<Apart>,
 }
 
 /// Our ends of a run's streams.
@@ -117,68 +126,96 @@ impl Supervisor {
                 return Err(why);
             }
         };
-        let into = driver
-            .zip(slot.group.as_ref())
-            .and_then(|(driver, group)| driver.clone_into(group));
-        let flags = if sandboxed {
-            u64::from(libc::CLONE_NEWPID.cast_unsigned())
-        } else {
-            0
-        };
-        let keep = launch.limits.log_bytes;
-        let begun = streams(launch.program.as_ref(), &launch.logs, keep).and_then(
-            |(mut ends, mut stdio)| {
-                if !sandboxed {
-                    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-                    (ends.beginning, stdio.begun) = (Some(ours), Some(theirs));
-                    let entry = &self.table[index];
-                    if let Some(started) = self.start_apart(entry, launch, &slot, &stdio) {
-                        let (apart, pid) = started?;
-                        return Ok((ends, stdio, Fork::Parent(pid), Some(apart)));
-                    }
-                }
-                let side = process::fork(self.proof, flags, into)?;
-                Ok((ends, stdio, side, None))
-            },
-        );
-        let (ends, stdio, side, apart) = match begun {
+        let Begun {
+            ends,
+            stdio,
+            side,
+            apart,
+        } = match self.start(index, launch, &slot) {
             Ok(begun) => begun,
             Err(e) => {
-                self.slots.give_back(slot, driver);
+                self.slots.give_back(slot, self.driver.as_deref());
                 self.free.push(index);
                 return Err(format!("start a process: {e}"));
             }
         };
-        match side {
-            Fork::Child if sandboxed => child::init(&self.context(index), &slot, launch, stdio),
-            Fork::Child => child::plain(&self.context(index), slot.group.as_ref(), launch, stdio),
-            Fork::Parent(pid) => {
-                drop(stdio);
-                let (id, kind) = (launch.id.clone(), kind_of(launch));
-                let mut run = fresh(id, kind, ends, &launch.logs, &launch.limits);
-                run.slot = Some(slot);
-                run.account = Account::of(launch);
-                run.apart = apart;
-                if launch.lanes > 0 && run.kind == Kind::Task {
-                    self.in_lanes.push(index);
-                }
-                let timeout = launch.limits.timeout.filter(|_| !held);
-                self.adopt(index, run, pid, timeout);
-                Ok(())
-            }
+        let Fork::Parent(pid) = side else {
+            self.child(index, launch, &slot, stdio)
+        };
+        drop(stdio);
+        let (id, kind) = (launch.id.clone(), kind_of(launch));
+        let mut run = fresh(id, kind, ends, &launch.logs, &launch.limits);
+        run.slot = Some(slot);
+        run.account = Account::of(launch);
+        run.apart = apart;
+        if launch.lanes > 0 && run.kind == Kind::Task {
+            self.in_lanes.push(index);
         }
+        let timeout = launch.limits.timeout.filter(|_| !held);
+        self.adopt(index, run, pid, timeout);
+        Ok(())
     }
 
-    fn context(&self, index: usize) -> Context<'_> {
+    /// Makes the streams and the process of a run: by a maker, without a fork, or by one.
+    fn start(&mut self, index: usize, launch: &Launch, slot: &Slot) -> std::io::Result<Begun> {
+        let sandboxed = launch.isolation == Isolation::Sandboxed;
+        let keep = launch.limits.log_bytes;
+        let (mut ends, mut stdio) = streams(launch.program.as_ref(), &launch.logs, keep)?;
+        let mut apart = None;
+        let side = if sandboxed {
+            match self.order(index, launch, slot, &stdio) {
+                // Its number comes with its first news.
+                Some(()) => Fork::Parent(0),
+                None => {
+                    let flags = u64::from(libc::CLONE_NEWPID.cast_unsigned());
+                    process::fork(self.proof, flags, self.born_in(slot))?
+                }
+            }
+        } else {
+            let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+            (ends.beginning, stdio.begun) = (Some(ours), Some(theirs));
+            let entry = &self.table[index];
+            if let Some(started) = self.start_apart(entry, launch, slot, &stdio) {
+                let (started, pid) = started?;
+                apart = Some(started);
+                Fork::Parent(pid)
+            } else {
+                process::fork(self.proof, 0, self.born_in(slot))?
+            }
+        };
+        Ok(Begun {
+            ends,
+            stdio,
+            side,
+            apart,
+        })
+    }
+
+    /// The group that a process can be born in.
+    fn born_in<'a>(&'a self, slot: &'a Slot) -> Option<BorrowedFd<'a>> {
+        let (driver, group) = self.driver.as_deref().zip(slot.group.as_ref())?;
+        driver.clone_into(group)
+    }
+
+    /// The life of a forked child.
+    fn child(&self, index: usize, launch: &Launch, slot: &Slot, stdio: Stdio) -> ! {
+        let (ctx, place) = (self.context(index), Place::of(self.driver.as_deref(), slot));
+        if launch.isolation == Isolation::Plain {
+            child::plain(&ctx, &place.joins, launch, stdio)
+        }
+        let idle = self.programs.as_ref().map(|[idle, _]| idle.as_fd());
+        child::init(&ctx, &place, launch, stdio, idle)
+    }
+
+    pub(super) fn context(&self, index: usize) -> Context<'_> {
         Context {
             proof: self.proof,
             template: &self.template,
             filter: &self.filter,
             landlock: self.landlock,
-            idle: self.idle_program.as_ref().map(AsFd::as_fd),
-            wake: self.wake.as_fd(),
+            wake: Wake::Event(self.wake.as_fd()),
             entry: &self.table[index],
-            driver: self.driver.as_deref(),
+            grouped: self.driver.is_some(),
             user: self.user,
         }
     }
@@ -186,6 +223,8 @@ impl Supervisor {
     /// Enters a run whose first child was just made.
     fn adopt(&mut self, index: usize, mut run: Run, pid: u32, timeout: Option<Millis>) {
         match run.kind {
+            // A maker's process, whose number is not known yet.
+            _ if pid == 0 => {}
             Kind::Task | Kind::Sandbox | Kind::Plain => {
                 run.pid = pid;
                 self.by_pid.insert(pid, index);
@@ -195,7 +234,9 @@ impl Supervisor {
                 self.helpers.insert(pid, index);
             }
         }
-        self.busy.insert(pid);
+        if pid != 0 {
+            self.busy.insert(pid);
+        }
         if let Some(Millis(ms)) = timeout {
             self.alarm(run.id.clone(), Duration::from_millis(ms), Alarm::Timeout);
         }
@@ -343,6 +384,9 @@ impl Supervisor {
     pub(super) fn hear_children(&mut self) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.wake, &mut count);
+        self.hear_news();
+        self.note_made();
+        self.end_unmade();
         for index in self.starting.clone() {
             match self.table[index].state() {
                 State::Running(pid) => self.begin(index, pid),
@@ -392,6 +436,8 @@ impl Supervisor {
     /// A run's program runs (or, without one, its sandbox is ready).
     pub(super) fn begin(&mut self, index: usize, told: u32) {
         self.starting.retain(|i| *i != index);
+        // It may have been made and have told of it since numbers were looked at last.
+        self.note_one_made(index);
         let over = matches!(self.table[index].state(), State::Ended { .. });
         let live = self.by_id.len();
         let Some(run) = self.runs.get_mut(index).and_then(Option::as_mut) else {

@@ -10,6 +10,7 @@ mod ending;
 mod journal;
 mod launch;
 mod limits;
+mod makers;
 mod output;
 mod peers;
 mod plain;
@@ -131,6 +132,7 @@ impl Supervisor {
             }
             self.fire_timers(Instant::now());
             self.reap_all(Instant::now());
+            self.retire_makers(Instant::now());
             self.count_disks(Instant::now());
             self.tell();
             if self.is_done() {
@@ -168,6 +170,9 @@ impl Supervisor {
         if let Some(at) = self.reap_all_at {
             sooner(at);
         }
+        if let Some(due) = self.makers.due().filter(|_| self.starting.is_empty()) {
+            sooner(due);
+        }
         at.map(|t| t.saturating_duration_since(now))
     }
 
@@ -175,7 +180,7 @@ impl Supervisor {
         match token {
             Token::Listener => self.accept(),
             Token::Signals => self.reap(),
-            Token::Wake => self.hear_children(),
+            Token::Wake | Token::News => self.hear_children(),
             Token::Peer(n) => self.serve_peer(n),
             Token::Stream(index, n) => self.pump(index, n),
             Token::Input(index) => self.push_input(index),

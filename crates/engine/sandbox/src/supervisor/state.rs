@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use prism_faults::point;
 use prism_runtime::{Exec, Observed, RunEvent};
 use prism_sys::filter::Instruction;
+use prism_sys::first;
 use prism_sys::process::{self, Ended, SingleThread};
 use prism_sys::table::{self, Entry};
 use prism_sys::unforked::Unforked;
@@ -17,6 +18,7 @@ use rustix::event::epoll;
 use super::bootstrap::{self, Arguments, Home};
 use super::disk::Accounts;
 use super::journal::{Journal, Record};
+use super::makers::{self, Makers};
 use super::peers::Peer;
 use super::run::Run;
 use super::waiting::Waiting;
@@ -56,6 +58,8 @@ pub enum Token {
     Terminal(usize),
     /// A plain run's program begins.
     Beginning(usize),
+    /// First processes tell of their programs.
+    News,
 }
 
 impl Token {
@@ -70,6 +74,7 @@ impl Token {
             Self::Input(n) => (5, n, 0),
             Self::Terminal(n) => (6, n, 0),
             Self::Beginning(n) => (7, n, 0),
+            Self::News => (8, 0, 0),
         };
         kind | (m as u64) << 8 | (n as u64) << 16
     }
@@ -86,7 +91,8 @@ impl Token {
             4 => Self::Stream(n, m),
             5 => Self::Input(n),
             6 => Self::Terminal(n),
-            _ => Self::Beginning(n),
+            7 => Self::Beginning(n),
+            _ => Self::News,
         }
     }
 }
@@ -138,8 +144,11 @@ pub struct Supervisor {
     pub(super) template: Template,
     pub(super) filter: Vec<Instruction>,
     pub(super) landlock: u32,
-    /// What the first process of a sandbox without a program becomes.
-    pub(super) idle_program: Option<OwnedFd>,
+    /// What the first process of a sandbox without a program becomes, and that of one with a program.
+    pub(super) programs: Option<[OwnedFd; 2]>,
+    pub(super) makers: Makers,
+    /// The pipe in which the second tells of its program.
+    pub(super) news: [OwnedFd; 2],
     pub(super) user: Option<(u32, u32)>,
     pub(super) life: u64,
     pub(super) lost: bool,
@@ -162,6 +171,19 @@ fn open_null() -> std::io::Result<std::fs::File> {
         .write(true)
         .open("/dev/null")?;
     prism_sys::stdio::copy_above(null.as_fd(), 3).map(Into::into)
+}
+
+/// The programs of first processes, where programs in memory are possible.
+fn first_programs() -> Option<[OwnedFd; 2]> {
+    let make = |kind| first::program(kind).ok();
+    Some([make(first::Kind::Idle)?, make(first::Kind::Waiting)?])
+}
+
+/// A pipe whose reader does not wait, and whose writers do.
+fn news() -> std::io::Result<[OwnedFd; 2]> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&reader, true)?;
+    Ok([reader, writer])
 }
 
 /// The time of day.
@@ -203,7 +225,7 @@ impl Supervisor {
             epoll,
             signals: process::child_signals().map_err(|e| err("watch children", e))?,
             wake,
-            table: table::map(MAX_RUNS).map_err(|e| err("map the table", e))?,
+            table: table::map(MAX_RUNS + makers::MOST).map_err(|e| err("map the table", e))?,
             runs: Unforked::new(MAX_RUNS).map_err(|e| err("set memory aside", e))?,
             free: Vec::new(),
             by_id: HashMap::new(),
@@ -227,7 +249,9 @@ impl Supervisor {
             template,
             filter: crate::seccomp::program(),
             landlock: prism_sys::landlock::abi(),
-            idle_program: prism_sys::idle::program().ok(),
+            programs: first_programs(),
+            makers: Makers::default(),
+            news: news().map_err(|e| err("make a pipe", e))?,
             user: args.user,
             life: now().0,
             lost: false,
@@ -250,6 +274,7 @@ impl Supervisor {
             (self.home.listener.as_fd(), Token::Listener),
             (self.signals.as_fd(), Token::Signals),
             (self.wake.as_fd(), Token::Wake),
+            (self.news[0].as_fd(), Token::News),
         ];
         for (fd, token) in own {
             watch(self.epoll.as_fd(), fd, token, epoll::EventFlags::IN);
@@ -468,6 +493,7 @@ mod tests {
             Token::Input(3),
             Token::Terminal(9),
             Token::Beginning(10),
+            Token::News,
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use prism_runtime::Launch;
+use prism_runtime::{Launch, Program};
 use prism_sys::process::{self, SingleThread};
 use prism_sys::sibling::{self, Left, Stack};
 use prism_sys::table::Entry;
@@ -21,7 +21,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Driver;
-use crate::child::{self, Context, Place, Stdio, Wake};
+use crate::child::{self, Context, Each, Place, Stdio, Wake};
 use crate::slots::Slot;
 
 /// Largest order, in bytes; what is larger (files sent along) is not for this way.
@@ -30,42 +30,84 @@ const MAX_ORDER: usize = 64 << 10;
 /// Most descriptors of one order: two namespaces, a group to be born in, files to join groups by, and three streams.
 const MAX_FDS: usize = 12;
 
-/// Which of its descriptors an order brings, in this order.
+/// What is to be made.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub enum Work<'a> {
+    /// The first process of a sandbox, with ids from this number on.
+    First(u32, &'a Launch),
+    /// A program in a sandbox: the number of its first process, and its limits.
+    Exec(u32, Each, &'a Program),
+}
+
+/// The same as it arrives.
+#[derive(Debug, Deserialize)]
+enum Received {
+    First(u32, Box<Launch>),
+    Exec(u32, Each, Program),
+}
+
+/// Which descriptors an order brings, in this order.
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     index: u32,
-    base: u32,
+    net: bool,
     user: bool,
     into: bool,
     joins: u8,
     streams: [bool; 3],
 }
 
-/// An order for a maker: the launch, its place in the table, and what it takes from its slot.
+/// Descriptors for an order.
+#[derive(Debug)]
+pub struct Brought<'a> {
+    /// The network namespace of a new sandbox.
+    pub net: Option<BorrowedFd<'a>>,
+    /// Its user namespace.
+    pub user: Option<BorrowedFd<'a>>,
+    /// A cgroup to be born in.
+    pub into: Option<BorrowedFd<'a>>,
+    /// Files to join cgroups by.
+    pub joins: Vec<BorrowedFd<'a>>,
+}
+
+impl<'a> Brought<'a> {
+    /// Those of a slot.
+    pub fn of(driver: Option<&dyn Driver>, slot: &'a Slot) -> Self {
+        let group = driver.zip(slot.group.as_ref());
+        let place = Place::of(driver, slot);
+        Self {
+            net: place.net,
+            user: place.user,
+            into: group.and_then(|(driver, group)| driver.clone_into(group)),
+            joins: place.joins,
+        }
+    }
+}
+
+/// Gives a maker an order: its record in the table, and what is to be made with what.
 ///
 /// # Errors
 /// `None` if it is too large for this way; else the socket's.
 pub fn order(
     socket: BorrowedFd<'_>,
-    (index, launch): (usize, &Launch),
-    (driver, slot): (Option<&dyn Driver>, &Slot),
+    index: usize,
+    work: Work<'_>,
+    brought: &Brought<'_>,
     ends: &Stdio,
 ) -> Option<io::Result<()>> {
-    let place = Place::of(driver, slot);
-    let group = driver.zip(slot.group.as_ref());
-    let into = group.and_then(|(driver, group)| driver.clone_into(group));
     let streams = [&ends.input, &ends.output, &ends.error].map(|end| end.as_ref());
     let head = Head {
         index: u32::try_from(index).ok()?,
-        base: place.base,
-        user: place.user.is_some(),
-        into: into.is_some(),
-        joins: u8::try_from(place.joins.len()).ok()?,
+        net: brought.net.is_some(),
+        user: brought.user.is_some(),
+        into: brought.into.is_some(),
+        joins: u8::try_from(brought.joins.len()).ok()?,
         streams: streams.map(|end| end.is_some()),
     };
-    let bytes = postcard::to_allocvec(&(&head, launch)).ok()?;
-    let mut fds = vec![place.net?];
-    fds.extend(place.user.iter().chain(&into).chain(&place.joins));
+    let bytes = postcard::to_allocvec(&(&head, work)).ok()?;
+    let groups = brought.into.iter().chain(&brought.joins);
+    let namespaces = brought.net.iter().chain(&brought.user);
+    let mut fds: Vec<BorrowedFd<'_>> = namespaces.chain(groups).copied().collect();
     fds.extend(streams.iter().flatten().map(|end| end.as_fd()));
     if bytes.len() > MAX_ORDER || fds.len() > MAX_FDS {
         return None;
@@ -83,8 +125,8 @@ pub fn order(
 /// What came of an order.
 struct Order {
     head: Head,
-    launch: Launch,
-    net: OwnedFd,
+    work: Received,
+    net: Option<OwnedFd>,
     user: Option<OwnedFd>,
     into: Option<OwnedFd>,
     joins: Vec<OwnedFd>,
@@ -108,16 +150,16 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Option<Order> {
             fds.extend(got);
         }
     }
-    let (head, launch): (Head, Launch) = postcard::from_bytes(buffer.get(..got.bytes)?).ok()?;
+    let (head, work): (Head, Received) = postcard::from_bytes(buffer.get(..got.bytes)?).ok()?;
     let mut fds = fds.into_iter();
-    let net = fds.next()?;
+    let net = head.net.then(|| fds.next()).flatten();
     let user = head.user.then(|| fds.next()).flatten();
     let into = head.into.then(|| fds.next()).flatten();
     let joins = fds.by_ref().take(usize::from(head.joins)).collect();
     let [input, output, error] = head.streams.map(|on| on.then(|| fds.next()).flatten());
     Some(Order {
         head,
-        launch,
+        work,
         net,
         user,
         into,
@@ -209,7 +251,10 @@ fn make(tools: &Tools<'_>, stack: &mut Stack, mut order: Order) -> Left {
         return Left::Orderly;
     };
     let into = order.into.take();
-    let flags = u64::from(libc::CLONE_NEWPID.cast_unsigned());
+    let flags = match order.work {
+        Received::First(..) => u64::from(libc::CLONE_NEWPID.cast_unsigned()),
+        Received::Exec(..) => 0,
+    };
     let place = (flags, into.as_ref().map(AsFd::as_fd));
     // The rest of the order is dropped by whoever is made.
     let work = || prepare(tools, entry, order);
@@ -226,37 +271,57 @@ fn prepare(
     tools: &Tools<'_>,
     entry: &'static Entry,
     order: Order,
-) -> Result<sibling::Then, String> {
+) -> Result<Option<sibling::Then>, String> {
     let Order {
         head,
-        launch,
+        work,
         net,
         user,
         joins,
         stdio,
         ..
     } = order;
+    let files: Vec<BorrowedFd<'_>> = joins.iter().map(AsFd::as_fd).collect();
+    let ctx = Context {
+        entry,
+        ..tools.context
+    };
+    let done = match work {
+        Received::First(base, launch) => {
+            let place = Place {
+                joins: files,
+                base,
+                net: net.as_ref().map(AsFd::as_fd),
+                user: user.as_ref().map(AsFd::as_fd),
+            };
+            first_process(tools, &ctx, head.index, &place, &launch, stdio).map(Some)
+        }
+        Received::Exec(init, each, program) => {
+            child::enter_sandbox(&ctx, (init, each), &files, &program, stdio).map(|()| None)
+        }
+    };
+    // Closed already, with all other numbers; they may be others' by now.
+    let owned = net.into_iter().chain(user).chain(joins);
+    owned.for_each(std::mem::forget);
+    done
+}
+
+fn first_process(
+    tools: &Tools<'_>,
+    ctx: &Context<'_>,
+    index: u32,
+    place: &Place<'_>,
+    launch: &Launch,
+    stdio: Stdio,
+) -> Result<sibling::Then, String> {
     let in_memory = matches!(launch.scratch, prism_runtime::Scratch::Memory { .. });
     let [idle, waiting] = tools.programs;
     let (program, wake) = match launch.program {
-        Some(_) => (waiting, Wake::News(tools.news, tag(head.index, in_memory))),
+        Some(_) => (waiting, Wake::News(tools.news, tag(index, in_memory))),
         None => (idle, Wake::Event(tools.wake)),
     };
-    let ctx = Context {
-        entry,
-        wake,
-        ..tools.context
-    };
-    let place = Place {
-        joins: joins.iter().map(AsFd::as_fd).collect(),
-        base: head.base,
-        net: Some(net.as_fd()),
-        user: user.as_ref().map(AsFd::as_fd),
-    };
-    let then = child::first(&ctx, &place, &launch, stdio, program);
-    // Closed already, with all other numbers; they may be others' by now.
-    [net].into_iter().chain(user).chain(joins).for_each(std::mem::forget);
-    then
+    let ctx = Context { wake, ..*ctx };
+    child::first(&ctx, place, launch, stdio, program)
 }
 
 #[cfg(test)]

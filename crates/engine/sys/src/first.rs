@@ -433,7 +433,13 @@ mod tests {
         let read = Record::read(&begun).unwrap();
         assert_eq!((read.tag, read.status), (*b"0123456789abcdef", None));
         assert_eq!(Record::read(&begun[..200]), None);
-        assert_eq!(std::mem::size_of::<libc::rusage>(), Record::ROOM - Record::USAGE);
-        assert_eq!(std::mem::size_of::<libc::statfs>(), Record::SIZE - Record::ROOM);
+        assert_eq!(
+            std::mem::size_of::<libc::rusage>(),
+            Record::ROOM - Record::USAGE
+        );
+        assert_eq!(
+            std::mem::size_of::<libc::statfs>(),
+            Record::SIZE - Record::ROOM
+        );
     }
 }

@@ -1,13 +1,13 @@
-//! A process beside this one (a child of its parent) that works in this one's memory until it becomes a program, while this one
-//! waits: what a fork copies, and what its copies cost at their end, is a third of what preparing a sandbox would take.
+//! A process beside this one (a child of its parent) that works in this one's memory until it becomes a program or ends, while this
+//! one waits: what a fork copies, and what its copies cost at their end, is a third of what preparing a sandbox would take.
 //!
 //! Unlike `vfork`, it may run any code of ours, for nobody else runs in this memory meanwhile. It is as dangerous to this process
 //! as a function call that may be cut off anywhere: if it is killed on its way, what it was changing is half changed. So the
 //! process that waits is one that does nothing else, and ends when that has happened.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
@@ -81,13 +81,13 @@ struct Life<F> {
     orderly: bool,
 }
 
-/// Makes a child of this process's parent, with the namespace flags `flags`, that runs `work` and then becomes what it says, or
-/// tells `entry` why it cannot and ends. Its number is put into `entry` before it runs. What `work` owns is dropped there, so it
+/// Makes a child of this process's parent, with the namespace flags `flags`, that runs `work` and then becomes what it says
+/// or ends, or tells `entry` why it cannot and ends. Its number is put into `entry` before it runs. What `work` owns is dropped there, so it
 /// must be nothing that this process's descriptors hang on. Waits until it has left this process's memory.
 ///
 /// # Errors
 /// When no process could be made.
-pub fn begin<F: FnOnce() -> Result<Then, String>>(
+pub fn begin<F: FnOnce() -> Result<Option<Then>, String>>(
     proof: SingleThread,
     (flags, into): (u64, Option<BorrowedFd<'_>>),
     stack: &mut Stack,
@@ -125,13 +125,17 @@ pub fn begin<F: FnOnce() -> Result<Then, String>>(
     Ok(if orderly { Left::Orderly } else { Left::Cut })
 }
 
-extern "C" fn live<F: FnOnce() -> Result<Then, String>>(arg: *const u8) -> ! {
+extern "C" fn live<F: FnOnce() -> Result<Option<Then>, String>>(arg: *const u8) -> ! {
     // SAFETY: `begin` passes a pointer to its own Life and stands still meanwhile, so this is the only reference.
     let life = unsafe { &mut *arg.cast_mut().cast::<Life<F>>() };
     let work = life.work.take();
     let done = catch_unwind(AssertUnwindSafe(|| work.map(|work| work())));
     let why = match done {
-        Ok(Some(Ok(then))) => {
+        Ok(Some(Ok(None))) => {
+            life.orderly = true;
+            raw::exit(0)
+        }
+        Ok(Some(Ok(Some(then)))) => {
             life.orderly = true;
             let error = first::become_it(life.proof, then.program, then.tag);
             life.orderly = false;
@@ -155,7 +159,7 @@ mod tests {
 
     /// Forks a process that makes a sibling with `work` and ends with 0 if it left orderly; answers the entry's state then. The
     /// thread that forks is one of several, so what runs in the fork is kept small; the proof is given by the test.
-    fn sibling(work: impl FnOnce() -> Result<Then, String>) -> (Option<i32>, State) {
+    fn sibling(work: impl FnOnce() -> Result<Option<Then>, String>) -> (Option<i32>, State) {
         let proof = process::SingleThread::unproven();
         let entry = &table::map(1).unwrap()[0];
         match process::fork(proof, 0, None).unwrap() {
@@ -183,12 +187,18 @@ mod tests {
     }
 
     #[test]
+    fn one_that_has_done_its_work_ends() {
+        let (code, state) = sibling(|| Ok(None));
+        assert_eq!((code, state), (Some(0), State::Preparing));
+    }
+
+    #[test]
     fn one_that_cannot_become_its_program_says_so() {
         let (code, state) = sibling(|| {
-            Ok(Then {
+            Ok(Some(Then {
                 program: 9_999,
                 tag: [0; TAG],
-            })
+            }))
         });
         assert_eq!(code, Some(0));
         assert!(matches!(state, State::Failed(why) if why.contains("first process")));

@@ -17,6 +17,7 @@ use prism_sys::process::{self, SingleThread};
 use prism_sys::sibling::Then;
 use prism_sys::table::Entry;
 use prism_sys::{creds, first, mounts};
+use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
 use crate::slots::Slot;
@@ -269,7 +270,7 @@ fn wait_for(ctx: &Context<'_>, launch: &Launch, pid: u32) -> Step<()> {
 }
 
 /// Limits that are each process's own, beneath those of the cgroup; 0 for none.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Each {
     nofile: u32,
     pids: u32,
@@ -341,43 +342,56 @@ fn name_of(program: &Program) -> &str {
 /// Starts a program in a sandbox (its first process, and its limits), as a child of the supervisor, and ends.
 pub fn exec(
     ctx: &Context<'_>,
-    (init, each): (u32, Each),
+    inside: (u32, Each),
     joins: &[BorrowedFd<'_>],
     program: &Program,
     stdio: Stdio,
 ) -> ! {
     live(ctx.entry, || {
-        creds::umask(0);
-        cgroup::join(joins).step("join the cgroup")?;
-        let target = process::pidfd(init).step("find the sandbox")?;
-        let kinds = UNSHARED & !libc::CLONE_NEWCGROUP | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
-        process::join(ctx.proof, target.as_fd(), kinds).step("join the sandbox")?;
-        // The sandbox's own was made before its cgroup: the path in it would tell of the host.
-        process::unshare(ctx.proof, libc::CLONE_NEWCGROUP).step("hide the cgroup's path")?;
-        root::add_terminals()?;
-        process::join(ctx.proof, target.as_fd(), libc::CLONE_NEWUSER).step("join the users")?;
-        creds::become_root_inside().step("become root inside")?;
-        std::env::set_current_dir("/").step("enter the root")?;
-        program::enter(Some(program), &[])?;
-        process::set_dumpable(false);
-        each.set(ctx.grouped)?;
-        let mut plan = program::plan(program)?;
-        plan.sibling = true;
-        plan.die_with_parent = true;
-        program::place(ctx.wake.fd(), stdio, program.tty, None, true)?;
-        harden::lock(ctx, false)?;
-        tell_sibling(ctx, &plan, program)
+        enter_sandbox(ctx, inside, joins, program, stdio)
     })
+}
+
+/// The same in a maker's memory.
+pub fn enter_sandbox(
+    ctx: &Context<'_>,
+    (init, each): (u32, Each),
+    joins: &[BorrowedFd<'_>],
+    program: &Program,
+    stdio: Stdio,
+) -> Step<()> {
+    creds::umask(0);
+    cgroup::join(joins).step("join the cgroup")?;
+    join_sandbox(ctx, init)?;
+    creds::become_root_inside().step("become root inside")?;
+    std::env::set_current_dir("/").step("enter the root")?;
+    program::enter(Some(program), &[])?;
+    process::set_dumpable(false);
+    each.set(ctx.grouped)?;
+    let mut plan = program::plan(program)?;
+    plan.sibling = true;
+    plan.die_with_parent = true;
+    program::place(ctx.wake.fd(), stdio, program.tty, None, true)?;
+    harden::lock(ctx, false)?;
+    let pid = process::spawn(ctx.proof, &plan).map_err(|e| program::why(name_of(program), &e))?;
+    ctx.entry.running(pid);
+    ctx.wake.write();
+    Ok(())
+}
+
+fn join_sandbox(ctx: &Context<'_>, init: u32) -> Step<()> {
+    let target = process::pidfd(init).step("find the sandbox")?;
+    let kinds = UNSHARED & !libc::CLONE_NEWCGROUP | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
+    process::join(ctx.proof, target.as_fd(), kinds).step("join the sandbox")?;
+    // The sandbox's own was made before its cgroup: the path in it would tell of the host.
+    process::unshare(ctx.proof, libc::CLONE_NEWCGROUP).step("hide the cgroup's path")?;
+    root::add_terminals()?;
+    process::join(ctx.proof, target.as_fd(), libc::CLONE_NEWUSER).step("join the users")
 }
 
 /// Becomes a plain child of the host. There is no other process to tell that the program runs, so the descriptor for that is
 /// closed by the exec itself; see [`Stdio::begun`].
-pub fn plain(
-    ctx: &Context<'_>,
-    joins: &[BorrowedFd<'_>],
-    launch: &Launch,
-    mut stdio: Stdio,
-) -> ! {
+pub fn plain(ctx: &Context<'_>, joins: &[BorrowedFd<'_>], launch: &Launch, mut stdio: Stdio) -> ! {
     debug_assert_eq!(launch.isolation, Isolation::Plain);
     let begun = stdio.begun.take();
     live(ctx.entry, || {
@@ -402,11 +416,4 @@ pub fn plain(
             &process::exec(ctx.proof, &plan),
         ))
     })
-}
-
-fn tell_sibling(ctx: &Context<'_>, plan: &process::Plan, program: &Program) -> Step<()> {
-    let pid = process::spawn(ctx.proof, plan).map_err(|e| program::why(name_of(program), &e))?;
-    ctx.entry.running(pid);
-    ctx.wake.write();
-    Ok(())
 }

@@ -22,6 +22,7 @@ use super::run::{Kind, Phase, Run};
 use super::state::{Alarm, Supervisor, Token, now, unwatch, watch};
 use crate::cgroup::{Driver, Group};
 use crate::child::{self, Context, Each, Place, Stdio, Wake};
+use crate::maker::{Brought, Work};
 use crate::slots::{Needs, Slot, group_name};
 
 /// Most launches that wait.
@@ -163,12 +164,18 @@ impl Supervisor {
         let (mut ends, mut stdio) = streams(launch.program.as_ref(), &launch.logs, keep)?;
         let mut apart = None;
         let side = if sandboxed {
-            match self.order(index, launch, slot, &stdio) {
-                // Its number comes with its first news.
-                Some(()) => Fork::Parent(0),
+            let maker = self.maker_for(&stdio);
+            let brought = Brought::of(self.driver.as_deref(), slot);
+            let work = Work::First(slot.base, launch);
+            match maker.filter(|n| self.order(*n, index, work, &brought, &stdio)) {
+                Some(n) => {
+                    self.ordered(n, index, &launch.id);
+                    // Its number comes with its first news.
+                    Fork::Parent(0)
+                }
                 None => {
                     let flags = u64::from(libc::CLONE_NEWPID.cast_unsigned());
-                    process::fork(self.proof, flags, self.born_in(slot))?
+                    process::fork(self.proof, flags, brought.into)?
                 }
             }
         } else {
@@ -325,47 +332,57 @@ impl Supervisor {
         let kills = grouped.map_or(0, |(d, g)| d.kills(g));
         let refused = grouped.map_or(0, |(d, g)| d.refused(g));
         let index = self.place().ok_or("too many runs are live on this node")?;
-        let driver = self.driver.as_deref();
-        let slot = self.runs[parent].as_ref().and_then(|run| run.slot.as_ref());
-        let group = made
-            .as_ref()
-            .or_else(|| slot.and_then(|slot| slot.group.as_ref()));
-        // What the child needs is named here: runs are not there after a fork.
-        let (mut into, mut joins) = (None, Vec::new());
-        if let Some((driver, group)) = driver.zip(group) {
-            into = driver.clone_into(group);
-            joins = driver.joins(group);
-        }
-        let begun = streams(Some(&exec.program), &exec.logs, exec.log_bytes)
-            .and_then(|(ends, stdio)| Ok((ends, stdio, process::fork(self.proof, 0, into)?)));
-        match begun {
-            Ok((_, stdio, Fork::Child)) => {
-                let ctx = self.context(index);
-                child::exec(&ctx, (init, each), &joins, &exec.program, stdio)
-            }
-            Ok((ends, stdio, Fork::Parent(pid))) => {
-                drop(stdio);
-                self.keep_group(parent, made);
-                if let Some(sandbox) = self.run(parent) {
-                    sandbox.inner += 1;
-                }
-                let limits = no_limits(exec.log_bytes);
-                let mut run = fresh(
-                    exec.id.clone(),
-                    Kind::Exec(parent),
-                    ends,
-                    &exec.logs,
-                    &limits,
-                );
-                run.kills_before = kills;
-                run.refused_before = refused;
-                self.adopt(index, run, pid, exec.timeout);
-                Ok(())
-            }
+        let begun = self.start_inside((index, parent), (init, each), made.as_ref(), exec);
+        let (ends, pid) = match begun {
+            Ok(begun) => begun,
             Err(e) => {
                 self.free.push(index);
-                Err(format!("start a process: {e}"))
+                return Err(format!("start a process: {e}"));
             }
+        };
+        self.keep_group(parent, made);
+        if let Some(sandbox) = self.run(parent) {
+            sandbox.inner += 1;
+        }
+        let limits = no_limits(exec.log_bytes);
+        let (id, kind) = (exec.id.clone(), Kind::Exec(parent));
+        let mut run = fresh(id, kind, ends, &exec.logs, &limits);
+        run.kills_before = kills;
+        run.refused_before = refused;
+        self.adopt(index, run, pid, exec.timeout);
+        Ok(())
+    }
+
+    /// Makes the streams of a program in a sandbox, and the helper that starts it: by a maker, or by a fork. `made` is the
+    /// sandbox's cgroup if this program is its first.
+    fn start_inside(
+        &mut self,
+        (index, parent): (usize, usize),
+        inside: (u32, Each),
+        made: Option<&Group>,
+        exec: &Exec,
+    ) -> std::io::Result<(Ends, u32)> {
+        let (ends, stdio) = streams(Some(&exec.program), &exec.logs, exec.log_bytes)?;
+        let maker = self.maker_for(&stdio);
+        let slot = self.runs[parent].as_ref().and_then(|run| run.slot.as_ref());
+        let group = made.or_else(|| slot.and_then(|slot| slot.group.as_ref()));
+        let grouped = self.driver.as_deref().zip(group);
+        let brought = Brought {
+            net: None,
+            user: None,
+            into: grouped.and_then(|(driver, group)| driver.clone_into(group)),
+            joins: grouped.map_or_else(Vec::new, |(driver, group)| driver.joins(group)),
+        };
+        let work = Work::Exec(inside.0, inside.1, &exec.program);
+        if let Some(n) = maker.filter(|n| self.order(*n, index, work, &brought, &stdio)) {
+            self.ordered(n, index, &exec.id);
+            return Ok((ends, 0));
+        }
+        // What the child needs is named here: runs are not there after a fork.
+        let ctx = self.context(index);
+        match process::fork(self.proof, 0, brought.into)? {
+            Fork::Parent(pid) => Ok((ends, pid)),
+            Fork::Child => child::exec(&ctx, inside, &brought.joins, &exec.program, stdio),
         }
     }
 

@@ -3,24 +3,22 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use prism_runtime::Launch;
 use prism_sys::first::Record;
 use prism_sys::process::{self, Ended, Fork};
 use prism_sys::table::State;
 use prism_types::{Millis, RunId};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 
-use super::run::Kind;
+use super::run::{Kind, Phase, Run};
 use super::state::{Alarm, MAX_RUNS, Supervisor};
 use crate::child::{self, Stdio};
-use crate::maker::{self, Tools};
-use crate::slots::Slot;
+use crate::maker::{self, Brought, Tools, Work};
 
 /// Most makers. Each has a record of the table, after those of the runs.
 pub const MOST: usize = 32;
 
 /// How long they stay without work, but for one.
-const STAY: Duration = Duration::from_secs(2);
+const STAY: Duration = Duration::from_millis(300);
 
 /// How soon a run that is to be killed is looked at again while it has no process yet.
 const NO_PROCESS_YET: Millis = Millis(5);
@@ -44,44 +42,52 @@ pub struct Makers {
 impl Makers {
     /// When those that have nothing to do go.
     pub fn due(&self) -> Option<Instant> {
-        (self.list.iter().flatten().count() > 1)
-            .then_some(self.used? + STAY)
+        (self.list.iter().flatten().count() > 1).then_some(self.used? + STAY)
     }
 }
 
 impl Supervisor {
-    /// Lets a maker begin a run. `None` if that is not for them, or none is free: then it is to be forked.
-    pub(super) fn order(
-        &mut self,
-        index: usize,
-        launch: &Launch,
-        slot: &Slot,
-        stdio: &Stdio,
-    ) -> Option<()> {
+    /// A maker that is free for a run with these streams, made if need be. `None` if it is not for them, or none is to be had:
+    /// then it is to be forked.
+    pub(super) fn maker_for(&mut self, stdio: &Stdio) -> Option<usize> {
         // Root of a namespace only: what is prepared there needs to look at itself by names that belong to it.
         if self.user.is_some() || self.programs.is_none() || stdio.terminal.is_some() {
             return None;
         }
-        let n = self.free_maker()?;
-        let from = (self.driver.as_deref(), slot);
-        let maker = self.makers.list.get_mut(n)?.as_mut()?;
+        self.free_maker()
+    }
+
+    /// Gives a maker its order; `false` if it could not be given.
+    pub(super) fn order(
+        &self,
+        n: usize,
+        index: usize,
+        work: Work<'_>,
+        brought: &Brought<'_>,
+        stdio: &Stdio,
+    ) -> bool {
+        let Some(Some(maker)) = self.makers.list.get(n) else {
+            return false;
+        };
         let own = &self.table[MAX_RUNS + n];
         own.reset();
-        match maker::order(maker.socket.as_fd(), (index, launch), from, stdio) {
-            Some(Ok(())) => {
-                maker.order = Some((index, launch.id.clone()));
-                self.makers.used = Some(Instant::now());
-                Some(())
-            }
+        match maker::order(maker.socket.as_fd(), index, work, brought, stdio) {
+            Some(Ok(())) => true,
             None => {
                 own.running(0);
-                None
+                false
             }
-            Some(Err(_)) => {
-                // It is dying; its end is told by a signal.
-                None
-            }
+            // It is dying; its end is told by a signal.
+            Some(Err(_)) => false,
         }
+    }
+
+    /// Notes who has the order of a run.
+    pub(super) fn ordered(&mut self, n: usize, index: usize, id: &RunId) {
+        if let Some(Some(maker)) = self.makers.list.get_mut(n) {
+            maker.order = Some((index, id.clone()));
+        }
+        self.makers.used = Some(Instant::now());
     }
 
     /// One that has nothing to do, made if need be.
@@ -172,10 +178,7 @@ impl Supervisor {
 
     fn has_no_process(&mut self, index: usize) -> bool {
         let made = self.table[index].made();
-        let waits = |run: &mut super::run::Run| {
-            run.pid == 0 && matches!(run.kind, Kind::Task | Kind::Sandbox)
-        };
-        self.run(index).is_some_and(waits) && made == 0
+        made == 0 && self.run(index).is_some_and(|run| is_unmade(run))
     }
 
     /// Learns the numbers of processes that makers have made.
@@ -191,11 +194,17 @@ impl Supervisor {
         let Some(run) = self.run(index) else {
             return;
         };
-        if run.pid == 0 && pid != 0 && matches!(run.kind, Kind::Task | Kind::Sandbox) {
+        if pid == 0 || !is_unmade(run) {
+            return;
+        }
+        if matches!(run.kind, Kind::Exec(_)) {
+            run.helper = Some(pid);
+            self.helpers.insert(pid, index);
+        } else {
             run.pid = pid;
             self.by_pid.insert(pid, index);
-            self.busy.insert(pid);
         }
+        self.busy.insert(pid);
     }
 
     /// Ends what could not be made.
@@ -256,5 +265,14 @@ impl Supervisor {
             entry.note(full);
         }
         entry.ended(status, record.cpu_us, record.peak);
+    }
+}
+
+/// Whether no process of it is known.
+fn is_unmade(run: &Run) -> bool {
+    match run.kind {
+        Kind::Task | Kind::Sandbox => run.pid == 0,
+        Kind::Exec(_) => run.helper.is_none() && run.phase == Phase::Starting,
+        Kind::Plain => false,
     }
 }

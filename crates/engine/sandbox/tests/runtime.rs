@@ -619,108 +619,6 @@ fn groups_of(dir: &std::path::Path) -> usize {
     count
 }
 
-fn idle_sandboxes_are_small_and_closed() {
-    let node = Node::new();
-    node.rt().launch(vec![node.sandbox("box")]).unwrap();
-    let pid = node.wait_start(&id("box"));
-    let name = || std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    for _ in 0..500 {
-        if name() == "prism-init\n" {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    assert_eq!(name(), "prism-init\n");
-    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
-    let resident: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
-    assert!(resident <= 8, "{resident} pages");
-    let script = "kill -9 1; kill -TERM 1; kill -STOP 1; cat /proc/1/environ /proc/1/mem; readlink /proc/1/exe; \
-                  tr '\\0' ' ' < /proc/1/cmdline; grep -E '^(CapBnd|CapEff|NoNewPrivs|Seccomp):' /proc/1/status";
-    node.rt()
-        .exec(node.exec("look", "box", &["sh", "-c", script]))
-        .unwrap();
-    let report = node.wait_exit(&id("look"));
-    assert_eq!(report.exit, ExitStatus::Code(0), "{report:?}");
-    let none = "0000000000000000";
-    let seen =
-        format!("prism-init CapEff:\t{none}\nCapBnd:\t{none}\nNoNewPrivs:\t1\nSeccomp:\t2\n");
-    assert_eq!(node.stdout("look"), seen);
-}
-
-/// A plain program's files in memory outlive it, and are charged to its cgroup: the next run must not get that one.
-fn what_one_run_left_is_not_charged_to_the_next() {
-    if !is_root() {
-        return;
-    }
-    let node = Node::new();
-    let left = format!("/dev/shm/prism-left-{}", std::process::id());
-    let mut launch = node.task(
-        "first",
-        Plain,
-        &format!("head -c 20000000 /dev/zero > {left}"),
-    );
-    launch.limits.memory = Bytes(32 << 20);
-    let first = node.run(launch);
-    let script = "head -c 14000000 /dev/zero | tail -c 14000000 | wc -c";
-    let mut launch = node.task("second", Plain, script);
-    launch.limits.memory = Bytes(32 << 20);
-    let second = node.run(launch);
-    std::fs::remove_file(left).unwrap();
-    assert_eq!(first.exit, ExitStatus::Code(0), "{first:?}");
-    assert_eq!(second.exit, ExitStatus::Code(0), "{second:?}");
-}
-
-/// Plain programs start without a fork where they can; what stands against it makes no difference to be seen.
-fn plain_programs_start_alike_both_ways() {
-    let node = Node::new();
-    std::fs::create_dir_all(node.dir.join("plain")).unwrap();
-    let script = "umask; ulimit -n; ulimit -c; pwd; ls /proc/self/fd | wc -l; cat; echo $X; \
-                  awk '/^Sig(Blk|Ign)/ {print $2}' /proc/self/status";
-    let quick = node.task("quick", Plain, script);
-    let mut forked = node.task("forked", Plain, script);
-    forked.files = vec![InlineFile {
-        path: "file".into(),
-        content: b"x".to_vec().into(),
-        mode: 0o644,
-    }];
-    // Too little to leave this process's memory in: the kernel would end both for want of it.
-    let mut tight = node.task("tight", Plain, script);
-    tight.limits.memory = Bytes(2 << 20);
-    tight
-        .program
-        .as_mut()
-        .unwrap()
-        .env
-        .push(("Y".into(), "y".repeat(100_000)));
-    for mut launch in [quick, forked] {
-        launch.limits.nofile = 99;
-        launch
-            .program
-            .as_mut()
-            .unwrap()
-            .env
-            .push(("X".into(), "set".into()));
-        let report = node.run(launch);
-        assert_eq!(report.exit, ExitStatus::Code(0), "{report:?}");
-    }
-    let seen = node.stdout("quick");
-    assert_eq!(seen, node.stdout("forked"));
-    let dir = node.dir.join("plain");
-    assert!(
-        seen.starts_with(&format!("0022\n99\n0\n{}\n", dir.display())) && seen.contains("\nset\n"),
-        "{seen}"
-    );
-    let supervisor = node.supervisor();
-    node.run(tight);
-    let mut none = node.task("none", Plain, "true");
-    none.program.as_mut().unwrap().argv[0] = "/no/such/program".into();
-    let report = node.run(none);
-    assert_eq!(report.cause, StopCause::StartFailed, "{report:?}");
-    assert!(report.detail.contains("program not found"), "{report:?}");
-    assert_eq!(node.supervisor(), supervisor);
-    assert!(is_alive(supervisor));
-}
-
 fn the_host_is_described() {
     let node = Node::new();
     for list in [node.rt().capabilities(), prism_sandbox::probe()] {
@@ -807,18 +705,6 @@ fn main() {
             ),
             ("forgotten_runs_are_gone", forgotten_runs_are_gone),
             ("nothing_leaks", nothing_leaks),
-            (
-                "idle_sandboxes_are_small_and_closed",
-                idle_sandboxes_are_small_and_closed,
-            ),
-            (
-                "what_one_run_left_is_not_charged_to_the_next",
-                what_one_run_left_is_not_charged_to_the_next,
-            ),
-            (
-                "plain_programs_start_alike_both_ways",
-                plain_programs_start_alike_both_ways,
-            ),
             ("the_host_is_described", the_host_is_described),
         ],
         &[],

@@ -240,7 +240,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// What this host can do.
     fn capabilities(&self) -> Vec<Capability>;
 
-    /// Starts a batch. Each is answered by `Started` or by `Exited` with cause `start_failed`. Starting an id that is known is not an error and does nothing.
+    /// Starts a batch. Each is answered by `Started` or by `Exited` with cause `start_failed`. Starting an id that is known starts
+    /// nothing: what was told of it last is told again.
     ///
     /// # Errors
     /// Only when the runtime cannot be reached; then nothing may be assumed of the batch until [`Runtime::observe`].

@@ -12,7 +12,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use prism_runtime::Isolation::{Plain, Sandboxed};
-use prism_runtime::{InlineFile, Launch, Runtime};
+use prism_runtime::{InlineFile, Launch, RunEvent, Runtime};
 use prism_types::{Bytes, ExitStatus, Millis, StopCause};
 use support::{Node, id, is_root};
 
@@ -283,6 +283,32 @@ fn sandboxes_are_the_same_both_ways() {
     assert!(one.contains("CapBnd:\t0000000000000000"), "{one}");
 }
 
+/// Whoever asks for a run that is known may have come after what was told of it: it is told again, and nothing is started.
+fn what_is_asked_for_again_is_answered_again() {
+    let node = Node::new();
+    let ended = node.task("ended", Sandboxed, "echo once >> log; cat log; exit 5");
+    let first = node.run(ended.clone());
+    let live = node.task("live", Plain, "sleep 1000");
+    node.rt().launch(vec![live.clone()]).unwrap();
+    node.wait_start(&id("live"));
+    node.rt().launch(vec![ended, live]).unwrap();
+    let told = |wanted: &RunEvent| node.events().iter().filter(|e| *e == wanted).count();
+    let exited = RunEvent::Exited {
+        id: id("ended"),
+        report: first,
+    };
+    node.wait("both to be told again", |events| {
+        let started =
+            |e: &&RunEvent| matches!(e, RunEvent::Started { id: of, .. } if *of == id("live"));
+        let twice = events.iter().filter(started).count() == 2;
+        (twice && events.iter().filter(|e| **e == exited).count() == 2).then_some(())
+    });
+    assert_eq!(told(&exited), 2);
+    assert_eq!(node.stdout("ended"), "once\n");
+    node.rt().stop(&[id("live")], Millis(0)).unwrap();
+    node.wait_exit(&id("live"));
+}
+
 /// A task may be ended at any moment of its way up, by whoever asks or by its time.
 fn what_is_stopped_on_its_way_up_ends() {
     let node = Node::new();
@@ -333,6 +359,10 @@ fn main() {
             (
                 "sandboxes_are_the_same_both_ways",
                 sandboxes_are_the_same_both_ways,
+            ),
+            (
+                "what_is_asked_for_again_is_answered_again",
+                what_is_asked_for_again_is_answered_again,
             ),
             (
                 "what_is_stopped_on_its_way_up_ends",

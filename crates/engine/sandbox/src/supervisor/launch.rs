@@ -61,6 +61,7 @@ impl Supervisor {
     pub(super) fn accept_launches(&mut self, batch: Vec<Launch>) {
         for launch in batch {
             if self.knows(&launch.id) {
+                self.tell_again(&launch.id);
                 continue;
             }
             if self.queue.len() >= MAX_QUEUED || self.stopping {
@@ -70,6 +71,26 @@ impl Supervisor {
             }
             self.queue.push(launch);
             self.release();
+        }
+    }
+
+    /// Answers for a run that is asked for anew: whoever asks may have come after what was told of it.
+    fn tell_again(&mut self, id: &RunId) {
+        if let Some(ended) = self.ended.get(id) {
+            let exited = ended.exited.clone().map(|report| RunEvent::Exited {
+                id: id.clone(),
+                report,
+            });
+            self.events.extend(exited);
+        } else if let Some(index) = self.by_id.get(id).copied()
+            && let Some(run) = self.run(index).filter(|run| run.phase == Phase::Running)
+        {
+            let started = RunEvent::Started {
+                id: id.clone(),
+                at: run.started,
+                pid: run.pid,
+            };
+            self.events.push(started);
         }
     }
 
@@ -280,7 +301,11 @@ impl Supervisor {
 
     /// Takes in a program for a sandbox, which may still be on its way up.
     pub(super) fn accept_exec(&mut self, exec: Exec) {
-        if self.knows(&exec.id) || self.early.iter().any(|e| e.id == exec.id) {
+        if self.early.iter().any(|e| e.id == exec.id) {
+            return;
+        }
+        if self.knows(&exec.id) {
+            self.tell_again(&exec.id);
             return;
         }
         let starting = match self.by_id.get(&exec.inside) {

@@ -28,7 +28,7 @@ impl Worker {
                     self.queue.assign(job, lanes, tasks);
                 }
                 ToWorker::Stop { tasks, why } => self.on_stop(&tasks, why),
-                ToWorker::Ack(tasks) => self.reports.acknowledged(&tasks),
+                ToWorker::Ack(tasks) => self.on_ack(&tasks),
                 ToWorker::Recall(job) => {
                     let tasks = self.queue.recall(job);
                     self.live().retain(|t| !tasks.contains(t));
@@ -75,6 +75,22 @@ impl Worker {
                 .map(RunId::sandbox),
         );
         self.stop_runs(&stop, Millis(0));
+    }
+
+    /// The control plane has these for good. One that waits or runs here all the same was given anew while its end was on the way:
+    /// it must not keep its lane.
+    fn on_ack(&mut self, tasks: &[TaskRef]) {
+        let mut again = Vec::new();
+        for task in tasks {
+            if self.queue.withdraw(*task) {
+                self.live().remove(task);
+            } else if self.queue.over(*task) {
+                self.live().remove(task);
+                again.push(RunId::task(*task));
+            }
+        }
+        self.stop_runs(&again, Millis(0));
+        self.reports.acknowledged(tasks);
     }
 
     async fn on_job(&mut self, bundle: JobBundle) {

@@ -48,44 +48,17 @@ impl Refusal {
 /// A value, or that there is none, from a revision on.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
-    pub(crate) revision: u64,
-    pub(crate) value: Option<Value>,
+    revision: u64,
+    value: Option<Value>,
 }
 
-/// A key's versions: the latest beside the key, so that a write and its forgetting are one walk down the tree each. A removed
-/// key stays until no revision in the window shows what it was.
-#[derive(Clone, Debug)]
-pub(crate) struct Slot {
-    latest: Version,
-    older: Vec<Version>,
-}
-
-impl Slot {
-    /// The value that a revision shows, and when it was set.
-    pub(crate) fn shown(&self, at: Revision) -> Option<(&Value, Revision)> {
-        let mut versions = std::iter::once(&self.latest).chain(self.older.iter().rev());
-        let shown = versions.find(|version| version.revision <= at.0)?;
-        Some((shown.value.as_ref()?, Revision(shown.revision)))
-    }
-
-    /// Drops the versions that no revision from `floor` on shows; true when nothing is left.
-    fn forget(&mut self, floor: u64) -> bool {
-        if self.latest.revision <= floor {
-            self.older = Vec::new();
-            return self.latest.value.is_none();
-        }
-        let revisions = self.older.iter().map(|o| o.revision);
-        if let Some(shown) = revisions.filter(|r| *r <= floor).max() {
-            self.older
-                .retain(|o| o.revision > shown || (o.revision == shown && o.value.is_some()));
-        }
-        false
-    }
-}
-
+/// A commit of the window, and what each of its changes replaced (`None`: the key was not there). Older versions of a key are
+/// nowhere else: a key has only its latest one beside it, each change leads to the version before, and to forget a commit is to
+/// drop it.
 #[derive(Debug)]
 struct Past {
     commit: Commit,
+    replaced: Vec<Option<Version>>,
     cost: usize,
 }
 
@@ -95,7 +68,8 @@ const CHANGE_COST: usize = 128;
 /// The versioned map.
 #[derive(Debug)]
 pub struct Table {
-    pub(crate) map: BTreeMap<Key, Slot>,
+    /// The latest version of every key. A removed key stays until no revision in the window shows what it was.
+    pub(crate) map: BTreeMap<Key, Version>,
     /// Keys that have a value now.
     live: usize,
     past: VecDeque<Past>,
@@ -138,11 +112,7 @@ impl Table {
             revision: revision.0,
             value: Some(value),
         };
-        let slot = Slot {
-            latest,
-            older: Vec::new(),
-        };
-        if self.map.insert(key, slot).is_none() {
+        if self.map.insert(key, latest).is_none() {
             self.live += 1;
         }
     }
@@ -185,51 +155,66 @@ impl Table {
         let revision = self.revision;
         let mut cost = 0;
         let mut changes = merged(batch);
+        let mut replaced = Vec::with_capacity(changes.len());
         changes.retain(|change| {
-            let (touched, replaced) = self.set(change, revision);
-            let set = change.value.as_ref().map_or(0, Value::len);
-            cost += change.key.len() + set + replaced + CHANGE_COST;
-            touched
+            cost += change.key.len() + length(change.value.as_ref()) + CHANGE_COST;
+            let Some(before) = self.set(change, revision) else {
+                return false;
+            };
+            cost += length(before.as_ref().and_then(|before| before.value.as_ref()));
+            replaced.push(before);
+            true
         });
         self.past_cost += cost;
         let commit = Commit {
             revision: Revision(revision),
             changes,
         };
-        self.past.push_back(Past { commit, cost });
+        self.past.push_back(Past {
+            commit,
+            replaced,
+            cost,
+        });
         self.trim();
         Ok(Revision(revision))
     }
 
-    /// Sets or removes one key; says whether that changed anything, and the bytes it replaced.
-    fn set(&mut self, change: &Change, revision: u64) -> (bool, usize) {
+    /// Sets or removes one key. Answers what that replaced, or `None` if it changed nothing.
+    fn set(&mut self, change: &Change, revision: u64) -> Option<Option<Version>> {
         let version = Version {
             revision,
             value: change.value.clone(),
         };
-        let slot = match (self.map.get_mut(&change.key), &change.value) {
-            (Some(slot), _) => slot,
-            (None, None) => return (false, 0),
-            (None, Some(_)) => {
-                let slot = Slot {
-                    latest: version,
-                    older: Vec::new(),
-                };
-                self.map.insert(change.key.clone(), slot);
-                self.live += 1;
-                return (true, 0);
-            }
+        let Some(latest) = self.map.get_mut(&change.key) else {
+            change.value.as_ref()?;
+            self.map.insert(change.key.clone(), version);
+            self.live += 1;
+            return Some(None);
         };
-        let replaced = match (&slot.latest.value, &change.value) {
-            (None, None) => return (false, 0),
-            (Some(old), _) => old.len(),
-            (None, Some(_)) => 0,
-        };
+        if latest.value.is_none() && change.value.is_none() {
+            return None;
+        }
         self.live += usize::from(change.value.is_some());
-        self.live -= usize::from(slot.latest.value.is_some());
-        slot.older
-            .push(std::mem::replace(&mut slot.latest, version));
-        (true, replaced)
+        self.live -= usize::from(latest.value.is_some());
+        Some(Some(std::mem::replace(latest, version)))
+    }
+
+    /// The value of a key that a revision of the window shows, and when it was set.
+    pub(crate) fn shown<'a>(
+        &'a self,
+        key: &Key,
+        latest: &'a Version,
+        at: Revision,
+    ) -> Option<(&'a Value, Revision)> {
+        let mut version = latest;
+        while version.revision > at.0 {
+            let nth = usize::try_from(version.revision - self.floor - 1).ok()?;
+            let past = self.past.get(nth)?;
+            let changes = &past.commit.changes;
+            let change = changes.binary_search_by(|c| c.key.cmp(key)).ok()?;
+            version = past.replaced.get(change)?.as_ref()?;
+        }
+        Some((version.value.as_ref()?, Revision(version.revision)))
     }
 
     /// Drops what is needed only before `to`.
@@ -265,16 +250,17 @@ impl Table {
             };
             self.past_cost -= past.cost;
             self.floor = past.commit.revision.0;
-            for change in past.commit.changes {
+            let removed = past.commit.changes.iter().filter(|c| c.value.is_none());
+            for change in removed {
                 self.forget(&change.key);
             }
         }
     }
 
-    /// Drops the versions of a key that no revision from the floor on shows.
+    /// Drops a key that was removed, unless it was set again since or what it was is still shown.
     fn forget(&mut self, key: &Key) {
-        let floor = self.floor;
-        if self.map.get_mut(key).is_some_and(|slot| slot.forget(floor)) {
+        let gone = |latest: &Version| latest.value.is_none() && latest.revision <= self.floor;
+        if self.map.get(key).is_some_and(gone) {
             self.map.remove(key);
         }
     }
@@ -335,6 +321,10 @@ impl Table {
         }
         Ok(())
     }
+}
+
+fn length(value: Option<&Value>) -> usize {
+    value.map_or(0, Value::len)
 }
 
 /// The changes of a batch in order of their keys, one for each key.

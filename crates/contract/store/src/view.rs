@@ -3,7 +3,7 @@
 
 use std::ops::Bound;
 
-use crate::table::{Slot, Table};
+use crate::table::{Table, Version};
 use crate::{Item, Key, KeyRange, Page, Revision, StoreError};
 
 impl Table {
@@ -15,7 +15,7 @@ impl Table {
         let at = at.unwrap_or(self.revision());
         self.check(at)?;
         let found = self.map.get_key_value(key);
-        Ok(found.and_then(|(name, slot)| item(name, slot, at)))
+        Ok(found.and_then(|(name, latest)| self.item(name, latest, at)))
     }
 
     /// Reads at most `limit` items of a range in order, now or as it was at a revision.
@@ -43,8 +43,8 @@ impl Table {
             None => Bound::Unbounded,
         };
         let bounds = (Bound::Included(range.start.as_bytes()), end);
-        for (key, slot) in self.map.range::<[u8], _>(bounds) {
-            let Some(item) = item(key, slot, at) else {
+        for (key, latest) in self.map.range::<[u8], _>(bounds) {
+            let Some(item) = self.item(key, latest, at) else {
                 continue;
             };
             if page.items.len() == limit {
@@ -55,14 +55,14 @@ impl Table {
         }
         Ok(page)
     }
-}
 
-/// A key as a revision shows it.
-fn item(key: &Key, slot: &Slot, at: Revision) -> Option<Item> {
-    let (value, revision) = slot.shown(at)?;
-    Some(Item {
-        key: key.clone(),
-        value: value.clone(),
-        revision,
-    })
+    /// A key as a revision shows it.
+    fn item(&self, key: &Key, latest: &Version, at: Revision) -> Option<Item> {
+        let (value, revision) = self.shown(key, latest, at)?;
+        Some(Item {
+            key: key.clone(),
+            value: value.clone(),
+            revision,
+        })
+    }
 }

@@ -20,7 +20,7 @@ const GROUP: usize = 4096;
 /// Bytes of batches that become one entry at most, unless a single batch is larger.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Entries under way at once: while one is being synced, the next is put together and waits behind it.
-const UNDER_WAY: usize = 3;
+const UNDER_WAY: usize = 4;
 
 type Done<T> = oneshot::Sender<Result<T, StoreError>>;
 

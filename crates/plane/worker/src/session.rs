@@ -88,6 +88,8 @@ pub struct Worker {
     jobs: BTreeMap<JobId, Arc<JobSpec>>,
     /// Jobs whose files could not be written, and why.
     unwritten: BTreeMap<JobId, String>,
+    /// Tasks whose end was told without their being known here, until that is recorded.
+    unexpected: BTreeSet<TaskRef>,
     reports: Reports,
     meter: Meter,
     pressure: bool,
@@ -168,6 +170,7 @@ impl Worker {
             queue: Queue::default(),
             jobs: BTreeMap::new(),
             unwritten: BTreeMap::new(),
+            unexpected: BTreeSet::new(),
             blind: false,
             reports,
             meter,

@@ -34,6 +34,7 @@ impl Worker {
                             let spec = self.jobs.get(&task.job).cloned();
                             self.reports.task_over(task, report, spec);
                         } else if !self.reports.knows(task) {
+                            self.unexpected.insert(task);
                             self.reports.task_over(task, report, None);
                         }
                     }

@@ -77,19 +77,21 @@ impl Worker {
         self.stop_runs(&stop, Millis(0));
     }
 
-    /// The control plane has these for good. One that waits or runs here all the same was given anew while its end was on the way:
+    /// The control plane has these for good. One whose end was told before it was known here may have been given anew meanwhile:
     /// it must not keep its lane.
     fn on_ack(&mut self, tasks: &[TaskRef]) {
-        let mut again = Vec::new();
-        for task in tasks {
-            if self.queue.withdraw(*task) {
-                self.live().remove(task);
-            } else if self.queue.over(*task) {
-                self.live().remove(task);
-                again.push(RunId::task(*task));
+        let mut given_anew = Vec::new();
+        if !self.unexpected.is_empty() {
+            given_anew.extend(tasks.iter().filter(|t| self.unexpected.remove(t)));
+        }
+        let mut runs = Vec::new();
+        for task in given_anew {
+            self.live().remove(task);
+            if !self.queue.withdraw(*task) && self.queue.over(*task) {
+                runs.push(RunId::task(*task));
             }
         }
-        self.stop_runs(&again, Millis(0));
+        self.stop_runs(&runs, Millis(0));
         self.reports.acknowledged(tasks);
     }
 

@@ -27,10 +27,6 @@ use anyhow::{Context, Result, bail};
 use prism_types::nearest;
 use serde_json::{Value, json};
 
-/// As in `prismd`: what is measured is what runs.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const USAGE: &str = "usage: prism-bench NAME [--quick] [--json], or prism-bench --list";
 
 /// How large a bench runs.

@@ -14,11 +14,6 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Group commit makes and drops a dozen small things per write, on all threads: with the C library's allocator a third less of
-/// them is done (`store-commit`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The configuration cannot be used.
 const EXIT_USAGE: u8 = 2;
 
@@ -26,6 +21,7 @@ fn main() -> ExitCode {
     let armed = prism_faults::arm();
     // Before any thread or runtime exists: a supervisor is single-threaded.
     prism_sandbox::maybe_supervise();
+    prism_sys::memory::give_back_early();
     if std::env::var_os(prism_faults::VARIABLE).is_some_and(|v| v == "list") {
         print!("{}", prism_faults::list());
         return ExitCode::SUCCESS;

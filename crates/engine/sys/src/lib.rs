@@ -13,6 +13,7 @@ pub mod creds;
 pub mod filter;
 pub mod first;
 pub mod landlock;
+pub mod memory;
 pub mod mounts;
 pub mod process;
 mod raw;

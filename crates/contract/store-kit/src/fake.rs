@@ -48,7 +48,7 @@ impl Store for FakeStore {
             self.table.running()?;
             batch.check()?;
             self.table
-                .update(|table| table.apply(fence, batch))
+                .update(|table| table.apply(fence, &batch))
                 .map_err(|refusal| refusal.into_error(fence, Revision(0)))
         })
     }

@@ -58,8 +58,38 @@ pub(crate) struct Version {
 #[derive(Debug)]
 struct Past {
     commit: Commit,
-    replaced: Vec<Option<Version>>,
+    replaced: Replaced,
     cost: usize,
+}
+
+/// What the changes of a commit replaced, in their order. Most commits have one change, which needs no memory of its own.
+#[derive(Debug)]
+enum Replaced {
+    One(Option<Version>),
+    Many(Vec<Option<Version>>),
+}
+
+impl Replaced {
+    fn new(changes: usize) -> Self {
+        match changes {
+            1 => Self::One(None),
+            n => Self::Many(Vec::with_capacity(n)),
+        }
+    }
+
+    fn push(&mut self, before: Option<Version>) {
+        match self {
+            Self::One(one) => *one = before,
+            Self::Many(all) => all.push(before),
+        }
+    }
+
+    fn get(&self, nth: usize) -> Option<&Version> {
+        match self {
+            Self::One(one) => one.as_ref().filter(|_| nth == 0),
+            Self::Many(all) => all.get(nth)?.as_ref(),
+        }
+    }
 }
 
 /// What one change is reckoned to cost on top of its bytes.
@@ -147,7 +177,7 @@ impl Table {
     ///
     /// # Errors
     /// [`Refusal::Fenced`] when the fence is not the latest granted; nothing changes then.
-    pub fn apply(&mut self, fence: Fence, batch: Batch) -> Result<Revision, Refusal> {
+    pub fn apply(&mut self, fence: Fence, batch: &Batch) -> Result<Revision, Refusal> {
         if fence.0 != self.fence || fence.0 == 0 {
             return Err(Refusal::Fenced(Fence(self.fence)));
         }
@@ -155,7 +185,7 @@ impl Table {
         let revision = self.revision;
         let mut cost = 0;
         let mut changes = merged(batch);
-        let mut replaced = Vec::with_capacity(changes.len());
+        let mut replaced = Replaced::new(changes.len());
         changes.retain(|change| {
             cost += change.key.len() + length(change.value.as_ref()) + CHANGE_COST;
             let Some(before) = self.set(change, revision) else {
@@ -212,7 +242,7 @@ impl Table {
             let past = self.past.get(nth)?;
             let changes = &past.commit.changes;
             let change = changes.binary_search_by(|c| c.key.cmp(key)).ok()?;
-            version = past.replaced.get(change)?.as_ref()?;
+            version = past.replaced.get(change)?;
         }
         Some((version.value.as_ref()?, Revision(version.revision)))
     }
@@ -328,16 +358,17 @@ fn length(value: Option<&Value>) -> usize {
 }
 
 /// The changes of a batch in order of their keys, one for each key.
-fn merged(batch: Batch) -> Vec<Change> {
-    let removed = batch
-        .deletes
-        .into_iter()
-        .map(|key| Change { key, value: None });
-    let set = batch.puts.into_iter().map(|(key, value)| Change {
-        key,
-        value: Some(value),
+fn merged(batch: &Batch) -> Vec<Change> {
+    let removed = batch.deletes.iter().map(|key| Change {
+        key: key.clone(),
+        value: None,
     });
-    let mut changes: Vec<Change> = removed.chain(set).collect();
+    let set = batch.puts.iter().map(|(key, value)| Change {
+        key: key.clone(),
+        value: Some(value.clone()),
+    });
+    let mut changes = Vec::with_capacity(batch.deletes.len() + batch.puts.len());
+    changes.extend(removed.chain(set));
     // Stable, so that of equal keys the one that counts comes last.
     changes.sort_by(|a, b| a.key.cmp(&b.key));
     changes.dedup_by(|later, kept| {

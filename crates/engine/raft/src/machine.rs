@@ -29,8 +29,7 @@ impl Machine {
     fn run(&self, command: &Command) -> Answer {
         self.table.update(|table| match command {
             Command::Commit(writes) => {
-                let apply =
-                    |write: &crate::command::Write| table.apply(write.fence, write.batch.clone());
+                let apply = |write: &crate::command::Write| table.apply(write.fence, &write.batch);
                 Answer::Commit(writes.iter().map(apply).collect())
             }
             Command::Grant => Answer::Grant(table.grant()),

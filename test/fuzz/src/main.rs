@@ -43,6 +43,10 @@ fn wanted() -> Result<Wanted> {
     };
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
+        if name == "--help" {
+            println!("{USAGE}");
+            std::process::exit(0);
+        }
         let value = args
             .next()
             .with_context(|| format!("{name} needs a value"))?;

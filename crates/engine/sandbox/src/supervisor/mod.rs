@@ -1,12 +1,14 @@
 //! The supervisor: a small process with one thread that owns every run of a node, so that the daemon may die and come back.
 //!
 //! One loop over epoll; each round collects what happened and tells it in one journal write and one frame. Nothing waits in it
-//! but the loop itself. `requests` is what daemons ask, `launch` begins runs, `ending` ends them, `output` carries their streams.
+//! but the loop itself. `requests` is what daemons ask, `launch` begins runs and `inside` programs in them, by `makers` where it
+//! can; `ending` ends them, `output` carries their streams.
 
 mod bootstrap;
 mod children;
 mod disk;
 mod ending;
+mod inside;
 mod journal;
 mod launch;
 mod limits;

@@ -18,7 +18,7 @@ use crate::maker::{self, Brought, Tools, Work};
 pub const MOST: usize = 32;
 
 /// How long they stay without work, but for one.
-const STAY: Duration = Duration::from_millis(300);
+const STAY: Duration = Duration::from_secs(2);
 
 /// How soon a run that is to be killed is looked at again while it has no process yet.
 const NO_PROCESS_YET: Millis = Millis(5);

@@ -10,7 +10,6 @@ mod fleet;
 mod host;
 mod idle_footprint;
 mod node;
-mod noop;
 mod placement;
 mod plane;
 mod procs;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use prism_control::Control;
 use prism_raft::RaftStore;
 use prism_runtime::Runtime;
+use prism_runtime_kit::{NoFiles, Noop};
 use prism_spec::WireKind;
 use prism_state::{Command, Reply, Submission};
 use prism_store::Store;
@@ -15,8 +16,6 @@ use prism_types::{Bytes, JobId, JobState, MilliCpu, NodeId, Resources, TaskState
 use prism_worker::Worker;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-use crate::noop::{NoFiles, Noop};
 
 /// Most time that a job may take before the bench gives up.
 const JOB_WAIT: Duration = Duration::from_secs(1200);

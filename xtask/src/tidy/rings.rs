@@ -23,6 +23,7 @@ const WITHIN: &[(&str, &[&str])] = &[
         "prism-scheduler",
         &["prism-types", "prism-spec", "prism-state"],
     ),
+    ("prism-runtime-kit", &["prism-runtime"]),
     ("prism-store-kit", &["prism-store"]),
     ("prism-sandbox", &["prism-sys", "prism-faults"]),
     ("prism-raft", &["prism-faults"]),

@@ -4,9 +4,8 @@ use anyhow::Result;
 
 use crate::repo::{Repo, Text};
 
-/// Longest file, and longest file of tests, in lines.
+/// Longest file, in lines.
 const LINES: usize = 800;
-const TEST_LINES: usize = 1_200;
 
 /// Longer files that are left for now, with their length. The list may only shrink.
 const LONG: &[(&str, usize)] = &[];
@@ -119,16 +118,14 @@ fn lines_with(text: &Text, needles: &[&str], what: &str, problems: &mut Vec<Stri
 
 fn length(text: &Text, problems: &mut Vec<String>) {
     let lines = text.text.lines().count();
-    let tests = text.path.contains("/tests/") || text.path.ends_with("/tests.rs");
-    let most = if tests { TEST_LINES } else { LINES };
     let path = &text.path;
     match LONG.iter().find(|(p, _)| p == path) {
         Some((_, known)) if lines < *known => problems.push(format!(
             "{path}: {lines} lines, shorter than its exception of {known}; lower or remove that in xtask/src/tidy/sources.rs"
         )),
-        Some((_, known)) if lines == *known && lines > most => {}
-        None if lines <= most => {}
-        _ => problems.push(format!("{path}: {lines} lines; at most {most}, so split it")),
+        Some((_, known)) if lines == *known && lines > LINES => {}
+        None if lines <= LINES => {}
+        _ => problems.push(format!("{path}: {lines} lines; at most {LINES}, so split it")),
     }
 }
 

@@ -5,19 +5,11 @@
 use std::collections::BTreeMap;
 
 use prism_store::{Batch, KeyRange, Revision, Table, Window};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
 
-/// Numbers that look random and are the same each time (Knuth's MMIX generator).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-}
+const KEYS: u64 = 12;
 
 type Shown = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
 
@@ -25,33 +17,37 @@ fn key(n: u64) -> Vec<u8> {
     format!("k{n:02}").into_bytes()
 }
 
-/// A batch, and what it makes of `now`.
-fn batch(numbers: &mut Numbers, now: &mut Shown, revision: u64) -> Batch {
+/// One commit: what becomes of which keys (a length of its new value, or nothing), and how far behind it is compacted after.
+type Step = (Vec<(u64, Option<usize>)>, Option<u64>);
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let change = (0..KEYS, option::weighted(0.6, 0_usize..20));
+    let step = (vec(change, 0..4), option::weighted(0.1, 0_u64..3));
+    vec(step, 1..150)
+}
+
+/// The batch of these changes, and what it makes of `now`.
+fn batch(changes: Vec<(u64, Option<usize>)>, now: &mut Shown, revision: u64) -> Batch {
     let mut batch = Batch::new();
-    let (mut gone, mut set) = (Vec::new(), Vec::new());
-    for _ in 0..numbers.below(4) {
-        let name = key(numbers.below(12));
-        if numbers.below(3) == 0 {
-            gone.push(name);
+    // One change a key: what a batch says twice of one key is the conformance suite's matter.
+    let changes: BTreeMap<u64, Option<usize>> = changes.into_iter().collect();
+    for (n, value) in changes {
+        let name = key(n);
+        if let Some(length) = value {
+            let value = vec![b'v'; length];
+            now.insert(name.clone(), (value.clone(), revision));
+            batch = batch.put(name, value);
         } else {
-            let value = vec![b'v'; usize::try_from(numbers.below(20)).unwrap()];
-            set.push((name, value));
+            now.remove(&name);
+            batch = batch.delete(name);
         }
-    }
-    for name in gone {
-        now.remove(&name);
-        batch = batch.delete(name);
-    }
-    for (name, value) in set {
-        now.insert(name.clone(), (value.clone(), revision));
-        batch = batch.put(name, value);
     }
     batch
 }
 
 fn check(table: &Table, at: u64, shown: &Shown) {
     let revision = Some(Revision(at));
-    for n in 0..12 {
+    for n in 0..KEYS {
         let item = table.get(&key(n), revision).unwrap();
         let found = item.map(|item| (item.value.to_vec(), item.revision.0));
         assert_eq!(found.as_ref(), shown.get(&key(n)), "key {n} at {at}");
@@ -64,37 +60,39 @@ fn check(table: &Table, at: u64, shown: &Shown) {
     assert_eq!(items.collect::<Shown>(), *shown, "all at {at}");
 }
 
-#[test]
-fn every_revision_of_the_window_reads_as_it_was() {
-    for seed in 0..60 {
-        let mut numbers = Numbers(seed);
-        let window = Window {
-            revisions: 1 + usize::try_from(numbers.below(9)).unwrap(),
-            bytes: if numbers.below(2) == 0 { 1 << 20 } else { 900 },
-        };
-        let mut table = Table::new(window);
-        let fence = table.grant();
-        let mut past: BTreeMap<u64, Shown> = BTreeMap::from([(0, Shown::new())]);
-        for revision in 1..200 {
-            let mut now = past[&(revision - 1)].clone();
-            let batch = batch(&mut numbers, &mut now, revision);
-            assert_eq!(table.apply(fence, &batch), Ok(Revision(revision)));
-            assert_eq!(table.keys(), now.len());
-            past.insert(revision, now);
-            if numbers.below(10) == 0 {
-                table
-                    .compact(Revision(revision - numbers.below(3).min(revision)))
-                    .unwrap();
-            }
-            let oldest = table.oldest().0;
-            assert!(revision - oldest <= window.revisions as u64);
-            for (at, shown) in past.range(oldest..) {
-                check(&table, *at, shown);
-            }
-            if oldest > 0 {
-                let gone = table.get(b"k00", Some(Revision(oldest - 1)));
-                assert!(gone.is_err(), "revision {} is gone", oldest - 1);
-            }
+fn reads_as_it_was(window: Window, steps: Vec<Step>) {
+    let mut table = Table::new(window);
+    let fence = table.grant();
+    let mut past: BTreeMap<u64, Shown> = BTreeMap::from([(0, Shown::new())]);
+    for (revision, (changes, behind)) in (1..).zip(steps) {
+        let mut now = past[&(revision - 1)].clone();
+        let batch = batch(changes, &mut now, revision);
+        assert_eq!(table.apply(fence, &batch), Ok(Revision(revision)));
+        assert_eq!(table.keys(), now.len());
+        past.insert(revision, now);
+        if let Some(behind) = behind {
+            let to = revision.saturating_sub(behind);
+            table.compact(Revision(to)).unwrap();
         }
+        let oldest = table.oldest().0;
+        assert!(revision - oldest <= window.revisions as u64);
+        for (at, shown) in past.range(oldest..) {
+            check(&table, *at, shown);
+        }
+        if oldest > 0 {
+            let gone = table.get(b"k00", Some(Revision(oldest - 1)));
+            assert!(gone.is_err(), "revision {} is gone", oldest - 1);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_revision_of_the_window_reads_as_it_was(
+        revisions in 1_usize..10,
+        bytes in prop_oneof![Just(1 << 20), Just(900)],
+        steps in steps(),
+    ) {
+        reads_as_it_was(Window { revisions, bytes }, steps);
     }
 }

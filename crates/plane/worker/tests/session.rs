@@ -5,20 +5,17 @@
     reason = "the script is the test's own; a panic is how it fails"
 )]
 
-mod kit;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prism_link::{AssignedTask, ControlEnd, JobBundle, ToControl, ToWorker};
 use prism_runtime::RunEvent;
+use prism_runtime_kit::{NoFiles, Script};
 use prism_spec::{JobSpec, parse_file};
 use prism_types::{ExitStatus, JobId, Name, NodeId, RunId, RunReport, StopCause, TaskRef, TimeMs};
 use prism_worker::{Config, Worker};
 use tokio_util::sync::CancellationToken;
-
-use kit::{NoFiles, Script};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

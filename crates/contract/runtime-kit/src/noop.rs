@@ -1,15 +1,16 @@
 //! A runtime that starts nothing: every task has started and ended well the moment it is launched. What is left is Prism's own cost.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prism_runtime::{
-    Capability, Entry, EventSink, Exec, HostFiles, ImageInfo, Launch, Observed, RunEvent, Runtime,
-    RuntimeError, Saved, Usage,
+    Capability, EventSink, Exec, Launch, Observed, RunEvent, Runtime, RuntimeError, Usage,
 };
 use prism_types::{ExitStatus, Millis, RunId, RunReport, StopCause, TimeMs};
+
+use crate::none;
 
 /// The runtime.
 pub struct Noop {
@@ -58,10 +59,10 @@ fn ended(id: RunId, at: TimeMs) -> [RunEvent; 2] {
     [started, RunEvent::Exited { id, report }]
 }
 
-fn none<T>() -> Result<T, RuntimeError> {
-    Err(RuntimeError::Unsupported(
-        "a runtime that runs nothing has nothing of the kind".to_owned(),
-    ))
+impl std::fmt::Debug for Noop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Noop")
+    }
 }
 
 impl Runtime for Noop {
@@ -114,54 +115,5 @@ impl Runtime for Noop {
 
     fn shutdown(&self) {
         *self.batches.lock().expect("no holder of this lock panics") = None;
-    }
-}
-
-/// Files of a node without files.
-pub struct NoFiles;
-
-impl HostFiles for NoFiles {
-    fn read(&self, _: &RunId, _: &str, _: u64, _: usize) -> Result<(Vec<u8>, bool), RuntimeError> {
-        none()
-    }
-
-    fn write(&self, _: &RunId, _: &str, _: &[u8], _: u32) -> Result<(), RuntimeError> {
-        none()
-    }
-
-    fn list(&self, _: &RunId, _: &str) -> Result<Vec<Entry>, RuntimeError> {
-        none()
-    }
-
-    fn stat(&self, _: &RunId, _: &str) -> Result<Entry, RuntimeError> {
-        none()
-    }
-
-    fn mkdir(&self, _: &RunId, _: &str) -> Result<(), RuntimeError> {
-        none()
-    }
-
-    fn remove(&self, _: &RunId, _: &str) -> Result<(), RuntimeError> {
-        none()
-    }
-
-    fn snapshot(&self, _: &Path, _: &Path) -> Result<Saved, RuntimeError> {
-        none()
-    }
-
-    fn restore(&self, _: &Path, _: &Path) -> Result<(), RuntimeError> {
-        none()
-    }
-
-    fn image_load(&self, _: &Path, _: Option<&str>) -> Result<String, RuntimeError> {
-        none()
-    }
-
-    fn images(&self) -> Result<Vec<String>, RuntimeError> {
-        Ok(Vec::new())
-    }
-
-    fn image(&self, _: &str) -> Result<ImageInfo, RuntimeError> {
-        none()
     }
 }

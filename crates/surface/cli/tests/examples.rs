@@ -7,7 +7,6 @@ use prism_spec::parse_file;
 use prism_types::JobId;
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a test may read the examples")]
 fn every_example_is_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../examples");
     let mut found = 0;

@@ -15,8 +15,9 @@ use crate::raft::{Raft, Reply, Types};
 
 /// Callers that may wait in the queue; more wait for a place in it.
 pub(crate) const WAITING: usize = 8192;
-/// Batches that become one entry at most.
-const GROUP: usize = 4096;
+/// Batches that become one entry at most. Few enough that an entry is still in the processor's caches when it is applied, and that
+/// the callers of one are at work while the next is synced (with 1,024 callers a sixth more commits than without a bound).
+const GROUP: usize = 512;
 /// Bytes of batches that become one entry at most, unless a single batch is larger.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Entries under way at once: while one is being synced, the next is put together and waits behind it.

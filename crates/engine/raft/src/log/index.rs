@@ -93,15 +93,15 @@ impl Index {
         }
     }
 
-    /// Lets go of entries up to `applied` that can be read from disk.
-    pub(super) fn applied(&mut self, applied: u64) {
+    /// Takes out entries up to `applied` that can be read from disk. To be dropped without the lock: they may be large, and the
+    /// log thread waits for it.
+    #[must_use]
+    pub(super) fn applied(&mut self, applied: u64) -> Vec<Entry> {
         let written = self.first + self.places.len() as u64;
-        while self.recent_first <= applied
-            && self.recent_first < written
-            && self.recent.pop_front().is_some()
-        {
-            self.recent_first += 1;
-        }
+        let end = written.min(applied.saturating_add(1));
+        let count = small(end.saturating_sub(self.recent_first)).min(self.recent.len());
+        self.recent_first += count as u64;
+        self.recent.drain(..count).collect()
     }
 
     /// What is there of a range of entries.

@@ -85,7 +85,8 @@ impl Log {
 
     /// Says that entries up to `index` are applied, and need not be in memory.
     pub(crate) fn applied(&self, index: u64) {
-        lock(&self.index).applied(index);
+        let gone = lock(&self.index).applied(index);
+        drop(gone);
     }
 
     /// Sets the length, in bytes, from which on [`Log::long`] returns.

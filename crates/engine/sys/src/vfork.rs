@@ -175,6 +175,12 @@ impl Start {
         })
     }
 
+    /// Whether the new process has left this one's memory: its program has begun, or it is over.
+    pub fn has_left(&self) -> bool {
+        let alive = |inner: &Inner| inner.alive.load(Ordering::Acquire) != 0;
+        !self.0.as_deref().is_some_and(alive)
+    }
+
     /// What went wrong in the new process, if it failed before its program began.
     pub fn failure(&self) -> Option<(Step, io::Error)> {
         let inner = self.0.as_ref()?;
@@ -187,8 +193,8 @@ impl Start {
 
 impl Drop for Start {
     fn drop(&mut self) {
-        if let Some(inner) = self.0.take()
-            && inner.alive.load(Ordering::Acquire) != 0
+        if !self.has_left()
+            && let Some(inner) = self.0.take()
         {
             // Still read by the new process: better lost than used again.
             std::mem::forget(inner);

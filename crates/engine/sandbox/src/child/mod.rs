@@ -225,10 +225,17 @@ fn begin(
     ctx.entry.await_release();
     let pid = process::spawn(ctx.proof, &plan).map_err(|e| program::why(name_of(program), &e))?;
     ctx.entry.running(pid);
-    ctx.wake.write();
+    if !is_silent(launch) {
+        ctx.wake.write();
+    }
     // Streams held here would keep their readers waiting.
     prism_sys::stdio::close_range(0, 2).step("close the streams")?;
     Ok(Some(pid))
+}
+
+/// Whether it does not tell that its program has begun: one of a job's many tasks, which the supervisor looks at a moment later.
+pub fn is_silent(launch: &Launch) -> bool {
+    launch.lanes > 0 && launch.program.is_some() && launch.isolation == Isolation::Sandboxed
 }
 
 /// Makes and enters everything that separates it but the users.

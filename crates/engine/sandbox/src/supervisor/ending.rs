@@ -28,8 +28,11 @@ impl Supervisor {
             if let Some(why) = apart.and_then(|apart| apart.failure()) {
                 self.table[index].failed(&why);
             }
-            // What it told before it ended comes first.
-            self.hear_news();
+            // What it told before it ended comes first. A task's end may be on its way; that of others is their process's.
+            let told = matches!(self.table[index].state(), State::Ended { .. });
+            if !told && self.run(index).is_some_and(|run| run.kind == Kind::Task) {
+                self.hear_news();
+            }
             let ran = match self.table[index].state() {
                 State::Ended { .. } | State::Running(_) => true,
                 // A plain child tells only of failure; what was killed on its way never ran.
@@ -39,7 +42,7 @@ impl Supervisor {
                 State::Failed(_) => false,
             };
             if ran {
-                self.begin(index, ended.pid);
+                self.announce(index, ended.pid);
             }
             self.finish(index, ended);
         } else if let Some(index) = self.helpers.remove(&ended.pid) {
@@ -74,14 +77,15 @@ impl Supervisor {
         if run.kind == Kind::Plain {
             self.kill_rest(&run);
         }
-        self.close_streams(&mut run);
-        let report = self.report(index, &mut run, ended);
+        // Nothing of it runs any more: the next begins while this one's affairs are put in order.
         self.by_id.remove(&run.id);
         self.in_lanes.retain(|i| *i != index);
         if !run.lane_given {
             self.queue.over(&run.id);
             self.release();
         }
+        self.close_streams(&mut run);
+        let report = self.report(index, &mut run, ended);
         self.free.push(index);
         if let Some(slot) = run.slot.take() {
             if run.kind == Kind::Plain {
@@ -131,7 +135,9 @@ impl Supervisor {
     fn close_streams(&mut self, run: &mut Run) {
         for (n, stream) in run.streams.iter_mut().enumerate() {
             if let Some(stream) = stream {
-                unwatch(self.epoll.as_fd(), stream.fd());
+                if run.watched {
+                    unwatch(self.epoll.as_fd(), stream.fd());
+                }
                 stream.drain(&mut self.buffer);
                 run.stream_bytes[n] = stream.bytes();
                 note_trouble(&mut run.trouble, stream);
@@ -247,6 +253,8 @@ impl Supervisor {
     }
 
     pub(super) fn end(&mut self, index: usize, cause: StopCause, grace: Millis) {
+        // One whose beginning was not heard of yet has its grace too.
+        self.look_at(index);
         let Some(run) = self.run(index) else {
             return;
         };

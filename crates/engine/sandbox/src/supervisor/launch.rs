@@ -14,6 +14,7 @@ use prism_types::{Millis, RunId, RunReport};
 use rustix::event::epoll::EventFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::beginning::{LOOK, is_silent};
 use super::disk::Account;
 use super::journal::Record;
 use super::output::{Input, Stream};
@@ -96,7 +97,11 @@ impl Supervisor {
     /// Begins as many queued runs as can be prepared at once; true when more could begin right away.
     pub(super) fn launch_queued(&mut self) -> bool {
         for _ in 0..preparing_at_once() {
-            if self.starting.len() - self.queue.held() >= preparing_at_once() {
+            if self.prepares_enough() {
+                // Some may have begun long ago.
+                self.look_at_all();
+            }
+            if self.prepares_enough() {
                 return false;
             }
             let Some((launch, held)) = self.queue.pop() else {
@@ -111,6 +116,10 @@ impl Supervisor {
         self.queue.is_ready()
     }
 
+    fn prepares_enough(&self) -> bool {
+        self.starting.len() - self.queue.held() >= preparing_at_once()
+    }
+
     /// Lets those go on that were held and have a lane now; their time runs from here.
     pub(super) fn release(&mut self) {
         for id in self.queue.take_released() {
@@ -121,6 +130,8 @@ impl Supervisor {
                 continue;
             };
             (run.started, run.since) = (now(), Instant::now());
+            // What has lanes is one of many tasks, of whose beginning nobody tells.
+            run.look = Some(run.since + LOOK);
             if let Some(Millis(ms)) = run.limits.timeout {
                 self.alarm(id, Duration::from_millis(ms), Alarm::Timeout);
             }
@@ -172,6 +183,9 @@ impl Supervisor {
         if launch.lanes > 0 && run.kind == Kind::Task {
             self.in_lanes.push(index);
         }
+        if is_silent(launch, &run) && !held {
+            run.look = Some(Instant::now() + LOOK);
+        }
         let timeout = launch.limits.timeout.filter(|_| !held);
         self.adopt(index, run, pid, timeout);
         Ok(())
@@ -199,14 +213,14 @@ impl Supervisor {
                 }
             }
         } else {
-            let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-            (ends.beginning, stdio.begun) = (Some(ours), Some(theirs));
             let entry = &self.table[index];
             if let Some(started) = self.start_apart(entry, launch, slot, &stdio) {
                 let (started, pid) = started?;
                 apart = Some(started);
                 Fork::Parent(pid)
             } else {
+                let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+                (ends.beginning, stdio.begun) = (Some(ours), Some(theirs));
                 process::fork(self.proof, 0, self.born_in(slot))?
             }
         };
@@ -305,11 +319,12 @@ impl Supervisor {
         self.hear_news();
         self.note_made();
         self.end_unmade();
+        let now = Instant::now();
         for index in self.starting.clone() {
             match self.table[index].state() {
-                State::Running(pid) => self.begin(index, pid),
+                State::Running(pid) if self.is_looked_at(index, now) => self.begin(index, pid),
                 State::Ended { .. } => self.begin(index, 0),
-                State::Preparing | State::Failed(_) => {}
+                State::Running(_) | State::Preparing | State::Failed(_) => {}
             }
         }
         self.give_lanes();
@@ -334,29 +349,30 @@ impl Supervisor {
         }
     }
 
-    /// A plain run's program has begun, or its child has failed (which its end will tell).
-    pub(super) fn hear_beginning(&mut self, index: usize) {
-        let Some(run) = self.runs.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        if let Some(pipe) = run.beginning.take() {
-            unwatch(self.epoll.as_fd(), pipe.as_fd());
-            // Closed by the exec or the end, after which nothing of ours is shared any more.
-            let failed = run.apart.take().and_then(|apart| apart.failure());
-            if let Some(why) = failed {
-                self.table[index].failed(&why);
-            } else if self.table[index].state() == State::Preparing {
-                self.begin(index, 0);
+    /// A run's program runs (or, without one, its sandbox is ready): its streams are read, and it is told.
+    pub(super) fn begin(&mut self, index: usize, told: u32) {
+        let over = matches!(self.table[index].state(), State::Ended { .. });
+        let epoll = self.epoll.as_fd();
+        if let Some(run) = self.runs.get_mut(index).and_then(Option::as_mut)
+            && run.phase == Phase::Starting
+            && !over
+        {
+            run.watched = true;
+            for (n, stream) in run.streams.iter().enumerate() {
+                if let Some(stream) = stream {
+                    let token = Token::Stream(index, n);
+                    watch(epoll, stream.fd(), token, EventFlags::IN);
+                }
             }
         }
+        self.announce(index, told);
     }
 
-    /// A run's program runs (or, without one, its sandbox is ready).
-    pub(super) fn begin(&mut self, index: usize, told: u32) {
+    /// Tells that a run has begun; it may be over already.
+    pub(super) fn announce(&mut self, index: usize, told: u32) {
         self.starting.retain(|i| *i != index);
         // It may have been made and have told of it since numbers were looked at last.
         self.note_one_made(index);
-        let over = matches!(self.table[index].state(), State::Ended { .. });
         let live = self.by_id.len();
         let Some(run) = self.runs.get_mut(index).and_then(Option::as_mut) else {
             return;
@@ -365,6 +381,7 @@ impl Supervisor {
             return;
         }
         run.phase = Phase::Running;
+        run.look = None;
         if matches!(run.kind, Kind::Exec(_)) {
             run.pid = told;
             self.by_pid.insert(told, index);
@@ -381,14 +398,6 @@ impl Supervisor {
             && let Some(slot) = &mut run.slot
         {
             slot.park();
-        }
-        if !over {
-            for (n, stream) in run.streams.iter().enumerate() {
-                if let Some(stream) = stream {
-                    let token = Token::Stream(index, n);
-                    watch(self.epoll.as_fd(), stream.fd(), token, EventFlags::IN);
-                }
-            }
         }
         let (id, sandbox) = (run.id.clone(), run.kind == Kind::Sandbox);
         let unwanted = run.ending.is_some();
@@ -428,6 +437,7 @@ impl Supervisor {
             let token = Token::Stream(index, 0);
             watch(self.epoll.as_fd(), stream.fd(), token, EventFlags::IN);
             run.streams[0] = Some(stream);
+            run.watched = true;
             run.input = Some(Input::new(writer));
             run.terminal = Some(master);
         }
@@ -451,6 +461,8 @@ pub(super) fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Lim
         helper: None,
         beginning: ends.beginning,
         apart: None,
+        look: None,
+        watched: false,
         lane_given: false,
         started: now(),
         since: Instant::now(),

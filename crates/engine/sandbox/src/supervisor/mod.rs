@@ -4,6 +4,7 @@
 //! but the loop itself. `requests` is what daemons ask, `launch` begins runs and `inside` programs in them, by `makers` where it
 //! can; `ending` ends them, `output` carries their streams.
 
+mod beginning;
 mod bootstrap;
 mod children;
 mod disk;
@@ -132,6 +133,7 @@ impl Supervisor {
             for event in &events {
                 self.on_event(Token::unpack(event.data.u64()));
             }
+            self.look(Instant::now());
             self.fire_timers(Instant::now());
             self.reap_all(Instant::now());
             self.retire_makers(Instant::now());
@@ -151,6 +153,9 @@ impl Supervisor {
         let mut at = self.next_timer();
         let now = Instant::now();
         let mut sooner = |t: Instant| at = Some(at.map_or(t, |a| a.min(t)));
+        if let Some(look) = self.next_look() {
+            sooner(look);
+        }
         if draining {
             sooner(now + DRAIN_AGAIN);
         }

@@ -26,6 +26,11 @@ pub struct Apart {
 }
 
 impl Apart {
+    /// Whether its program has begun, or it is over.
+    pub fn has_left(&self) -> bool {
+        self.start.has_left()
+    }
+
     /// Why it could not begin, if so.
     pub fn failure(&self) -> Option<String> {
         let (step, error) = self.start.failure()?;

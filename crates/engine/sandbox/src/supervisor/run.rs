@@ -51,6 +51,10 @@ pub struct Run {
     pub beginning: Option<OwnedFd>,
     /// A plain run's program before it has begun, if it was not forked.
     pub apart: Option<Apart>,
+    /// When to look whether its program has begun, where nobody tells.
+    pub look: Option<Instant>,
+    /// Whether its streams are watched.
+    pub watched: bool,
     /// When it was launched.
     pub started: TimeMs,
     /// The same, for measuring.

@@ -46,6 +46,10 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|a| a == "--help" || a == "-h") {
+        print!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    }
     let repo = Repo::find()?;
     match args.first().map(String::as_str) {
         Some("test") => test::main(&repo, &args[1..]),

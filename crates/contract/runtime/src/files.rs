@@ -123,6 +123,12 @@ pub trait HostFiles: Send + Sync + 'static {
         false
     }
 
+    /// Makes a scratch directory at `to` ahead of time, as the engine would at a launch; false when it cannot be.
+    fn fresh(&self, to: &Path) -> bool {
+        let _ = to;
+        false
+    }
+
     /// Loads an image from an OCI archive or layout directory; answers its name.
     ///
     /// # Errors

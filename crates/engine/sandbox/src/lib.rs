@@ -32,5 +32,5 @@ pub mod snapshot;
 
 pub use client::{Config, ProcessRuntime};
 pub use probe::probe;
-pub use scratch::recycle;
+pub use scratch::{fresh, recycle};
 pub use supervisor::{maybe_supervise, supervisor_main};

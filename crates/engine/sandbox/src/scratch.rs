@@ -1,12 +1,13 @@
 //! Scratch directories that are used again: those of an ended sandbox, emptied, if nothing tells that they were another's.
 //!
-//! Making and removing directories is dear on ext4: for minutes after a removal each new inode is searched for among all those
-//! that were removed (`recently_deleted` in the kernel's `fs/ext4/ialloc.c`), so a node that comes and goes through sandboxes
+//! Making and removing directories is dear on ext4 without a journal: for minutes after a removal each new inode is searched for
+//! among all those that were removed (`recently_deleted` in the kernel's `fs/ext4/ialloc.c`), so a node that comes and goes through sandboxes
 //! becomes slower with each. Renaming costs nothing of the kind. Called by the worker when a sandbox is gone; never on a live one.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, Timespec, Timestamps};
@@ -22,6 +23,28 @@ const OURS: [&str; 4] = [
     "user.overlay.impure",
     "user.overlay.uuid",
 ];
+
+/// Makes a scratch directory as a launch of the host's image would find it after one (see `child::root`).
+///
+/// # Errors
+/// The disk's, and that `dir` is there already, which is left as it is.
+pub fn fresh(dir: &Path) -> io::Result<()> {
+    fs::create_dir(dir)?;
+    let layers = ["", "upper", "work"].map(|name| (name.to_owned(), 0o755));
+    let inside = KEPT.map(|(name, mode)| (format!("upper/{name}"), mode));
+    let make = |(name, mode): (String, u32)| {
+        let path = dir.join(&name);
+        if !name.is_empty() {
+            fs::create_dir(&path)?;
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+    };
+    let mut all = layers.into_iter().chain(inside);
+    all.try_for_each(make).inspect_err(|_| {
+        // It holds nothing that could be lost.
+        let _left_over = fs::remove_dir_all(dir);
+    })
+}
 
 /// Empties the scratch directory of an ended sandbox and moves it to `to`; false when it must be removed instead, because
 /// something in it cannot be undone.
@@ -144,7 +167,7 @@ fn only_our_attributes(dir: &OwnedFd) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, symlink};
     use std::path::PathBuf;
 
     /// What a sandbox leaves that wrote nothing.
@@ -179,7 +202,7 @@ mod tests {
         all
     }
 
-    fn fresh() -> Vec<(String, u32)> {
+    fn as_new() -> Vec<(String, u32)> {
         let all = [
             ("upper", 0o755),
             ("upper/tmp", 0o1777),
@@ -187,6 +210,17 @@ mod tests {
             ("work", 0o755),
         ];
         all.map(|(name, mode)| (name.to_owned(), mode)).to_vec()
+    }
+
+    #[test]
+    fn one_made_ahead_is_as_new_and_takes_no_place_that_is_taken() {
+        let at = tempfile::tempdir().unwrap();
+        let dir = at.path().join("1");
+        fresh(&dir).unwrap();
+        assert_eq!(tree(&dir), as_new());
+        fs::write(dir.join("upper/work/mine"), "x").unwrap();
+        assert!(fresh(&dir).is_err());
+        assert!(dir.join("upper/work/mine").exists());
     }
 
     #[test]
@@ -204,7 +238,7 @@ mod tests {
         let to = at.path().join("free");
         assert!(recycle(&dir, &to).unwrap());
         assert!(!dir.exists());
-        assert_eq!(tree(&to), fresh());
+        assert_eq!(tree(&to), as_new());
         assert!(outside.join("kept").exists(), "no link was followed");
     }
 

@@ -14,6 +14,22 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use crate::check_long;
 use crate::process::SingleThread;
 
+/// Lines of assembly, with the numbers of the system calls that they make.
+macro_rules! programs {
+    ($($line:literal,)*) => {
+        std::arch::global_asm!(
+            $($line,)*
+            prctl = const libc::SYS_prctl,
+            wait_signal = const libc::SYS_rt_sigtimedwait,
+            wait_child = const libc::SYS_wait4,
+            usage = const libc::SYS_getrusage,
+            statfs = const libc::SYS_statfs,
+            write = const libc::SYS_write,
+            exit = const libc::SYS_exit_group,
+        );
+    };
+}
+
 // Both say that nobody may look into them, that they die with their parent, and their name.
 //
 // The idle one waits for a child's end (SIGCHLD, which whoever starts it has blocked), collects all that have ended, and waits
@@ -23,7 +39,7 @@ use crate::process::SingleThread;
 // descriptor 3 (see `Record`): its second argument's first 16 bytes, the wait status, what the children used, and what is free in
 // its root. It ends with 1 if there is no number 2.
 #[cfg(target_arch = "x86_64")]
-std::arch::global_asm!(
+programs!(
     ".macro prism_first_introduce",
     "mov edi, 4",
     "xor esi, esi",
@@ -120,17 +136,10 @@ std::arch::global_asm!(
     ".globl prism_waiting_end",
     "prism_waiting_end:",
     ".popsection",
-    prctl = const libc::SYS_prctl,
-    wait_signal = const libc::SYS_rt_sigtimedwait,
-    wait_child = const libc::SYS_wait4,
-    usage = const libc::SYS_getrusage,
-    statfs = const libc::SYS_statfs,
-    write = const libc::SYS_write,
-    exit = const libc::SYS_exit_group,
 );
 
 #[cfg(target_arch = "aarch64")]
-std::arch::global_asm!(
+programs!(
     ".macro prism_first_introduce",
     "mov x0, #4",
     "mov x1, #0",
@@ -228,13 +237,6 @@ std::arch::global_asm!(
     ".globl prism_waiting_end",
     "prism_waiting_end:",
     ".popsection",
-    prctl = const libc::SYS_prctl,
-    wait_signal = const libc::SYS_rt_sigtimedwait,
-    wait_child = const libc::SYS_wait4,
-    usage = const libc::SYS_getrusage,
-    statfs = const libc::SYS_statfs,
-    write = const libc::SYS_write,
-    exit = const libc::SYS_exit_group,
 );
 
 unsafe extern "C" {

@@ -113,6 +113,10 @@ fn uid_base() -> Option<u32> {
 }
 
 impl HostFiles for EngineFiles {
+    fn fresh(&self, to: &Path) -> bool {
+        prism_sandbox::fresh(to).is_ok()
+    }
+
     fn recycle(&self, scratch: &Path, to: &Path) -> bool {
         prism_sandbox::recycle(scratch, to).unwrap_or_else(|e| {
             tracing::debug!(error = %e, "a scratch directory is not used again");

@@ -1,5 +1,5 @@
-//! Scratch directories of sandboxes: those of ended ones are kept empty and given to new ones, because making and removing
-//! directories is what a disk is slowest at.
+//! Scratch directories of sandboxes: some are made ahead, and those of ended ones are kept empty and given to new ones, because
+//! making and removing directories is what a disk is slowest at.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,6 +10,9 @@ use prism_runtime::HostFiles;
 
 /// Most that are kept.
 const KEPT_MAX: usize = 1024;
+
+/// How many are made ahead.
+const AHEAD: usize = 64;
 
 /// The empty ones.
 #[derive(Debug)]
@@ -41,6 +44,23 @@ impl Spares {
         self.dir.join(n.to_string())
     }
 
+    fn next(&self) -> u64 {
+        let mut kept = self.lock();
+        kept.next += 1;
+        kept.next
+    }
+
+    /// Makes some ahead. Blocking.
+    pub(crate) fn fill(&self, files: &dyn HostFiles) {
+        while self.lock().free.len() < AHEAD {
+            let n = self.next();
+            if !files.fresh(&self.at(n)) {
+                return;
+            }
+            self.lock().free.insert(n);
+        }
+    }
+
     /// Puts an empty one at `to`, if there is one and `to` is not taken; else the engine makes a new one there.
     pub(crate) fn take(&self, to: &Path) {
         if to.exists() {
@@ -56,12 +76,8 @@ impl Spares {
 
     /// Keeps the one of an ended sandbox if it can be used again, and removes it if not. Blocking.
     pub(crate) fn give(&self, files: &dyn HostFiles, from: &Path) -> io::Result<()> {
-        let n = {
-            let mut kept = self.lock();
-            kept.next += 1;
-            (kept.free.len() < KEPT_MAX).then_some(kept.next)
-        };
-        match n {
+        let few = self.lock().free.len() < KEPT_MAX;
+        match few.then(|| self.next()) {
             Some(n) if from.exists() && files.recycle(from, &self.at(n)) => {
                 self.lock().free.insert(n);
                 Ok(())

@@ -220,6 +220,8 @@ impl Worker {
     /// Serves one session until the control plane goes away or `shutdown` is asked for. What runs goes on running.
     pub async fn run(&mut self, mut end: WorkerEnd, shutdown: CancellationToken) {
         let shared = self.shared.clone();
+        let ahead = shared.clone();
+        tokio::task::spawn_blocking(move || ahead.spares.fill(&*ahead.files));
         let hello = self.hello();
         self.reports.open(ToControl::Hello(Box::new(hello)));
         let mut orders: Vec<ToWorker> = Vec::new();

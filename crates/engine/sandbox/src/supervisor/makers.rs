@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use prism_sys::first::Record;
 use prism_sys::process::{self, Ended, Fork};
 use prism_sys::table::State;
-use prism_types::{Millis, RunId};
+use prism_types::RunId;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 
 use super::run::{Kind, Phase, Run};
@@ -21,7 +21,7 @@ pub const MOST: usize = 32;
 const STAY: Duration = Duration::from_secs(2);
 
 /// How soon a run that is to be killed is looked at again while it has no process yet.
-const NO_PROCESS_YET: Millis = Millis(5);
+const NO_PROCESS_YET: Duration = Duration::from_millis(5);
 
 /// One of them.
 #[derive(Debug)]
@@ -231,7 +231,7 @@ impl Supervisor {
         let Some(id) = self.run(index).map(|run| run.id.clone()) else {
             return false;
         };
-        self.alarm(id, Duration::from_millis(NO_PROCESS_YET.0), Alarm::Kill);
+        self.alarm(id, NO_PROCESS_YET, Alarm::Kill);
         true
     }
 

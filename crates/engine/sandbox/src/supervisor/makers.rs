@@ -50,8 +50,7 @@ impl Supervisor {
     /// A maker that is free for a run with these streams, made if need be. `None` if it is not for them, or none is to be had:
     /// then it is to be forked.
     pub(super) fn maker_for(&mut self, stdio: &Stdio) -> Option<usize> {
-        // Root of a namespace only: what is prepared there needs to look at itself by names that belong to it.
-        if self.user.is_some() || self.programs.is_none() || stdio.terminal.is_some() {
+        if self.programs.is_none() || stdio.terminal.is_some() {
             return None;
         }
         self.free_maker()

@@ -27,7 +27,7 @@ use crate::slots::Slot;
 /// Largest order, in bytes; what is larger (files sent along) is not for this way.
 const MAX_ORDER: usize = 64 << 10;
 
-/// Most descriptors of one order: two namespaces, a group to be born in, files to join groups by, and three streams.
+/// Most descriptors of one order: two namespaces, a group to be born in, files to join groups by, and three streams or a terminal.
 const MAX_FDS: usize = 12;
 
 /// What is to be made.
@@ -54,7 +54,7 @@ struct Head {
     user: bool,
     into: bool,
     joins: u8,
-    streams: [bool; 3],
+    streams: [bool; 4],
 }
 
 /// Descriptors for an order.
@@ -95,7 +95,7 @@ pub fn order(
     brought: &Brought<'_>,
     ends: &Stdio,
 ) -> Option<io::Result<()>> {
-    let streams = [&ends.input, &ends.output, &ends.error].map(|end| end.as_ref());
+    let streams = [&ends.input, &ends.output, &ends.error, &ends.terminal].map(Option::as_ref);
     let head = Head {
         index: u32::try_from(index).ok()?,
         net: brought.net.is_some(),
@@ -156,7 +156,7 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Option<Order> {
     let user = head.user.then(|| fds.next()).flatten();
     let into = head.into.then(|| fds.next()).flatten();
     let joins = fds.by_ref().take(usize::from(head.joins)).collect();
-    let [input, output, error] = head.streams.map(|on| on.then(|| fds.next()).flatten());
+    let [input, output, error, terminal] = head.streams.map(|on| on.then(|| fds.next()).flatten());
     Some(Order {
         head,
         work,
@@ -168,6 +168,7 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Option<Order> {
             input,
             output,
             error,
+            terminal,
             ..Stdio::default()
         },
     })

@@ -103,7 +103,7 @@ impl Supervisor {
         exec: &Exec,
     ) -> std::io::Result<(Ends, u32)> {
         let (ends, stdio) = streams(Some(&exec.program), &exec.logs, exec.log_bytes)?;
-        let maker = self.maker_for(&stdio);
+        let maker = self.free_maker();
         let slot = self.runs[parent].as_ref().and_then(|run| run.slot.as_ref());
         let group = made.or_else(|| slot.and_then(|slot| slot.group.as_ref()));
         let grouped = self.driver.as_deref().zip(group);

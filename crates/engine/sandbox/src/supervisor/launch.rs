@@ -198,7 +198,7 @@ impl Supervisor {
         let (mut ends, mut stdio) = streams(launch.program.as_ref(), &launch.logs, keep)?;
         let mut apart = None;
         let side = if sandboxed {
-            let maker = self.maker_for(&stdio);
+            let maker = self.free_maker();
             let brought = Brought::of(self.driver.as_deref(), slot);
             let work = Work::First(slot.base, launch);
             match maker.filter(|n| self.order(*n, index, work, &brought, &stdio)) {

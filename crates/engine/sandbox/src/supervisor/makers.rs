@@ -47,15 +47,6 @@ impl Makers {
 }
 
 impl Supervisor {
-    /// A maker that is free for a run with these streams, made if need be. `None` if it is not for them, or none is to be had:
-    /// then it is to be forked.
-    pub(super) fn maker_for(&mut self, stdio: &Stdio) -> Option<usize> {
-        if self.programs.is_none() || stdio.terminal.is_some() {
-            return None;
-        }
-        self.free_maker()
-    }
-
     /// Gives a maker its order; `false` if it could not be given.
     pub(super) fn order(
         &self,
@@ -89,8 +80,9 @@ impl Supervisor {
         self.makers.used = Some(Instant::now());
     }
 
-    /// One that has nothing to do, made if need be.
-    fn free_maker(&mut self) -> Option<usize> {
+    /// One that has nothing to do, made if need be. `None` if none is to be had: then what it would make is to be forked.
+    pub(super) fn free_maker(&mut self) -> Option<usize> {
+        self.programs.as_ref()?;
         let most = MOST.min(4 * super::launch::preparing_at_once());
         let free = |n: &usize| {
             let record = &self.table[MAX_RUNS + n];

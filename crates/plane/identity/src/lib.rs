@@ -1,0 +1,24 @@
+//! Who is who in a cluster: the authority and what it signs, the names in certificates, the one string that a node joins with, and
+//! who is let in on a connection.
+//!
+//! A cluster has a root, whose certificate every node trusts. Each server has an issuer of its own beneath it, whose key stays on
+//! that server; it signs the certificates of nodes, which live for a day. What a certificate says is made by the issuer: of a
+//! request only the public key is taken. Nothing here listens, and nothing reads a clock: the time is given.
+
+mod authority;
+mod error;
+mod holder;
+mod join;
+mod key;
+mod lifetime;
+mod peers;
+mod trust;
+
+pub use authority::{Issued, Issuer, Root};
+pub use error::IdentityError;
+pub use holder::{ClusterId, Holder, Role};
+pub use join::{JoinSecret, JoinToken, Pin};
+pub use key::Key;
+pub use lifetime::{Lifetime, renew_at};
+pub use peers::{Peer, accept, connect};
+pub use trust::{Denied, Fingerprint, NotTrusted, Trust};

@@ -111,7 +111,9 @@ impl Journal {
         let file = File::options().append(true).open(&new)?;
         point!("worker.journal.before_rename")?;
         fs::rename(&new, &self.path)?;
-        self.file = file;
+        let old = std::mem::replace(&mut self.file, file);
+        // Its last descriptor: to free its blocks takes some file systems milliseconds, for which nobody should wait.
+        std::thread::spawn(move || drop(old));
         self.bytes = bytes.len() as u64;
         self.base = self.bytes;
         point!("worker.journal.after_rename")

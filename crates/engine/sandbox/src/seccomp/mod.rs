@@ -134,7 +134,7 @@ fn ranges() -> Vec<(u32, Action)> {
         push(number, action);
         next = number + 1;
     }
-    // What this list does not know yet: say "not implemented", so that programs fall back to what they used before.
+    // What this list does not know yet: ENOSYS, so that programs fall back to what they used before.
     push(next, Action::Refuse(libc::EPERM));
     push(
         next.max(allowed::LAST_KNOWN + 1),

@@ -5,20 +5,16 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use prism_runtime::Launch;
 use prism_sys::table::State;
 
-use super::run::{Kind, Run};
+use super::run::Kind;
 use super::state::{Supervisor, unwatch};
-use crate::child;
 
 /// How long after it may begin a program is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(2);
 
-/// Whether nobody tells of the beginning of a run's program.
-pub(super) fn is_silent(launch: &Launch, run: &Run) -> bool {
-    run.apart.is_some() || child::is_silent(launch)
-}
+/// Longest time between two looks at one that takes long to begin.
+const SELDOM: Duration = Duration::from_millis(100);
 
 impl Supervisor {
     /// When the next one is to be looked at.
@@ -42,7 +38,8 @@ impl Supervisor {
             if let Some(run) = self.run(index)
                 && run.look.is_some_and(|at| at <= now)
             {
-                run.look = Some(now + LOOK);
+                let waited = now.saturating_duration_since(run.since);
+                run.look = Some(now + waited.clamp(LOOK, SELDOM));
                 self.look_at(index);
             }
         }

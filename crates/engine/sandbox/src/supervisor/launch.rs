@@ -14,7 +14,7 @@ use prism_types::{Millis, RunId, RunReport};
 use rustix::event::epoll::EventFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::beginning::{LOOK, is_silent};
+use super::beginning::LOOK;
 use super::disk::Account;
 use super::journal::Record;
 use super::output::{Input, Stream};
@@ -130,8 +130,7 @@ impl Supervisor {
                 continue;
             };
             (run.started, run.since) = (now(), Instant::now());
-            // What has lanes is one of many tasks, of whose beginning nobody tells.
-            run.look = Some(run.since + LOOK);
+            run.look = run.silent.then_some(run.since + LOOK);
             if let Some(Millis(ms)) = run.limits.timeout {
                 self.alarm(id, Duration::from_millis(ms), Alarm::Timeout);
             }
@@ -183,7 +182,8 @@ impl Supervisor {
         if launch.lanes > 0 && run.kind == Kind::Task {
             self.in_lanes.push(index);
         }
-        if is_silent(launch, &run) && !held {
+        run.silent = run.apart.is_some() || child::is_silent(launch);
+        if run.silent && !held {
             run.look = Some(Instant::now() + LOOK);
         }
         let timeout = launch.limits.timeout.filter(|_| !held);
@@ -461,6 +461,7 @@ pub(super) fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Lim
         helper: None,
         beginning: ends.beginning,
         apart: None,
+        silent: false,
         look: None,
         watched: false,
         lane_given: false,

@@ -51,7 +51,9 @@ pub struct Run {
     pub beginning: Option<OwnedFd>,
     /// A plain run's program before it has begun, if it was not forked.
     pub apart: Option<Apart>,
-    /// When to look whether its program has begun, where nobody tells.
+    /// Whether nobody tells that its program has begun.
+    pub silent: bool,
+    /// When to look then.
     pub look: Option<Instant>,
     /// Whether its streams are watched.
     pub watched: bool,

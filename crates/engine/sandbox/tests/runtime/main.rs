@@ -40,6 +40,10 @@ fn main() {
             ("figures_are_plausible", bounds::figures_are_plausible),
             ("standard_input_is_fed", runs::standard_input_is_fed),
             ("terminals_work", runs::terminals_work),
+            (
+                "tasks_of_many_are_heard_of",
+                runs::tasks_of_many_are_heard_of,
+            ),
             ("sandboxes_run_programs", runs::sandboxes_run_programs),
             ("stopping_has_grace", lives::stopping_has_grace),
             ("many_run_at_once", runs::many_run_at_once),

@@ -2,7 +2,7 @@
 
 use prism_runtime::Isolation::{Plain, Sandboxed};
 use prism_runtime::{InlineFile, RunEvent, Runtime, RuntimeError, Scratch};
-use prism_types::{Bytes, ExitStatus, Millis, StopCause};
+use prism_types::{Bytes, ExitStatus, JobId, Millis, RunId, StopCause, TaskRef};
 
 use super::support::{Node, id, is_root};
 
@@ -305,5 +305,45 @@ pub fn the_host_is_described() {
             "{names:?}"
         );
         assert!(names.iter().any(|n| n.starts_with("cgroup")), "{names:?}");
+    }
+}
+
+/// Nobody tells when a task of a job with lanes begins: it is looked at, long as it lives or short.
+pub fn tasks_of_many_are_heard_of() {
+    let node = Node::new();
+    for (n, isolation) in [(1, Sandboxed), (2, Plain)] {
+        let script =
+            "trap 'exit 7' TERM; head -c 1000000 /dev/zero; echo end; while :; do sleep 0.01; done";
+        let task = |index: u32, script: &str| {
+            let mut launch = node.task(&format!("many-{n}-{index}"), isolation, script);
+            launch.id = RunId::task(TaskRef {
+                job: JobId::new(1, n),
+                index,
+                attempt: 1,
+            });
+            launch.lanes = 1;
+            launch
+        };
+        let tasks = [task(0, script), task(1, "true"), task(2, "exit 3")];
+        let ids = tasks.each_ref().map(|launch| launch.id.clone());
+        node.rt().launch(tasks.to_vec()).unwrap();
+        assert!(node.wait_start(&ids[0]) > 0);
+        // More than a pipe holds.
+        node.wait_output(&format!("many-{n}-0"), "end\n");
+        node.rt().stop(&ids[..1], Millis(60_000)).unwrap();
+        let ends = ids.each_ref().map(|id| node.wait_exit(id).exit);
+        assert_eq!(ends, [7, 0, 3].map(ExitStatus::Code), "{isolation:?}");
+        for run in &ids {
+            let told: Vec<&str> = node
+                .events()
+                .iter()
+                .filter_map(|event| match event {
+                    RunEvent::Started { id, .. } if id == run => Some("started"),
+                    RunEvent::Exited { id, .. } if id == run => Some("exited"),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(told, ["started", "exited"], "{run}");
+        }
     }
 }

@@ -1,16 +1,11 @@
 //! A runtime that starts nothing: every task has started and ended well the moment it is launched. What is left is Prism's own cost.
 
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prism_runtime::{
-    Capability, EventSink, Exec, Launch, Observed, RunEvent, Runtime, RuntimeError, Usage,
-};
+use prism_runtime::{Capability, EventSink, Launch, Observed, RunEvent, Runtime, RuntimeError};
 use prism_types::{ExitStatus, Millis, RunId, RunReport, StopCause, TimeMs};
-
-use crate::none;
 
 /// The runtime.
 pub struct Noop {
@@ -77,22 +72,6 @@ impl Runtime for Noop {
             .ok_or_else(|| RuntimeError::Unavailable("it was shut down".to_owned()))
     }
 
-    fn exec(&self, _: Exec) -> Result<(), RuntimeError> {
-        none()
-    }
-
-    fn input(&self, _: &RunId, _: &[u8], _: bool) -> Result<(), RuntimeError> {
-        none()
-    }
-
-    fn signal(&self, _: &RunId, _: i32) -> Result<(), RuntimeError> {
-        none()
-    }
-
-    fn resize(&self, _: &RunId, _: u16, _: u16) -> Result<(), RuntimeError> {
-        none()
-    }
-
     fn stop(&self, _: &[RunId], _: Millis) -> Result<(), RuntimeError> {
         Ok(())
     }
@@ -105,13 +84,7 @@ impl Runtime for Noop {
         Ok(Vec::new())
     }
 
-    fn usage(&self, _: &RunId) -> Result<Usage, RuntimeError> {
-        none()
-    }
-
-    fn root(&self, _: &RunId) -> Result<PathBuf, RuntimeError> {
-        none()
-    }
+    without_processes!();
 
     fn shutdown(&self) {
         *self.batches.lock().expect("no holder of this lock panics") = None;

@@ -1,14 +1,9 @@
 //! A runtime that does what a test says.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use prism_runtime::{
-    Capability, EventSink, Exec, Launch, Observed, RunEvent, Runtime, RuntimeError, Usage,
-};
+use prism_runtime::{Capability, EventSink, Launch, Observed, RunEvent, Runtime, RuntimeError};
 use prism_types::{Millis, RunId};
-
-use crate::none;
 
 /// What was asked of the runtime, and how it tells.
 #[derive(Default)]
@@ -69,18 +64,6 @@ impl Runtime for Scripted {
             .extend(ids);
         Ok(())
     }
-    fn exec(&self, _: Exec) -> Result<(), RuntimeError> {
-        none()
-    }
-    fn input(&self, _: &RunId, _: &[u8], _: bool) -> Result<(), RuntimeError> {
-        none()
-    }
-    fn signal(&self, _: &RunId, _: i32) -> Result<(), RuntimeError> {
-        none()
-    }
-    fn resize(&self, _: &RunId, _: u16, _: u16) -> Result<(), RuntimeError> {
-        none()
-    }
     fn stop(&self, ids: &[RunId], _: Millis) -> Result<(), RuntimeError> {
         self.0
             .stopped
@@ -105,11 +88,7 @@ impl Runtime for Scripted {
             .expect("no holder of this lock panics")
             .clone())
     }
-    fn usage(&self, _: &RunId) -> Result<Usage, RuntimeError> {
-        none()
-    }
-    fn root(&self, _: &RunId) -> Result<PathBuf, RuntimeError> {
-        none()
-    }
+    without_processes!();
+
     fn shutdown(&self) {}
 }

@@ -42,18 +42,6 @@ pub struct Issued {
     pub life: Lifetime,
 }
 
-fn read(certificate: &[u8]) -> Result<Lifetime, IdentityError> {
-    let (rest, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|why| IdentityError::read("a certificate", why))?;
-    if !rest.is_empty() {
-        return Err(IdentityError::read("a certificate", "something follows it"));
-    }
-    Ok(Lifetime {
-        from: parsed.validity().not_before.timestamp(),
-        until: parsed.validity().not_after.timestamp(),
-    })
-}
-
 fn params(name: String, life: Lifetime) -> Result<CertificateParams, IdentityError> {
     let at = |seconds: i64| {
         OffsetDateTime::from_unix_timestamp(seconds)
@@ -171,15 +159,20 @@ impl Root {
     }
 }
 
-/// Whether a certificate is of this key.
+/// The life of a certificate, if it is of this key.
 fn belongs(key: &Key, certificate: &[u8]) -> Result<Lifetime, IdentityError> {
-    let life = read(certificate)?;
-    let (_, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|why| IdentityError::read("a certificate", why))?;
-    if Pin::of(parsed.public_key().raw) != key.pin() {
-        return Err(IdentityError::read("a certificate", "it is another key's"));
+    let unread = |why: &dyn ToString| IdentityError::read("a certificate", why.to_string());
+    let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|why| unread(&why))?;
+    if !rest.is_empty() {
+        return Err(unread(&"something follows it"));
     }
-    Ok(life)
+    if Pin::of(parsed.public_key().raw) != key.pin() {
+        return Err(unread(&"it is another key's"));
+    }
+    Ok(Lifetime {
+        from: parsed.validity().not_before.timestamp(),
+        until: parsed.validity().not_after.timestamp(),
+    })
 }
 
 fn sign(

@@ -20,5 +20,5 @@ pub use holder::{ClusterId, Holder, Role};
 pub use join::{JoinSecret, JoinToken, Pin};
 pub use key::Key;
 pub use lifetime::{Lifetime, renew_at};
-pub use peers::{Peer, accept, connect};
+pub use peers::{Peer, Refused, accept, connect};
 pub use trust::{Denied, Fingerprint, NotTrusted, Trust};

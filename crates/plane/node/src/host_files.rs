@@ -114,7 +114,9 @@ fn uid_base() -> Option<u32> {
 
 impl HostFiles for EngineFiles {
     fn fresh(&self, to: &Path) -> bool {
-        prism_sandbox::fresh(to).is_ok()
+        let made = prism_sandbox::fresh(to);
+        made.inspect_err(|e| tracing::debug!(error = %e, "no scratch directory is made ahead"))
+            .is_ok()
     }
 
     fn recycle(&self, scratch: &Path, to: &Path) -> bool {

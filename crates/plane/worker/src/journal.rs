@@ -113,7 +113,7 @@ impl Journal {
         fs::rename(&new, &self.path)?;
         let old = std::mem::replace(&mut self.file, file);
         // Its last descriptor: to free its blocks takes some file systems milliseconds, for which nobody should wait.
-        std::thread::spawn(move || drop(old));
+        let _or_here = std::thread::Builder::new().spawn(move || drop(old));
         self.bytes = bytes.len() as u64;
         self.base = self.bytes;
         point!("worker.journal.after_rename")

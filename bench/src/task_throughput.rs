@@ -145,13 +145,13 @@ fn docker(count: u64) -> Option<f64> {
         ])
     };
     // The first one fills caches.
-    let _also_told_below = run();
+    if run().is_none() {
+        eprintln!("docker does not run {IMAGE}, which was made of this host's {PROGRAM}");
+        return None;
+    }
     let start = Instant::now();
     for _ in 0..count {
-        if run().is_none() {
-            eprintln!("docker does not run {IMAGE}, which was made of this host's {PROGRAM}");
-            return None;
-        }
+        run()?;
     }
     let rate = per_s(count, start.elapsed());
     eprintln!("docker run: {rate}/s");

@@ -73,7 +73,7 @@ fn run() -> Result<ExitCode> {
         }
         Some("torture") => torture::main(&repo, &args[1..]),
         Some("plots") => plots::main(&repo, &args[1..]),
-        None | Some("help" | "-h" | "--help") => {
+        None | Some("help") => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)
         }

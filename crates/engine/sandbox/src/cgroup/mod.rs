@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use prism_runtime::{Capability, Limits, Usage};
 
@@ -82,6 +83,26 @@ pub struct Outcome {
     pub pids_refused: u64,
 }
 
+/// How a group's processor quota was used, ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// Periods of the quota in which something in it ran.
+    pub periods: u64,
+    /// Those in which it was stopped, its quota being used up.
+    pub stopped: u64,
+}
+
+impl Turns {
+    /// From the kernel's `cpu.stat`.
+    fn read(path: &Path) -> Option<Self> {
+        let text = read(path)?;
+        Some(Self {
+            periods: field(&text, "nr_periods")?,
+            stopped: field(&text, "nr_throttled")?,
+        })
+    }
+}
+
 /// A generation of cgroups.
 pub trait Driver {
     /// Makes a group, or opens it if it is there.
@@ -119,6 +140,21 @@ pub trait Driver {
 
     /// Counts of a live group.
     fn usage(&self, name: &str) -> Usage;
+
+    /// How its processor quota was used, where it has one and its processes can be held on some processors.
+    fn turns(&self, name: &str) -> Option<Turns>;
+
+    /// Holds the group's processes, and their children to come, on these processors.
+    ///
+    /// # Errors
+    /// The kernel's; some may be held.
+    fn hold(&self, name: &str, cpus: &[usize]) -> io::Result<()>;
+
+    /// Whether nothing is left for [`Driver::hold`] to do.
+    fn is_held(&self, name: &str, cpus: &[usize]) -> bool;
+
+    /// Undoes [`Driver::hold`].
+    fn let_go(&self, name: &str);
 
     /// The processes in a group, as this process numbers them.
     fn processes(&self, name: &str) -> Vec<i32>;
@@ -203,9 +239,29 @@ pub fn sweep(driver: &dyn Driver) {
         }
         if busy {
             // Killed processes need a moment to be gone; nothing tells when.
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// The period of such a quota.
+pub fn period(milli: u64) -> Duration {
+    Duration::from_micros(quota(milli).1)
+}
+
+/// What is lost without sets of processors.
+const NO_SETS: &str =
+    "a run that is always at its cpu limit is not kept off its neighbours' processors; mount or hand down the cpuset controller";
+
+/// Processors, in order, as the kernel lists them: `0,2-4`.
+fn list(cpus: &[usize]) -> String {
+    let runs = cpus.chunk_by(|a, b| a + 1 == *b);
+    let text = |run: &[usize]| match run {
+        [one] => one.to_string(),
+        [first, .., last] => format!("{first}-{last}"),
+        [] => String::new(),
+    };
+    runs.map(text).collect::<Vec<_>>().join(",")
 }
 
 /// Quota and period, in microseconds, of thousandths of a processor. The period is short, so that a run that takes its whole
@@ -286,5 +342,22 @@ fn capability(controller: &str, found: &Path, works: bool, lost: &str) -> Capabi
             lost.to_owned()
         },
         required: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::list;
+
+    #[test]
+    fn processors_are_listed_as_the_kernel_does() {
+        for (cpus, text) in [
+            (&[3][..], "3"),
+            (&[0, 1], "0-1"),
+            (&[0, 2, 3, 4, 7], "0,2-4,7"),
+            (&[], ""),
+        ] {
+            assert_eq!(list(cpus), text);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Cgroups of the first generation: a tree per controller. A process joins the ones that matter for it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use prism_runtime::{Capability, Limits, Usage};
 
-use super::{Applied, Driver, Group, Outcome, wanted};
+use super::{Applied, Driver, Group, Outcome, Turns, wanted};
 
 /// Order of a group's open files.
 const MEMORY_JOIN: usize = 0;
@@ -21,6 +22,9 @@ const PRESENT: usize = 5;
 /// grace period of the kernel; those that join here have one thread.
 const JOIN: &str = "tasks";
 
+/// How often the processes of a group are looked for that are to be held.
+const HOLD_ROUNDS: usize = 8;
+
 /// The controllers' parent groups; memory and pids are the least that is any use.
 #[derive(Debug)]
 pub struct V1 {
@@ -28,6 +32,7 @@ pub struct V1 {
     pids: PathBuf,
     cpu: Option<PathBuf>,
     io: Option<PathBuf>,
+    cpuset: Option<PathBuf>,
     swap: bool,
     disks: Vec<String>,
 }
@@ -52,6 +57,7 @@ impl V1 {
             pids: tree("pids")?,
             cpu: tree("cpu").ok(),
             io: tree("blkio").ok(),
+            cpuset: tree("cpuset").ok().filter(|dir| open_set(dir)),
             swap: memory.join("memory.memsw.limit_in_bytes").exists(),
             memory,
             disks: super::disks(),
@@ -63,6 +69,7 @@ impl V1 {
             .into_iter()
             .chain(self.cpu.iter())
             .chain(self.io.iter())
+            .chain(self.cpuset.iter())
     }
 
     /// Directories of a group that are made and joined only where there is a limit, since each join costs and they are rarely
@@ -74,6 +81,16 @@ impl V1 {
         let name = group.name.clone();
         let dirs: Vec<PathBuf> = cpu.into_iter().chain(io).map(|t| t.join(&name)).collect();
         dirs.into_iter()
+    }
+
+    /// A group's processes that are not in its set of processors.
+    fn outside(&self, name: &str, set: &Path) -> Vec<i32> {
+        let within: HashSet<i32> = super::read_processes(&set.join("cgroup.procs"))
+            .into_iter()
+            .collect();
+        let mut all = self.processes(name);
+        all.retain(|pid| !within.contains(pid));
+        all
     }
 
     fn set_memory(&self, dir: &Path, bytes: u64) -> Result<(), String> {
@@ -146,6 +163,20 @@ impl V1 {
         }
         Ok(())
     }
+}
+
+/// Gives a new set of processors, and the one above it, all that those above have; until then nothing can be in it. Says whether it
+/// has any.
+fn open_set(dir: &Path) -> bool {
+    let above = dir.parent().into_iter();
+    above.chain([dir]).all(|dir| {
+        ["cpuset.cpus", "cpuset.mems"].iter().all(|file| {
+            let from = dir.parent().and_then(|up| super::read(&up.join(file)));
+            let has = |text: String| !text.trim().is_empty();
+            super::read(&dir.join(file)).is_some_and(has)
+                || from.is_some_and(|value| write(&dir.join(file), value.trim()).is_ok())
+        })
+    })
 }
 
 fn write(path: &Path, value: &str) -> Result<(), String> {
@@ -283,6 +314,55 @@ impl Driver for V1 {
         }
     }
 
+    fn turns(&self, name: &str) -> Option<Turns> {
+        self.cpuset.as_ref()?;
+        Turns::read(&self.cpu.as_ref()?.join(name).join("cpu.stat"))
+    }
+
+    fn hold(&self, name: &str, cpus: &[usize]) -> io::Result<()> {
+        let Some(set) = &self.cpuset else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let dir = set.join(name);
+        make_dir(&dir)?;
+        let mems = fs::read_to_string(set.join("cpuset.mems"))?;
+        fs::write(dir.join("cpuset.mems"), mems.trim())?;
+        fs::write(dir.join("cpuset.cpus"), super::list(cpus))?;
+        // Children are born where their parents are; what is forked while the list is read is found in the next round.
+        for _ in 0..HOLD_ROUNDS {
+            let outside = self.outside(name, &dir);
+            if outside.is_empty() {
+                break;
+            }
+            for pid in outside {
+                // It may be gone.
+                let _ = fs::write(dir.join("cgroup.procs"), pid.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn is_held(&self, name: &str, cpus: &[usize]) -> bool {
+        let Some(dir) = self.cpuset.as_ref().map(|set| set.join(name)) else {
+            return true;
+        };
+        let set = super::read(&dir.join("cpuset.cpus"));
+        set.is_some_and(|set| set.trim() == super::list(cpus)) && self.outside(name, &dir).is_empty()
+    }
+
+    fn let_go(&self, name: &str) {
+        let Some(set) = &self.cpuset else {
+            return;
+        };
+        let dir = set.join(name);
+        // With nothing left in it, it can go.
+        if fs::remove_dir(&dir).is_err()
+            && let Some(all) = super::read(&set.join("cpuset.cpus"))
+        {
+            let _ = fs::write(dir.join("cpuset.cpus"), all.trim());
+        }
+    }
+
     fn processes(&self, name: &str) -> Vec<i32> {
         super::read_processes(&self.pids.join(name).join("cgroup.procs"))
     }
@@ -345,6 +425,7 @@ impl Driver for V1 {
                 self.cpu.as_ref(),
                 "runs with a cpu limit are refused; mount the cpu controller",
             ),
+            line("cpuset", self.cpuset.as_ref(), super::NO_SETS),
             line(
                 "io",
                 self.io.as_ref(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use prism_runtime::{Capability, Limits, Usage};
 
-use super::{Driver, Group, Outcome, wanted};
+use super::{Driver, Group, Outcome, Turns, wanted};
 
 const DIRECTORY: usize = 0;
 
@@ -44,7 +44,7 @@ impl V2 {
         let parent = base.join("prism").join(instance);
         fs::create_dir_all(&parent).map_err(|e| format!("make {}: {e}", parent.display()))?;
         for dir in [&base, &base.join("prism"), &parent] {
-            for controller in ["memory", "pids", "cpu", "io"] {
+            for controller in ["memory", "pids", "cpu", "io", "cpuset"] {
                 let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
             }
         }
@@ -195,6 +195,30 @@ impl Driver for V2 {
         }
     }
 
+    fn turns(&self, name: &str) -> Option<Turns> {
+        if !self.has("cpuset") {
+            return None;
+        }
+        Turns::read(&self.parent.join(name).join("cpu.stat"))
+    }
+
+    fn hold(&self, name: &str, cpus: &[usize]) -> io::Result<()> {
+        fs::write(
+            self.parent.join(name).join("cpuset.cpus"),
+            super::list(cpus),
+        )
+    }
+
+    fn is_held(&self, name: &str, cpus: &[usize]) -> bool {
+        let set = super::read(&self.parent.join(name).join("cpuset.cpus"));
+        set.is_some_and(|set| set.trim() == super::list(cpus))
+    }
+
+    fn let_go(&self, name: &str) {
+        // Empty, it is as if it had never been written.
+        let _ = fs::write(self.parent.join(name).join("cpuset.cpus"), "\n");
+    }
+
     fn processes(&self, name: &str) -> Vec<i32> {
         super::read_processes(&self.parent.join(name).join("cgroup.procs"))
     }
@@ -230,11 +254,13 @@ impl Driver for V2 {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        ["memory", "pids", "cpu", "io"]
+        ["memory", "pids", "cpu", "io", "cpuset"]
             .iter()
             .map(|c| {
-                let lost =
-                    format!("runs with a limit of {c} are refused; hand the controller down");
+                let lost = match *c {
+                    "cpuset" => super::NO_SETS.to_owned(),
+                    c => format!("runs with a limit of {c} are refused; hand the controller down"),
+                };
                 super::capability(c, &self.parent, self.has(c), &lost)
             })
             .collect()

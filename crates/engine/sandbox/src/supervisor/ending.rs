@@ -47,7 +47,7 @@ impl Supervisor {
             self.finish(index, ended);
         } else if let Some(index) = self.helpers.remove(&ended.pid) {
             self.on_helper_exit(index, ended);
-        } else if self.maker_ended(ended.pid) {
+        } else if self.maker_ended(ended.pid) || self.mover_ended(ended.pid) {
             // That is all.
         } else {
             self.stray.insert(ended.pid, ended);
@@ -87,6 +87,7 @@ impl Supervisor {
         self.close_streams(&mut run);
         let report = self.report(index, &mut run, ended);
         self.free.push(index);
+        self.give_place_back(&mut run);
         if let Some(slot) = run.slot.take() {
             if run.kind == Kind::Plain {
                 self.slots.give_back_dying(slot);

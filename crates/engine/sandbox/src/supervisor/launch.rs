@@ -16,6 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::beginning::LOOK;
 use super::disk::Account;
+use super::neighbours::Crowding;
 use super::journal::Record;
 use super::output::{Input, Stream};
 use super::plain::Apart;
@@ -301,8 +302,10 @@ impl Supervisor {
             Kind::Exec(sandbox) => sandbox,
             Kind::Sandbox | Kind::Plain => usize::MAX,
         };
+        let turns = if run.kind == Kind::Plain { index } else { watched };
         self.runs[index] = Some(run);
         self.watch_disk(watched);
+        self.watch_turns(turns);
     }
 
     /// Sets a timer.
@@ -481,6 +484,7 @@ pub(super) fn fresh(id: RunId, kind: Kind, ends: Ends, logs: &Path, limits: &Lim
         inner_cpu_us: 0,
         inner_peak: 0,
         account: None,
+        crowding: Crowding::default(),
         cut: [None, None],
         trouble: None,
         kills_before: 0,

@@ -14,6 +14,7 @@ mod journal;
 mod launch;
 mod limits;
 mod makers;
+mod neighbours;
 mod output;
 mod peers;
 mod plain;
@@ -138,6 +139,7 @@ impl Supervisor {
             self.reap_all(Instant::now());
             self.retire_makers(Instant::now());
             self.count_disks(Instant::now());
+            self.look_at_turns(Instant::now());
             self.tell();
             if self.is_done() {
                 self.leave();
@@ -166,6 +168,9 @@ impl Supervisor {
             sooner(since + self.idle);
         }
         if let Some(due) = self.accounts.due() {
+            sooner(due);
+        }
+        if let Some(due) = self.neighbours.due() {
             sooner(due);
         }
         if let Some(held) = self.held_until() {

@@ -8,6 +8,7 @@ use prism_runtime::{Limits, Observed};
 use prism_types::{RunId, StopCause, TimeMs};
 
 use super::disk::Account;
+use super::neighbours::Crowding;
 use super::output::{Input, Stream};
 use super::plain::Apart;
 use crate::slots::Slot;
@@ -91,6 +92,8 @@ pub struct Run {
     pub inner_peak: u64,
     /// What it wrote to disk, if that is limited.
     pub account: Option<Account>,
+    /// Whether it keeps its neighbours from the processors.
+    pub crowding: Crowding,
     /// What is to be told of output that was not kept.
     pub cut: [Option<String>; 2],
     /// Whether the output could not be kept, and why; or why it was ended.

@@ -19,6 +19,7 @@ use super::bootstrap::{self, Arguments, Home};
 use super::disk::Accounts;
 use super::journal::{Journal, Record};
 use super::makers::{self, Makers};
+use super::neighbours::Neighbours;
 use super::peers::Peer;
 use super::run::Run;
 use super::waiting::Waiting;
@@ -160,6 +161,7 @@ pub struct Supervisor {
     pub(super) journal_again: Option<Instant>,
     pub(super) buffer: Vec<u8>,
     pub(super) accounts: Accounts,
+    pub(super) neighbours: Neighbours,
     /// `/dev/null`, for streams that go nowhere.
     pub(super) null: std::fs::File,
 }
@@ -261,6 +263,7 @@ impl Supervisor {
             journal_again: None,
             buffer: vec![0; 64 << 10],
             accounts: Accounts::new()?,
+            neighbours: Neighbours::new(),
             null: open_null().map_err(|e| err("open /dev/null", e))?,
             home,
         };

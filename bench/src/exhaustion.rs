@@ -96,7 +96,7 @@ fn sandbox() -> SandboxCreate {
 }
 
 async fn measure(client: &Client, scale: Scale) -> Result<Value> {
-    let window = scale.pick(Duration::from_secs(4), Duration::from_millis(500));
+    let window = scale.pick(Duration::from_secs(10), Duration::from_millis(500));
     let neighbour = create(client).await?;
     // What only the first commands of a sandbox pay for is not what is asked here.
     watch(client, &neighbour, window / 4).await?;

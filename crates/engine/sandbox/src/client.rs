@@ -19,6 +19,7 @@ use std::time::Duration;
 use prism_runtime::{
     Capability, EventSink, Exec, Launch, Observed, RunEvent, Runtime, RuntimeError, Usage,
 };
+use prism_sys::processors;
 use prism_types::{Millis, RunId};
 
 use crate::wire::{self, Answer, Question, Reply, Request};
@@ -67,6 +68,8 @@ struct Shared {
     closed: AtomicBool,
     /// Set when the reading thread has ended.
     over: Mutex<bool>,
+    /// The processors that this process had at first.
+    cpus: Vec<usize>,
     over_now: Condvar,
 }
 
@@ -190,6 +193,7 @@ impl ProcessRuntime {
             next: AtomicU64::new(1),
             closed: AtomicBool::new(false),
             over: Mutex::new(false),
+            cpus: processors::mine(),
             over_now: Condvar::new(),
         });
         let reader = shared.take_up(&connected)?;
@@ -279,6 +283,7 @@ impl Shared {
     /// Reads until the end, through any number of supervisors.
     fn listen(&self, reader: UnixStream, mut life: u64) {
         let mut reader = io::BufReader::with_capacity(64 << 10, reader);
+        let mut narrow = false;
         loop {
             match wire::read_frame(&mut reader) {
                 Ok(Reply::Answer(number, answer)) => {
@@ -289,7 +294,15 @@ impl Shared {
                 Ok(Reply::Events(events)) if events.is_empty() => {}
                 Ok(Reply::Events(events)) => (self.sink)(events),
                 Ok(Reply::Hello { .. }) => {}
+                Ok(Reply::KeepTo(cpus)) => {
+                    narrow = cpus != self.cpus;
+                    processors::all_keep_to(&cpus);
+                }
                 Err(_) => {
+                    if std::mem::take(&mut narrow) {
+                        // Also for the next supervisor, which is our child.
+                        processors::all_keep_to(&self.cpus);
+                    }
                     *self.writer() = None;
                     self.waiting().clear();
                     let Some((next, next_life)) = self.reconnect(life) else {

@@ -8,7 +8,7 @@ use prism_types::{Millis, RunId};
 use serde::{Deserialize, Serialize};
 
 /// Version of everything in this file. A supervisor of another version is left alone, with a clear error.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Largest frame.
 pub const MAX_FRAME: usize = 256 << 20;
@@ -81,6 +81,8 @@ pub enum Reply {
     Answer(u64, Result<Answer, RuntimeError>),
     /// What happened since.
     Events(Vec<RunEvent>),
+    /// The processors to keep to, the others being taken by runs that are held there; all that the supervisor has when none is.
+    KeepTo(Vec<usize>),
 }
 
 /// The greeting of this version.

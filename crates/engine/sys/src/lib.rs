@@ -16,6 +16,7 @@ pub mod landlock;
 pub mod memory;
 pub mod mounts;
 pub mod process;
+pub mod processors;
 mod raw;
 pub mod sibling;
 pub mod stdio;

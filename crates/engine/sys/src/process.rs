@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
-use crate::{check, check_long};
+use crate::table::Entry;
+use crate::{check, check_long, processors};
 
 /// Proof that this process had one thread when it was made. Forking without exec is sound only then.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +105,8 @@ pub struct Plan {
     pub terminal: bool,
     /// Die with the parent.
     pub die_with_parent: bool,
+    /// The record of the run, which tells whether to leave the processors that those who start it keep to.
+    pub entry: Option<&'static Entry>,
 }
 
 impl Plan {
@@ -123,6 +126,7 @@ impl Plan {
             sibling: false,
             terminal: false,
             die_with_parent: false,
+            entry: None,
         })
     }
 
@@ -175,6 +179,9 @@ fn become_program(exec: &Exec<'_>) -> i32 {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         }
         // What our own processes ignore; nothing else was ever changed.
+        if let Some((size, mask)) = exec.plan.entry.and_then(processors::for_program) {
+            libc::syscall(libc::SYS_sched_setaffinity, 0, size, mask);
+        }
         for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGCHLD] {
             libc::signal(signal, libc::SIG_DFL);
         }

@@ -19,6 +19,7 @@ pub struct Entry {
     length: AtomicU32,
     hold: AtomicU32,
     made: AtomicU32,
+    narrow: AtomicU32,
     cpu_us: AtomicU64,
     peak: AtomicU64,
     text: [AtomicU8; TEXT],
@@ -50,6 +51,7 @@ impl Entry {
         self.length.store(0, Ordering::Release);
         self.hold.store(0, Ordering::Release);
         self.made.store(0, Ordering::Release);
+        self.narrow.store(0, Ordering::Release);
         self.state.store(0, Ordering::Release);
         self.pid.store(0, Ordering::Release);
     }
@@ -74,6 +76,16 @@ impl Entry {
             // Woken, or a signal, or released in between: looked at again.
             let _again = futex::wait(&self.hold, futex::Flags::empty(), 1, None);
         }
+    }
+
+    /// Says that those who start the program keep to fewer processors than it may use. To be said before they do.
+    pub fn born_narrow(&self) {
+        self.narrow.store(1, Ordering::Release);
+    }
+
+    /// Whether they do.
+    pub(crate) fn is_born_narrow(&self) -> bool {
+        self.narrow.load(Ordering::Acquire) != 0
     }
 
     /// The number of the process that was made for this record by [`crate::sibling`], as whoever made it sees it; 0 before.

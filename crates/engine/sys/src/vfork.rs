@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use crate::creds::Resource;
 use crate::process::{CLONE_INTO_CGROUP, Plan, SingleThread};
+use crate::processors;
 use crate::raw;
 use crate::table::Entry;
 
@@ -278,6 +279,9 @@ fn become_program(inner: &Inner) -> i32 {
             call(libc::SYS_futex, [hold.as_ptr() as usize, wait, 1, 0, 0]);
         }
         call(libc::SYS_setsid, [0; 5]);
+        if let Some((size, mask)) = processors::for_program(inner.entry) {
+            call(libc::SYS_sched_setaffinity, [0, size, mask, 0, 0]);
+        }
         for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGCHLD] {
             let action = (&raw const NO_ACTION) as usize;
             call(libc::SYS_rt_sigaction, [signal as usize, action, 0, 8, 0]);

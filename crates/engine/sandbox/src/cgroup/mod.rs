@@ -83,26 +83,6 @@ pub struct Outcome {
     pub pids_refused: u64,
 }
 
-/// How a group's processor quota was used, ever.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Turns {
-    /// Periods of the quota in which something in it ran.
-    pub periods: u64,
-    /// Those in which it was stopped, its quota being used up.
-    pub stopped: u64,
-}
-
-impl Turns {
-    /// From the kernel's `cpu.stat`.
-    fn read(path: &Path) -> Option<Self> {
-        let text = read(path)?;
-        Some(Self {
-            periods: field(&text, "nr_periods")?,
-            stopped: field(&text, "nr_throttled")?,
-        })
-    }
-}
-
 /// A generation of cgroups.
 pub trait Driver {
     /// Makes a group, or opens it if it is there.
@@ -141,8 +121,9 @@ pub trait Driver {
     /// Counts of a live group.
     fn usage(&self, name: &str) -> Usage;
 
-    /// How its processor quota was used, where it has one and its processes can be held on some processors.
-    fn turns(&self, name: &str) -> Option<Turns>;
+    /// The processor time that its processes took, ever; without that of some that are over, where the kernel does not count it.
+    /// Only where they can be held on some processors.
+    fn used(&self, name: &str) -> Option<Duration>;
 
     /// Holds the group's processes, and their children to come, on these processors.
     ///
@@ -242,11 +223,6 @@ pub fn sweep(driver: &dyn Driver) {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-/// The period of such a quota.
-pub fn period(milli: u64) -> Duration {
-    Duration::from_micros(quota(milli).1)
 }
 
 /// What is lost without sets of processors.

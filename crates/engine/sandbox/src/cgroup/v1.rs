@@ -5,10 +5,13 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use prism_runtime::{Capability, Limits, Usage};
 
-use super::{Applied, Driver, Group, Outcome, Turns, wanted};
+use crate::procfs;
+
+use super::{Applied, Driver, Group, Outcome, wanted};
 
 /// Order of a group's open files.
 const MEMORY_JOIN: usize = 0;
@@ -314,9 +317,16 @@ impl Driver for V1 {
         }
     }
 
-    fn turns(&self, name: &str) -> Option<Turns> {
+    fn used(&self, name: &str) -> Option<Duration> {
         self.cpuset.as_ref()?;
-        Turns::read(&self.cpu.as_ref()?.join(name).join("cpu.stat"))
+        let counted = self.cpu.as_ref()?.join(name).join("cpuacct.usage");
+        if let Some(ns) = super::read_number(&counted) {
+            return Some(Duration::from_nanos(ns));
+        }
+        // The two controllers are not mounted together.
+        let each = self.processes(name).into_iter();
+        let each = each.map(|pid| procfs::usage(pid.cast_unsigned()).0);
+        Some(Duration::from_micros(each.sum()))
     }
 
     fn hold(&self, name: &str, cpus: &[usize]) -> io::Result<()> {

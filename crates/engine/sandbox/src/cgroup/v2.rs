@@ -4,10 +4,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use prism_runtime::{Capability, Limits, Usage};
 
-use super::{Driver, Group, Outcome, Turns, wanted};
+use super::{Driver, Group, Outcome, wanted};
 
 const DIRECTORY: usize = 0;
 
@@ -195,11 +196,12 @@ impl Driver for V2 {
         }
     }
 
-    fn turns(&self, name: &str) -> Option<Turns> {
+    fn used(&self, name: &str) -> Option<Duration> {
         if !self.has("cpuset") {
             return None;
         }
-        Turns::read(&self.parent.join(name).join("cpu.stat"))
+        let counted = super::read(&self.parent.join(name).join("cpu.stat"))?;
+        super::field(&counted, "usage_usec").map(Duration::from_micros)
     }
 
     fn hold(&self, name: &str, cpus: &[usize]) -> io::Result<()> {

@@ -219,7 +219,8 @@ fn begin(
         ctx.wake.write();
         return Ok(None);
     };
-    let plan = program::plan(program)?;
+    let mut plan = program::plan(program)?;
+    plan.entry = Some(ctx.entry);
     program::place(ctx.wake.fd(), stdio, program.tty, keep, true)?;
     harden::lock(ctx, true)?;
     ctx.entry.await_release();
@@ -376,6 +377,7 @@ pub fn enter_sandbox(
     process::set_dumpable(false);
     each.set(ctx.grouped)?;
     let mut plan = program::plan(program)?;
+    plan.entry = Some(ctx.entry);
     plan.sibling = true;
     plan.die_with_parent = true;
     program::place(ctx.wake.fd(), stdio, program.tty, None, true)?;
@@ -413,6 +415,7 @@ pub fn plain(ctx: &Context<'_>, joins: &[BorrowedFd<'_>], launch: &Launch, mut s
         creds::umask(0o022);
         program::enter(Some(program), &launch.files)?;
         let mut plan = program::plan(program)?;
+        plan.entry = Some(ctx.entry);
         plan.die_with_parent = true;
         let begun = begun.as_ref().ok_or("no pipe for the news of the start")?;
         program::place(begun.as_fd(), stdio, program.tty, None, true)?;

@@ -104,6 +104,11 @@ impl Supervisor {
         Some(n)
     }
 
+    /// The numbers of all of them.
+    pub(super) fn maker_pids(&self) -> impl Iterator<Item = u32> {
+        self.makers.list.iter().flatten().map(|maker| maker.pid)
+    }
+
     fn make_maker(&self, n: usize) -> std::io::Result<Maker> {
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;

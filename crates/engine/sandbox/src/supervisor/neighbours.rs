@@ -1,23 +1,26 @@
 //! Keeping a run that is always at its processor limit out of its neighbours' way.
 //!
-//! A quota says how long a run computes, not where: one with many threads and a quota of one processor is on all of them for a part
-//! of the time, and whoever wakes up then waits for a tick of the kernel's scheduler. So a run that is seen to be stopped by its
-//! quota again and again is held on as many processors as its limit needs, each of which is promised to no more held runs than it
-//! can serve; the others are free for those who compute now and then. Who is not always busy is held nowhere, since that would make
-//! two runs share one processor beside an idle one. (Netflix's titus-isolate moves containers by predicted use, for the same reason.)
+//! A quota says how long a run computes, not where: one with a quota of one processor is now on this one and now on that, one with
+//! many threads on all of them for a part of the time, and whoever wakes up there waits for a tick of the kernel's scheduler. So a
+//! run that is seen to use its limit up is held on as many processors as it needs, each of which is promised to no more held runs
+//! than it can serve; the others are free for those who compute now and then, and the daemon, the supervisor and whoever starts
+//! programs keep to them. Who is not always busy is held nowhere, since that would make two runs share one processor beside an idle
+//! one. (Netflix's titus-isolate moves containers by predicted use, for the same reason.)
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
 use prism_sys::process::{self, Fork};
+use prism_sys::processors;
+use prism_sys::table::Entry;
 
 use super::run::Kind;
 use super::state::Supervisor;
-use crate::cgroup::{self, Turns};
+use crate::wire::Reply;
 
 /// When a run is first looked at, after a program begins in it.
-const FIRST: Duration = Duration::from_millis(100);
+const FIRST: Duration = Duration::from_millis(50);
 
 /// Between two looks at a run that is held, and the longest between two at one that is not.
 const HELD: Duration = Duration::from_millis(500);
@@ -29,8 +32,8 @@ pub struct Crowding {
     /// When to look next; never while no program runs in it.
     next: Option<Instant>,
     wait: Duration,
-    /// What was found last, and when.
-    last: Option<(Turns, Instant)>,
+    /// The processor time that it had taken when it was looked at last.
+    last: Option<(Duration, Instant)>,
     /// Where it is held, as places.
     held: Option<Vec<usize>>,
 }
@@ -42,16 +45,16 @@ pub struct Neighbours {
     due: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Children that move processes, and the groups they do it for.
     movers: HashMap<u32, String>,
+    /// What we keep to ourselves, if not to all.
+    kept_to: Option<Vec<usize>>,
 }
 
 impl Neighbours {
     /// With the processors that this process may use.
     pub fn new() -> Self {
-        let may = rustix::thread::sched_getaffinity(None).ok();
-        let most = rustix::thread::CpuSet::MAX_CPU;
-        let cpus = (0..most).filter(|cpu| may.as_ref().is_some_and(|may| may.is_set(*cpu)));
+        processors::programs_may_use_mine();
         Self {
-            places: Places::new(cpus.collect()),
+            places: Places::new(processors::mine()),
             ..Self::default()
         }
     }
@@ -114,29 +117,36 @@ impl Places {
         }
     }
 
+    /// The processors that are not mostly promised, if these are at least half of all and not all.
+    fn rest(&self) -> Option<Vec<usize>> {
+        let all = self.cpus.iter().zip(&self.taken);
+        let rest = all.filter(|(_, taken)| **taken < 500).map(|(cpu, _)| *cpu);
+        let rest: Vec<usize> = rest.collect();
+        (rest.len() < self.cpus.len() && rest.len() * 2 >= self.cpus.len()).then_some(rest)
+    }
+
     fn cpus(&self, held: &[usize]) -> Vec<usize> {
         held.iter().map(|place| self.cpus[*place]).collect()
     }
 }
 
-/// What becomes of a run that was looked at.
+/// What a run was found to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Its quota stopped it in half of its turns or more, and it had turns all the time.
+    /// It computes for three quarters of its limit or more.
     Crowds,
-    /// It did nothing for half of the time or more.
+    /// For less than two fifths.
     Rests,
     Neither,
 }
 
-fn judge(before: Turns, now: Turns, elapsed: Duration, period: Duration) -> Verdict {
-    let periods = now.periods.saturating_sub(before.periods);
-    let stopped = now.stopped.saturating_sub(before.stopped);
-    let all = elapsed.as_micros() / period.as_micros().max(1);
-    if u128::from(periods) * 2 < all {
-        Verdict::Rests
-    } else if stopped * 2 >= periods && periods > 0 {
+fn judge(used: Duration, elapsed: Duration, milli: u64) -> Verdict {
+    let most = elapsed.as_secs_f64() * milli as f64 / 1_000.0;
+    let share = used.as_secs_f64() / most.max(f64::MIN_POSITIVE);
+    if share >= 0.75 {
         Verdict::Crowds
+    } else if share < 0.4 {
+        Verdict::Rests
     } else {
         Verdict::Neither
     }
@@ -180,19 +190,20 @@ impl Supervisor {
         crowding.next = None;
         let group = run.slot.as_ref().and_then(|slot| slot.group.as_ref());
         let name = group.map(|group| group.name.clone());
-        let Some((name, turns)) = name.and_then(|name| driver.turns(&name).map(|t| (name, t)))
+        let Some((name, used)) = name.and_then(|name| driver.used(&name).map(|used| (name, used)))
         else {
             return;
         };
         let milli = u64::from(run.limits.cpu.0);
         let verdict = crowding.last.map_or(Verdict::Neither, |(before, at)| {
-            judge(before, turns, now - at, cgroup::period(milli))
+            judge(used.saturating_sub(before), now - at, milli)
         });
-        let first = crowding.last.replace((turns, now)).is_none();
+        let first = crowding.last.replace((used, now)).is_none();
         let idle = run.kind == Kind::Sandbox && run.inner == 0;
         match verdict {
             Verdict::Crowds if crowding.held.is_none() => {
                 crowding.held = self.neighbours.places.take(milli);
+                self.keep_to_the_rest();
             }
             Verdict::Rests => self.let_go(index),
             Verdict::Crowds | Verdict::Neither => {}
@@ -280,6 +291,46 @@ impl Supervisor {
         if let (Some(driver), Some(group)) = (self.driver.as_deref(), group) {
             driver.let_go(&group.name);
         }
+        self.keep_to_the_rest();
+    }
+
+    /// Has this process, the makers and the daemons keep to the processors that are left, if that changes. Programs are told apart
+    /// from them when they begin.
+    fn keep_to_the_rest(&mut self) {
+        let rest = self.neighbours.places.rest();
+        if rest == self.neighbours.kept_to {
+            return;
+        }
+        let all = &self.neighbours.places.cpus;
+        let to = rest.clone().unwrap_or_else(|| all.clone());
+        self.neighbours.kept_to = rest;
+        if self.is_narrow() {
+            // Whoever is made from now on knows it, and so do those that are on their way.
+            self.table[..self.runs.len()]
+                .iter()
+                .for_each(Entry::born_narrow);
+        }
+        for pid in self.maker_pids().chain([std::process::id()]) {
+            // One that ends just now needs no place.
+            let _ = processors::keep_to(pid, &to);
+        }
+        let told = Reply::KeepTo(to);
+        for n in 0..self.peers.len() {
+            let peer = self.peers[n].as_mut().filter(|peer| peer.is_greeted());
+            if peer.is_some_and(|peer| peer.send(&told).is_err()) {
+                self.drop_peer(n);
+            }
+        }
+    }
+
+    /// Whether the processes of Prism keep to some of the processors.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.neighbours.kept_to.is_some()
+    }
+
+    /// What a daemon that has just come is told.
+    pub(super) fn to_keep_to(&self) -> Option<Reply> {
+        self.neighbours.kept_to.clone().map(Reply::KeepTo)
     }
 }
 
@@ -287,22 +338,20 @@ impl Supervisor {
 mod tests {
     use super::*;
 
-    fn turns(periods: u64, stopped: u64) -> Turns {
-        Turns { periods, stopped }
-    }
-
     #[test]
-    fn who_is_stopped_again_and_again_crowds() {
-        let judge = |periods, stopped| {
-            let (elapsed, period) = (Duration::from_millis(100), Duration::from_millis(10));
-            judge(turns(7, 3), turns(7 + periods, 3 + stopped), elapsed, period)
+    fn who_takes_most_of_its_limit_crowds() {
+        let judge = |used, milli| {
+            let elapsed = Duration::from_millis(100);
+            judge(Duration::from_millis(used), elapsed, milli)
         };
-        assert_eq!(judge(10, 10), Verdict::Crowds);
-        assert_eq!(judge(10, 5), Verdict::Crowds);
-        assert_eq!(judge(5, 5), Verdict::Crowds);
-        assert_eq!(judge(10, 4), Verdict::Neither);
-        assert_eq!(judge(4, 4), Verdict::Rests);
-        assert_eq!(judge(0, 0), Verdict::Rests);
+        assert_eq!(judge(100, 1_000), Verdict::Crowds);
+        assert_eq!(judge(75, 1_000), Verdict::Crowds);
+        assert_eq!(judge(74, 1_000), Verdict::Neither);
+        assert_eq!(judge(40, 1_000), Verdict::Neither);
+        assert_eq!(judge(39, 1_000), Verdict::Rests);
+        assert_eq!(judge(39, 500), Verdict::Crowds);
+        assert_eq!(judge(100, 4_000), Verdict::Rests);
+        assert_eq!(judge(0, 1), Verdict::Rests);
     }
 
     #[test]
@@ -320,6 +369,23 @@ mod tests {
         assert_eq!(places.take(250).map(|p| places.cpus(&p)), Some(vec![4]));
         places.give_back(&wide, 1_500);
         assert_eq!(places.take(1_000).map(|p| places.cpus(&p)), Some(vec![1]));
+    }
+
+    #[test]
+    fn the_rest_is_what_is_not_promised() {
+        let mut places = Places::new(vec![0, 1, 2, 3]);
+        assert_eq!(places.rest(), None);
+        let small = places.take(300).unwrap();
+        assert_eq!(places.rest(), None, "most of it is free");
+        let first = places.take(1_000).unwrap();
+        assert_eq!(places.rest(), Some(vec![0, 1, 3]));
+        places.take(500).unwrap();
+        assert_eq!(places.rest(), Some(vec![0, 3]));
+        places.take(1_000).unwrap();
+        assert_eq!(places.rest(), None, "one is too few for us");
+        places.give_back(&first, 1_000);
+        places.give_back(&small, 300);
+        assert_eq!(places.rest(), Some(vec![2, 3]));
     }
 
     #[test]

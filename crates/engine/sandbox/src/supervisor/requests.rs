@@ -111,10 +111,12 @@ impl Supervisor {
         // Events of this round are part of it already, and must not come to this daemon twice.
         let all = Reply::Events(started.chain(exited).collect());
         let news = Reply::Events(std::mem::take(&mut self.events));
+        let room = self.to_keep_to();
         for (i, peer) in self.peers.iter_mut().enumerate() {
             let Some(peer) = peer else { continue };
             if i == n {
-                let _ = peer.send(&hello).and_then(|()| peer.send(&all));
+                let sent = peer.send(&hello).and_then(|()| peer.send(&all));
+                let _ = sent.and_then(|()| room.iter().try_for_each(|room| peer.send(room)));
             } else if peer.is_greeted() {
                 let _ = peer.send(&news);
             }

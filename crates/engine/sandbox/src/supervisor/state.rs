@@ -322,6 +322,9 @@ impl Supervisor {
             None => return None,
         };
         self.table[index].reset();
+        if self.is_narrow() {
+            self.table[index].born_narrow();
+        }
         Some(index)
     }
 

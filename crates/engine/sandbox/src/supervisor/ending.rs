@@ -378,13 +378,14 @@ impl Supervisor {
 
     /// Takes what a stream brings.
     pub(super) fn pump(&mut self, index: usize, n: usize) {
+        let flow = self.read(index, n);
         let Some(run) = self.runs.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
         let Some(stream) = &mut run.streams[n] else {
             return;
         };
-        if stream.pump(&mut self.buffer) == Flow::Over {
+        if flow == Some(Flow::Over) {
             unwatch(self.epoll.as_fd(), stream.fd());
             run.stream_bytes[n] = stream.bytes();
             note_trouble(&mut run.trouble, stream);

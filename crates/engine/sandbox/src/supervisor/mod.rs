@@ -9,6 +9,7 @@ mod bootstrap;
 mod children;
 mod disk;
 mod ending;
+mod floods;
 mod inside;
 mod journal;
 mod launch;
@@ -134,6 +135,7 @@ impl Supervisor {
             for event in &events {
                 self.on_event(Token::unpack(event.data.u64()));
             }
+            self.end_rests(Instant::now());
             self.look(Instant::now());
             self.fire_timers(Instant::now());
             self.reap_all(Instant::now());
@@ -168,6 +170,9 @@ impl Supervisor {
             sooner(since + self.idle);
         }
         if let Some(due) = self.accounts.due() {
+            sooner(due);
+        }
+        if let Some(due) = self.floods.due() {
             sooner(due);
         }
         if let Some(due) = self.neighbours.due() {

@@ -17,6 +17,7 @@ use rustix::event::epoll;
 
 use super::bootstrap::{self, Arguments, Home};
 use super::disk::Accounts;
+use super::floods::Floods;
 use super::journal::{Journal, Record};
 use super::makers::{self, Makers};
 use super::neighbours::Neighbours;
@@ -162,6 +163,7 @@ pub struct Supervisor {
     pub(super) buffer: Vec<u8>,
     pub(super) accounts: Accounts,
     pub(super) neighbours: Neighbours,
+    pub(super) floods: Floods,
     /// `/dev/null`, for streams that go nowhere.
     pub(super) null: std::fs::File,
 }
@@ -264,6 +266,7 @@ impl Supervisor {
             buffer: vec![0; 64 << 10],
             accounts: Accounts::new()?,
             neighbours: Neighbours::new(),
+            floods: Floods::default(),
             null: open_null().map_err(|e| err("open /dev/null", e))?,
             home,
         };

@@ -7,6 +7,7 @@
 
 mod bounds;
 mod lives;
+mod neighbours;
 mod runs;
 #[path = "../support/mod.rs"]
 mod support;
@@ -58,9 +59,15 @@ fn main() {
                 lives::a_killed_supervisor_takes_all_with_it,
             ),
             ("forgotten_runs_are_gone", lives::forgotten_runs_are_gone),
+            ("who_crowds_is_held", neighbours::who_crowds_is_held),
+            (
+                "nobody_keeps_off_for_the_dead",
+                neighbours::nobody_keeps_off_for_the_dead,
+            ),
             ("nothing_leaks", lives::nothing_leaks),
             ("the_host_is_described", runs::the_host_is_described),
         ],
-        &[],
+        // A normal user may not write the kernel's sets of processors on most hosts.
+        &["who_crowds_is_held", "nobody_keeps_off_for_the_dead"],
     );
 }

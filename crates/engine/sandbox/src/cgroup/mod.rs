@@ -121,8 +121,11 @@ pub trait Driver {
     /// Counts of a live group.
     fn usage(&self, name: &str) -> Usage;
 
+    /// Whether processes can be held on some processors.
+    fn can_hold(&self) -> bool;
+
     /// The processor time that its processes took, ever; without that of some that are over, where the kernel does not count it.
-    /// Only where they can be held on some processors.
+    /// `None` where that is not known, or so little that it is not worth counting.
     fn used(&self, name: &str) -> Option<Duration>;
 
     /// Holds the group's processes, and their children to come, on these processors.
@@ -226,8 +229,7 @@ pub fn sweep(driver: &dyn Driver) {
 }
 
 /// What is lost without sets of processors.
-const NO_SETS: &str =
-    "a run that is always at its cpu limit is not kept off its neighbours' processors; mount or hand down the cpuset controller";
+const NO_SETS: &str = "a run that is always at its cpu limit is not kept off its neighbours' processors; mount or hand down the cpuset controller";
 
 /// Processors, in order, as the kernel lists them: `0,2-4`.
 fn list(cpus: &[usize]) -> String {

@@ -25,6 +25,9 @@ const PRESENT: usize = 5;
 /// grace period of the kernel; those that join here have one thread.
 const JOIN: &str = "tasks";
 
+/// Periods of its quota in which a group must have run before its processor time is added up, which costs by its processes.
+const FEW_TURNS: u64 = 4;
+
 /// How often the processes of a group are looked for that are to be held.
 const HOLD_ROUNDS: usize = 8;
 
@@ -317,10 +320,17 @@ impl Driver for V1 {
         }
     }
 
+    fn can_hold(&self) -> bool {
+        self.cpu.is_some() && self.cpuset.is_some()
+    }
+
     fn used(&self, name: &str) -> Option<Duration> {
-        self.cpuset.as_ref()?;
-        let counted = self.cpu.as_ref()?.join(name).join("cpuacct.usage");
-        if let Some(ns) = super::read_number(&counted) {
+        let dir = self.cpu.as_ref()?.join(name);
+        let turns = super::field(&super::read(&dir.join("cpu.stat"))?, "nr_periods")?;
+        if turns < FEW_TURNS {
+            return None;
+        }
+        if let Some(ns) = super::read_number(&dir.join("cpuacct.usage")) {
             return Some(Duration::from_nanos(ns));
         }
         // The two controllers are not mounted together.
@@ -357,7 +367,8 @@ impl Driver for V1 {
             return true;
         };
         let set = super::read(&dir.join("cpuset.cpus"));
-        set.is_some_and(|set| set.trim() == super::list(cpus)) && self.outside(name, &dir).is_empty()
+        set.is_some_and(|set| set.trim() == super::list(cpus))
+            && self.outside(name, &dir).is_empty()
     }
 
     fn let_go(&self, name: &str) {

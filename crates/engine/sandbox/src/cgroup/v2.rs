@@ -196,10 +196,11 @@ impl Driver for V2 {
         }
     }
 
+    fn can_hold(&self) -> bool {
+        self.has("cpu") && self.has("cpuset")
+    }
+
     fn used(&self, name: &str) -> Option<Duration> {
-        if !self.has("cpuset") {
-            return None;
-        }
         let counted = super::read(&self.parent.join(name).join("cpu.stat"))?;
         super::field(&counted, "usage_usec").map(Duration::from_micros)
     }

@@ -16,8 +16,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::beginning::LOOK;
 use super::disk::Account;
-use super::neighbours::Crowding;
 use super::journal::Record;
+use super::neighbours::Crowding;
 use super::output::{Input, Stream};
 use super::plain::Apart;
 use super::run::{Kind, Phase, Run};
@@ -302,7 +302,11 @@ impl Supervisor {
             Kind::Exec(sandbox) => sandbox,
             Kind::Sandbox | Kind::Plain => usize::MAX,
         };
-        let turns = if run.kind == Kind::Plain { index } else { watched };
+        let turns = if run.kind == Kind::Plain {
+            index
+        } else {
+            watched
+        };
         self.runs[index] = Some(run);
         self.watch_disk(watched);
         self.watch_turns(turns);

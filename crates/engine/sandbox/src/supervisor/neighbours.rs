@@ -17,6 +17,7 @@ use prism_sys::table::Entry;
 
 use super::run::Kind;
 use super::state::Supervisor;
+use crate::cgroup::Driver;
 use crate::wire::Reply;
 
 /// When a run is first looked at, after a program begins in it.
@@ -141,11 +142,12 @@ enum Verdict {
 }
 
 fn judge(used: Duration, elapsed: Duration, milli: u64) -> Verdict {
-    let most = elapsed.as_secs_f64() * milli as f64 / 1_000.0;
-    let share = used.as_secs_f64() / most.max(f64::MIN_POSITIVE);
-    if share >= 0.75 {
+    // In parts of the limit, hundredfold.
+    let share = used.as_micros() * 100_000;
+    let most = elapsed.as_micros() * u128::from(milli);
+    if share >= 75 * most {
         Verdict::Crowds
-    } else if share < 0.4 {
+    } else if share < 40 * most {
         Verdict::Rests
     } else {
         Verdict::Neither
@@ -159,7 +161,8 @@ impl Supervisor {
             return;
         };
         let milli = u64::from(run.limits.cpu.0);
-        let can = milli > 0 && self.neighbours.places.leaves_any(milli);
+        let can_hold = self.driver.as_deref().is_some_and(Driver::can_hold);
+        let can = can_hold && milli > 0 && self.neighbours.places.leaves_any(milli);
         if can && run.crowding.next.is_none() && run.slot.is_some() {
             let at = Instant::now() + FIRST;
             run.crowding.next = Some(at);
@@ -189,16 +192,16 @@ impl Supervisor {
         let crowding = &mut run.crowding;
         crowding.next = None;
         let group = run.slot.as_ref().and_then(|slot| slot.group.as_ref());
-        let name = group.map(|group| group.name.clone());
-        let Some((name, used)) = name.and_then(|name| driver.used(&name).map(|used| (name, used)))
-        else {
+        let Some(name) = group.map(|group| group.name.clone()) else {
             return;
         };
         let milli = u64::from(run.limits.cpu.0);
-        let verdict = crowding.last.map_or(Verdict::Neither, |(before, at)| {
-            judge(used.saturating_sub(before), now - at, milli)
+        let found = driver.used(&name).map(|used| (used, now));
+        let last = std::mem::replace(&mut crowding.last, found);
+        let verdict = last.zip(found).map_or(Verdict::Neither, |(last, now)| {
+            judge(now.0.saturating_sub(last.0), now.1 - last.1, milli)
         });
-        let first = crowding.last.replace((used, now)).is_none();
+        let first = last.is_none() && found.is_some();
         let idle = run.kind == Kind::Sandbox && run.inner == 0;
         match verdict {
             Verdict::Crowds if crowding.held.is_none() => {
@@ -234,7 +237,8 @@ impl Supervisor {
         let Some(driver) = self.driver.as_deref() else {
             return;
         };
-        if self.neighbours.movers.values().any(|other| *other == name) || driver.is_held(&name, cpus)
+        if self.neighbours.movers.values().any(|other| *other == name)
+            || driver.is_held(&name, cpus)
         {
             return;
         }

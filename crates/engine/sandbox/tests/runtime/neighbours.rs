@@ -8,7 +8,11 @@ use prism_types::{MilliCpu, Millis};
 
 use super::support::{Node, id};
 
-const BUSY: [&str; 3] = ["/bin/sh", "-c", "for i in 1 2 3; do while :; do :; done & done; wait"];
+const BUSY: [&str; 3] = [
+    "/bin/sh",
+    "-c",
+    "for i in 1 2 3; do while :; do :; done & done; wait",
+];
 const PLACE: [&str; 3] = ["/bin/grep", "Cpus_allowed_list", "/proc/self/status"];
 
 /// The processors that a process may use, as the kernel lists them.
@@ -58,7 +62,12 @@ fn places(node: &Node, n: usize) -> Vec<String> {
     node.run(node.task(&task, prism_runtime::Isolation::Sandboxed, &script));
     node.run(node.task(&plain, Plain, &script));
     let seen = [inside, task, plain].map(|name| node.stdout(&name));
-    let list = |text: &String| text.split_whitespace().last().unwrap_or_default().to_owned();
+    let list = |text: &String| {
+        text.split_whitespace()
+            .last()
+            .unwrap_or_default()
+            .to_owned()
+    };
     seen.iter().map(list).collect()
 }
 

@@ -27,6 +27,11 @@ const FIRST: Duration = Duration::from_millis(50);
 const HELD: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(2);
 
+/// Looking takes at most one in this many parts of a processor's time, and so many looks are one round: with thousands of runs
+/// in which programs do nothing, each is looked at more seldom.
+const SHARE: u32 = 100;
+const ROUND: usize = 64;
+
 /// What is known of a run's turns on the processors.
 #[derive(Debug, Default)]
 pub struct Crowding {
@@ -44,6 +49,8 @@ pub struct Crowding {
 pub struct Neighbours {
     places: Places,
     due: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// When the next round of looks may begin.
+    rested: Option<Instant>,
     /// Children that move processes, and the groups they do it for.
     movers: HashMap<u32, String>,
     /// What we keep to ourselves, if not to all.
@@ -62,7 +69,8 @@ impl Neighbours {
 
     /// When there is something to look at.
     pub fn due(&self) -> Option<Instant> {
-        self.due.peek().map(|Reverse((at, _))| *at)
+        let first = self.due.peek().map(|Reverse((at, _))| *at);
+        first.map(|at| self.rested.map_or(at, |rested| at.max(rested)))
     }
 }
 
@@ -174,15 +182,22 @@ impl Supervisor {
 
     /// Looks at those that are due.
     pub(super) fn look_at_turns(&mut self, now: Instant) {
-        while self.neighbours.due().is_some_and(|at| at <= now) {
-            let Some(Reverse((at, index))) = self.neighbours.due.pop() else {
-                return;
-            };
+        if self.neighbours.due().is_none_or(|at| at > now) {
+            return;
+        }
+        let mut looks = 0;
+        while let Some(Reverse((at, index))) = self.neighbours.due.pop() {
+            if at > now || looks == ROUND {
+                self.neighbours.due.push(Reverse((at, index)));
+                break;
+            }
             let this = self.run(index).filter(|run| run.crowding.next == Some(at));
             if this.is_some() {
                 self.look_at_turns_of(index, now);
+                looks += 1;
             }
         }
+        self.neighbours.rested = (looks > 0).then(|| now + now.elapsed() * SHARE);
     }
 
     fn look_at_turns_of(&mut self, index: usize, now: Instant) {

@@ -11,10 +11,12 @@ static SERVER: Shared = Shared::new();
 /// Runs a program on a pseudo terminal: waits for each text and then types an answer, or changes the width (`cols=N`). Ends
 /// as the program does (130 for an interrupt); it is killed when a text does not come.
 const DRIVER: &str = r#"
-import fcntl, json, os, pty, select, struct, sys, termios, time
+import fcntl, json, os, pty, select, signal, struct, sys, termios, time
 columns, steps, argv = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
 pid, fd = pty.fork()
 if pid == 0:
+    # A shell has what it runs in the background ignore interrupts, and so would the tests that it runs there.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execvp(argv[0], argv)
 def size(columns):
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))

@@ -10,8 +10,8 @@ use prism_types::{JobId, Millis, NodeId, NodeNo, SandboxId, TaskState, TimeMs};
 
 use crate::state::Index;
 use crate::{
-    BLOCK, Block, Cell, Change, Job, JobRecord, KeyRecord, Node, NodeRecord, Ranges, SandboxRecord,
-    State,
+    BLOCK, Block, Cell, Change, Job, JobRecord, KeyRecord, MemberRecord, Node, NodeRecord, Ranges,
+    SandboxRecord, State,
 };
 
 /// How long a dead sandbox is remembered.
@@ -65,6 +65,28 @@ impl State {
                     self.index.token_by_hash.remove(&token.hash);
                 }
             }
+            Change::JoinToken(record) => {
+                let timer = (record.expires, record.id);
+                self.index.join_token_timer.insert(timer);
+                self.join_tokens.insert(record.id, record.clone());
+            }
+            Change::JoinTokenRemoved(id) => {
+                if let Some(old) = self.join_tokens.remove(id) {
+                    self.index.join_token_timer.remove(&(old.expires, *id));
+                }
+            }
+            Change::Member(record) => self.put_member(record),
+            Change::MemberRemoved(id) => {
+                if let Some(old) = self.members.remove(id) {
+                    self.index.member_by_name.remove(&old.name);
+                }
+            }
+            Change::Denied(record) => {
+                self.denied.insert(record.whom, record.clone());
+            }
+            Change::DeniedRemoved(whom) => {
+                self.denied.remove(whom);
+            }
             Change::Key(key, record) => self.put_key(key, record),
             Change::KeyRemoved(key) => {
                 if let Some(old) = self.keys.remove(key) {
@@ -76,6 +98,15 @@ impl State {
             // Kept in the store only.
             Change::Results { .. } | Change::Event(_) | Change::EventsRemoved(..) => {}
         }
+    }
+
+    fn put_member(&mut self, record: &MemberRecord) {
+        if let Some(old) = self.members.insert(record.id, record.clone()) {
+            self.index.member_by_name.remove(&old.name);
+        }
+        self.index
+            .member_by_name
+            .insert(record.name.clone(), record.id);
     }
 
     fn put_node(&mut self, record: &Arc<NodeRecord>) {

@@ -10,8 +10,9 @@ use prism_types::{JobId, NodeId, NodeNo, Reason, SandboxId, TaskRef, TokenId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BeamRecord, Block, EventRecord, JobRecord, KeyRecord, MetaRecord, NodeRecord, ResultRecord,
-    SandboxRecord, SweepRecord, TokenRecord,
+    BeamRecord, Block, DeniedRecord, EventRecord, JobRecord, JoinTokenRecord, KeyRecord,
+    MemberRecord, MetaRecord, NodeRecord, ResultRecord, SandboxRecord, SweepRecord, TokenRecord,
+    Whom,
 };
 
 /// Outcome of [`crate::decide`].
@@ -79,6 +80,18 @@ pub enum Change {
     Token(TokenRecord),
     /// `tokens/ID` removed.
     TokenRemoved(TokenId),
+    /// `joins/ID`.
+    JoinToken(JoinTokenRecord),
+    /// `joins/ID` removed.
+    JoinTokenRemoved(TokenId),
+    /// `members/ID`.
+    Member(MemberRecord),
+    /// `members/ID` removed.
+    MemberRemoved(NodeId),
+    /// `denied/WHOM`.
+    Denied(DeniedRecord),
+    /// `denied/WHOM` removed.
+    DeniedRemoved(Whom),
     /// `keys/KEY`.
     Key(Arc<str>, KeyRecord),
     /// `keys/KEY` removed.

@@ -3,15 +3,16 @@
 //! Commands are data; ids, seeds and times are minted by whoever proposes them. The control loop is the only caller of
 //! `decide`; the gateway, the scheduler and worker sessions make commands.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use prism_spec::{JobSpec, SandboxSpec};
 use prism_types::{
-    Id, JobId, Labels, Name, NodeId, NodeState, Resources, RunReport, SandboxId, TaskRef, TimeMs,
-    TokenId,
+    Id, IpRange, JobId, Labels, Name, NodeId, NodeState, Resources, RunReport, SandboxId, TaskRef,
+    TimeMs, TokenId,
 };
 
-use crate::{NodeFacts, OutputRef, Role};
+use crate::{MemberRecord, MemberRole, NodeFacts, OutputRef, Role, Whom};
 
 /// Longest result of a task in bytes; longer ones are refused as a whole and the task has none.
 pub const RESULT_MAX: usize = 64 << 10;
@@ -173,6 +174,74 @@ pub enum Command {
         /// Its public half.
         id: TokenId,
     },
+    /// Stores a join token.
+    CreateJoinToken(NewJoinToken),
+    /// Forgets a join token.
+    RevokeJoinToken {
+        /// Its public half.
+        id: TokenId,
+    },
+    /// The first server is a member; refused once there are others.
+    Found(MemberRecord),
+    /// A node becomes a member.
+    Join(Join),
+    /// A member is none any more, and is kept out.
+    RemoveMember {
+        /// The node.
+        id: NodeId,
+    },
+    /// Keeps somebody out.
+    Deny {
+        /// Who.
+        whom: Whom,
+        /// Why, for people; 1 to 400 bytes.
+        why: String,
+    },
+    /// Ends that.
+    Allow {
+        /// Who.
+        whom: Whom,
+    },
+}
+
+/// A new join token; see [`crate::JoinTokenRecord`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewJoinToken {
+    /// Its public half.
+    pub id: TokenId,
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// What joins with it.
+    pub role: MemberRole,
+    /// The name that whoever joins must have; then it is for one.
+    pub name: Option<Name>,
+    /// Labels that whoever joins gets.
+    pub labels: Labels,
+    /// Where whoever joins may be; empty: anywhere.
+    pub from: Vec<IpRange>,
+    /// How many may join.
+    pub uses: u32,
+    /// Not valid from then on; at most 30 days away.
+    pub expires: TimeMs,
+}
+
+/// A node that asks to be let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// Public half of the token that it shows.
+    pub token: TokenId,
+    /// SHA-256 of the secret that it shows.
+    pub hash: [u8; 32],
+    /// The node.
+    pub node: NodeId,
+    /// What it wants to be.
+    pub role: MemberRole,
+    /// Its name.
+    pub name: Name,
+    /// SHA-256 of its public key (`SubjectPublicKeyInfo`, DER), of which it has shown to have the private half.
+    pub key: [u8; 32],
+    /// Where its connection comes from.
+    pub address: IpAddr,
 }
 
 /// A node's registration.

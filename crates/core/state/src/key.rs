@@ -2,6 +2,8 @@
 
 use prism_types::{JobId, NodeId, NodeNo, SandboxId, TokenId};
 
+use crate::Whom;
+
 pub(crate) const META: &str = "meta";
 
 pub(crate) fn node(id: NodeId) -> String {
@@ -38,6 +40,24 @@ pub(crate) fn sandbox(id: SandboxId) -> String {
 
 pub(crate) fn token(id: TokenId) -> String {
     format!("tokens/{id}")
+}
+
+pub(crate) fn join_token(id: TokenId) -> String {
+    format!("joins/{id}")
+}
+
+pub(crate) fn member(id: NodeId) -> String {
+    format!("members/{id}")
+}
+
+pub(crate) fn denied(whom: Whom) -> String {
+    match whom {
+        Whom::Node(id) => format!("denied/node-{id}"),
+        Whom::Certificate(sha) => {
+            let hex: String = sha.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("denied/certificate-{hex}")
+        }
+    }
 }
 
 pub(crate) fn idempotency(key: &str) -> String {

@@ -19,6 +19,7 @@ mod invariant;
 mod job;
 mod key;
 mod load;
+mod member;
 mod node;
 mod ranges;
 mod record;
@@ -31,13 +32,14 @@ pub use cell::Cell;
 pub use change::{Action, Change, Changes, Reply};
 pub use codec::{Corrupt, KeyValue, decode_blob, decode_event, decode_results, encode_batch};
 pub use command::{
-    Command, IdempotencyKey, METRIC_LINE_MAX, Metric, Placement, Plan, Proposal, RESULT_MAX,
-    Registration, STDERR_TAIL_MAX, SandboxStatus, Submission, TaskResult,
+    Command, IdempotencyKey, Join, METRIC_LINE_MAX, Metric, NewJoinToken, Placement, Plan,
+    Proposal, RESULT_MAX, Registration, STDERR_TAIL_MAX, SandboxStatus, Submission, TaskResult,
 };
 pub use decide::{KEY_LEN_MAX, KEY_MEMORY, KEYS_MAX, decide, propose};
 pub use fit::misfit;
 pub use job::Job;
 pub use key::{blob_key, event_key, events_prefix, job_results_prefix, results_prefix};
+pub use member::{DeniedRecord, JoinTokenRecord, MemberRecord, MemberRole, Whom};
 pub use node::Node;
 pub use ranges::Ranges;
 pub use record::{

@@ -146,6 +146,9 @@ impl State {
         }
         out.extend(self.sandboxes.values().cloned().map(Change::Sandbox));
         out.extend(self.tokens.values().cloned().map(Change::Token));
+        out.extend(self.join_tokens.values().cloned().map(Change::JoinToken));
+        out.extend(self.members.values().cloned().map(Change::Member));
+        out.extend(self.denied.values().cloned().map(Change::Denied));
         let keys = self.keys.iter();
         out.extend(keys.map(|(k, r)| Change::Key(Arc::clone(k), r.clone())));
         out
@@ -160,6 +163,9 @@ impl Loaded {
             "meta" => self.first.push(Change::Meta(unpack(key, value)?)),
             "nodes" => self.first.push(Change::Node(Arc::new(unpack(key, value)?))),
             "tokens" => self.last.push(Change::Token(unpack(key, value)?)),
+            "joins" => self.last.push(Change::JoinToken(unpack(key, value)?)),
+            "members" => self.last.push(Change::Member(unpack(key, value)?)),
+            "denied" => self.last.push(Change::Denied(unpack(key, value)?)),
             "sandboxes" => self.last.push(Change::Sandbox(unpack(key, value)?)),
             "keys" => self
                 .last

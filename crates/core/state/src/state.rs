@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use prism_types::{JobId, Name, NodeId, NodeNo, SandboxId, TimeMs, TokenId};
 
-use crate::{Job, KeyRecord, MetaRecord, Node, SandboxRecord, TokenRecord};
+use crate::{
+    DeniedRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node, SandboxRecord,
+    TokenRecord, Whom,
+};
 
 /// The replicated state.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +21,9 @@ pub struct State {
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) sandboxes: BTreeMap<SandboxId, SandboxRecord>,
     pub(crate) tokens: BTreeMap<TokenId, TokenRecord>,
+    pub(crate) join_tokens: BTreeMap<TokenId, JoinTokenRecord>,
+    pub(crate) members: BTreeMap<NodeId, MemberRecord>,
+    pub(crate) denied: BTreeMap<Whom, DeniedRecord>,
     pub(crate) keys: BTreeMap<Arc<str>, KeyRecord>,
     pub(crate) index: Index,
 }
@@ -43,6 +49,9 @@ pub(crate) struct Index {
     /// When a living sandbox's time is over, or a dead one is forgotten.
     pub sandbox_timer: BTreeSet<(TimeMs, SandboxId)>,
     pub token_by_hash: BTreeMap<[u8; 32], TokenId>,
+    /// When join tokens expire.
+    pub join_token_timer: BTreeSet<(TimeMs, TokenId)>,
+    pub member_by_name: BTreeMap<Name, NodeId>,
     pub key_timer: BTreeSet<(TimeMs, Arc<str>)>,
     /// Digests of file contents that are stored.
     pub blobs: BTreeSet<Arc<str>>,

@@ -5,7 +5,10 @@ use prism_types::{
     Id, JobId, NodeId, NodeNo, Reason, Rejection, SandboxId, TaskState, TimeMs, TokenId, nearest,
 };
 
-use crate::{Cell, Job, KeyRecord, MetaRecord, Node, SandboxRecord, State, TokenRecord};
+use crate::{
+    Cell, DeniedRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node,
+    SandboxRecord, State, TokenRecord,
+};
 
 /// One task as others see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,6 +262,26 @@ impl State {
         (!expired).then_some(token)
     }
 
+    /// Every join token, oldest first.
+    pub fn join_tokens(&self) -> impl DoubleEndedIterator<Item = &JoinTokenRecord> {
+        self.join_tokens.values()
+    }
+
+    /// Every member, oldest first.
+    pub fn members(&self) -> impl DoubleEndedIterator<Item = &MemberRecord> {
+        self.members.values()
+    }
+
+    /// A member by id.
+    pub fn member(&self, id: NodeId) -> Option<&MemberRecord> {
+        self.members.get(&id)
+    }
+
+    /// All who are kept out.
+    pub fn denied(&self) -> impl Iterator<Item = &DeniedRecord> {
+        self.denied.values()
+    }
+
     /// What an idempotency key was answered.
     pub fn key(&self, key: &str) -> Option<&KeyRecord> {
         self.keys.get(key)
@@ -275,7 +298,8 @@ impl State {
         let due = i.due.first().map(|(at, ..)| *at);
         let sandbox = i.sandbox_timer.first().map(|(at, _)| *at);
         let key = i.key_timer.first().map(|(at, _)| *at);
-        [due, sandbox, key].into_iter().flatten().min()
+        let join = i.join_token_timer.first().map(|(at, _)| *at);
+        [due, sandbox, key, join].into_iter().flatten().min()
     }
 
     /// What a node should have and do: what a worker's session starts from.

@@ -7,6 +7,7 @@
 mod fault;
 mod id;
 mod name;
+mod net;
 mod quantity;
 mod reason;
 mod report;
@@ -16,6 +17,7 @@ mod time;
 pub use fault::{Fault, codes};
 pub use id::{Fence, Id, IdError, JobId, NodeId, NodeNo, RunId, SandboxId, TaskRef, TokenId};
 pub use name::{Name, NameError, nearest};
+pub use net::{IpRange, IpRangeError};
 pub use quantity::{Bytes, MilliCpu, QuantityError, Resources};
 pub use reason::{Outcome, Reason, Rejection};
 pub use report::{ExitStatus, RunReport, StopCause};

@@ -8,6 +8,7 @@ mod draft;
 mod finish;
 mod job;
 mod job_draft;
+mod join;
 mod node;
 mod progress;
 mod sandbox;
@@ -67,6 +68,13 @@ pub fn decide(state: &State, command: &Command, now: TimeMs) -> Result<Changes, 
             expires,
         } => token::create(d, *id, name, *role, *hash, *expires),
         Command::RevokeToken { id } => token::revoke(d, *id),
+        Command::CreateJoinToken(new) => join::create_token(d, new),
+        Command::RevokeJoinToken { id } => join::revoke_token(d, *id),
+        Command::Found(founder) => join::found(d, founder),
+        Command::Join(join) => join::join(d, join),
+        Command::RemoveMember { id } => join::leave(d, *id),
+        Command::Deny { whom, why } => join::deny(d, *whom, why),
+        Command::Allow { whom } => join::allow(d, *whom),
     }?;
     Ok(draft.finish(reply))
 }

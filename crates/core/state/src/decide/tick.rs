@@ -35,6 +35,10 @@ pub(super) fn tick(d: &mut Draft<'_>) -> Reply {
             None => {}
         }
     }
+    let timers = index.join_token_timer.iter();
+    for (_, id) in timers.take_while(|(at, _)| *at <= now).take(PER_TICK) {
+        d.changes.push(Change::JoinTokenRemoved(*id));
+    }
     let timers = index.key_timer.iter();
     for (_, key) in timers.take_while(|(at, _)| *at <= now).take(PER_TICK) {
         d.changes.push(Change::KeyRemoved(Arc::clone(key)));

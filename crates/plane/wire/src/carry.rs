@@ -1,0 +1,181 @@
+//! Carrying a session: one end of a pair of queues on each side, and between them a stream.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prism_link::{ControlEnd, NodeService, WorkerEnd};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::WireError;
+use crate::answer::Answers;
+use crate::ask::{Calls, RemoteNode};
+use crate::frame::{Kind, Limits};
+use crate::greet::greet;
+use crate::read::{Readers, RoundTrip, read};
+use crate::write::{Lanes, Outgoing, lanes, write};
+
+/// Between two signs of life.
+const SIGN: Duration = Duration::from_secs(5);
+
+/// How long the other end may take to greet.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// What a worker may be sent at once: a job's files are the largest.
+const TO_WORKER: Limits = Limits {
+    message: 160 << 20,
+    all: 192 << 20,
+    count: 128,
+};
+
+/// What a control plane may be sent at once: many workers send to it.
+const TO_CONTROL: Limits = Limits {
+    message: 12 << 20,
+    all: 48 << 20,
+    count: 128,
+};
+
+/// A connection as the control plane sees it.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The node at the other end.
+    pub node: RemoteNode,
+    round_trip: RoundTrip,
+}
+
+impl Link {
+    /// The last measured time there and back; `None` before the first answer to a sign of life.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip.get()
+    }
+}
+
+/// The worker's side: greets, then carries between the stream and the worker, which has the other end of the pair, until either is
+/// over; answers why.
+pub async fn carry_worker<S>(
+    mut stream: S,
+    end: ControlEnd,
+    service: Arc<dyn NodeService>,
+) -> WireError
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    if let Err(why) = greeted(&mut stream).await {
+        return why;
+    }
+    let (lanes, waiting) = lanes();
+    let (from, to) = tokio::io::split(stream);
+    let round_trip = RoundTrip::default();
+    let began = Instant::now();
+    let readers = Readers {
+        session: end.to_worker,
+        calls: None,
+        answers: Some(Answers::new(service, lanes.clone())),
+        lanes: lanes.clone(),
+        round_trip: round_trip.clone(),
+        began,
+    };
+    let finish = Notify::new();
+    tokio::select! {
+        why = read(from, readers, TO_WORKER) => why,
+        written = write(to, waiting, &finish) => over(written),
+        why = feed(end.from_worker, lanes.clone(), &finish) => why,
+        why = signs(lanes, round_trip, began) => why,
+    }
+}
+
+/// The control plane's side: greets, and answers the connection and what carries it until either end is over; that answers why.
+///
+/// # Errors
+/// When the greeting fails.
+pub async fn carry_control<S>(
+    mut stream: S,
+    end: WorkerEnd,
+) -> Result<(Link, impl Future<Output = WireError> + Send), WireError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    greeted(&mut stream).await?;
+    let (lanes, waiting) = lanes();
+    let calls = Calls::new();
+    let link = Link {
+        node: RemoteNode {
+            lanes: lanes.clone(),
+            calls: Arc::clone(&calls),
+        },
+        round_trip: RoundTrip::default(),
+    };
+    let round_trip = link.round_trip.clone();
+    let carried = async move {
+        let (from, to) = tokio::io::split(stream);
+        let began = Instant::now();
+        let readers = Readers {
+            session: end.to_control,
+            calls: Some(Arc::clone(&calls)),
+            answers: None,
+            lanes: lanes.clone(),
+            round_trip: round_trip.clone(),
+            began,
+        };
+        let finish = Notify::new();
+        let why = tokio::select! {
+            why = read(from, readers, TO_CONTROL) => why,
+            written = write(to, waiting, &finish) => over(written),
+            why = feed(end.from_control, lanes.clone(), &finish) => why,
+            why = signs(lanes, round_trip, began) => why,
+        };
+        calls.end();
+        why
+    };
+    Ok((link, carried))
+}
+
+async fn greeted<S>(stream: &mut S) -> Result<u16, WireError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let greeting = tokio::time::timeout(GREETING, greet(stream)).await;
+    greeting.unwrap_or(Err(WireError::Silent(GREETING.as_secs())))
+}
+
+fn over(written: std::io::Result<()>) -> WireError {
+    written.map_or_else(WireError::Broken, |()| WireError::Over)
+}
+
+/// Hands the session's messages over, in order; when there will be no more, has them written to the last. Answers only if that is
+/// not possible.
+async fn feed<M: Serialize>(
+    mut from: mpsc::Receiver<M>,
+    lanes: Lanes,
+    finish: &Notify,
+) -> WireError {
+    while let Some(message) = from.recv().await {
+        let Ok(body) = postcard::to_stdvec(&message) else {
+            return WireError::Protocol("a message of ours cannot be written");
+        };
+        let message = Outgoing {
+            kind: Kind::Message,
+            number: 0,
+            body,
+        };
+        if lanes.session.send(message).await.is_err() {
+            return WireError::Over;
+        }
+    }
+    finish.notify_one();
+    std::future::pending().await
+}
+
+/// Sends a sign of life now and then, and sees how long the answer takes.
+async fn signs(lanes: Lanes, round_trip: RoundTrip, began: Instant) -> WireError {
+    let mut times = interval(SIGN);
+    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        times.tick().await;
+        let number = round_trip.sent(began.elapsed());
+        lanes.sign(Kind::Ping, number);
+    }
+}

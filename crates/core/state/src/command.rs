@@ -3,7 +3,7 @@
 //! Commands are data; ids, seeds and times are minted by whoever proposes them. The control loop is the only caller of
 //! `decide`; the gateway, the scheduler and worker sessions make commands.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use prism_spec::{JobSpec, SandboxSpec};

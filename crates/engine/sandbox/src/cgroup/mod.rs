@@ -125,7 +125,7 @@ pub trait Driver {
     fn can_hold(&self) -> bool;
 
     /// The processor time that its processes took, ever; without that of some that are over, where the kernel does not count it.
-    /// `None` where that is not known, or so little that it is not worth counting.
+    /// `None` where that is not known.
     fn used(&self, name: &str) -> Option<Duration>;
 
     /// Holds the group's processes, and their children to come, on these processors.

@@ -25,9 +25,6 @@ const PRESENT: usize = 5;
 /// grace period of the kernel; those that join here have one thread.
 const JOIN: &str = "tasks";
 
-/// Periods of its quota in which a group must have run before its processor time is added up, which costs by its processes.
-const FEW_TURNS: u64 = 4;
-
 /// How often the processes of a group are looked for that are to be held.
 const HOLD_ROUNDS: usize = 8;
 
@@ -326,10 +323,6 @@ impl Driver for V1 {
 
     fn used(&self, name: &str) -> Option<Duration> {
         let dir = self.cpu.as_ref()?.join(name);
-        let turns = super::field(&super::read(&dir.join("cpu.stat"))?, "nr_periods")?;
-        if turns < FEW_TURNS {
-            return None;
-        }
         if let Some(ns) = super::read_number(&dir.join("cpuacct.usage")) {
             return Some(Duration::from_nanos(ns));
         }

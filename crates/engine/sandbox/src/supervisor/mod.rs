@@ -18,6 +18,7 @@ mod makers;
 mod neighbours;
 mod output;
 mod peers;
+mod places;
 mod plain;
 mod requests;
 mod run;

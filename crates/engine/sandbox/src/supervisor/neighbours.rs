@@ -15,7 +15,8 @@ use prism_sys::process::{self, Fork};
 use prism_sys::processors;
 use prism_sys::table::Entry;
 
-use super::run::Kind;
+use super::places::Places;
+use super::run::{Kind, Run};
 use super::state::Supervisor;
 use crate::cgroup::Driver;
 use crate::wire::Reply;
@@ -71,71 +72,6 @@ impl Neighbours {
     pub fn due(&self) -> Option<Instant> {
         let first = self.due.peek().map(|Reverse((at, _))| *at);
         first.map(|at| self.rested.map_or(at, |rested| at.max(rested)))
-    }
-}
-
-/// What is promised of each processor to runs that are held on it.
-#[derive(Debug, Default)]
-struct Places {
-    cpus: Vec<usize>,
-    taken: Vec<u64>,
-}
-
-impl Places {
-    fn new(cpus: Vec<usize>) -> Self {
-        let taken = vec![0; cpus.len()];
-        Self { cpus, taken }
-    }
-
-    /// How many processors a limit in thousandths needs, and what it takes of each.
-    fn need(milli: u64) -> (usize, u64) {
-        let cpus = milli.div_ceil(1_000).max(1);
-        let share = milli.div_ceil(cpus);
-        (usize::try_from(cpus).unwrap_or(usize::MAX), share)
-    }
-
-    /// Whether there is any other processor for its neighbours.
-    fn leaves_any(&self, milli: u64) -> bool {
-        Self::need(milli).0 < self.cpus.len()
-    }
-
-    /// Places for a limit where there is room for it: the least taken, of these the last, as the first processors are those that
-    /// most devices interrupt.
-    fn take(&mut self, milli: u64) -> Option<Vec<usize>> {
-        let (cpus, share) = Self::need(milli);
-        if !self.leaves_any(milli) {
-            return None;
-        }
-        let mut order: Vec<usize> = (0..self.cpus.len()).collect();
-        order.sort_by_key(|place| (self.taken[*place], Reverse(*place)));
-        order.truncate(cpus);
-        if order.iter().any(|place| self.taken[*place] + share > 1_000) {
-            return None;
-        }
-        order.sort_unstable();
-        for place in &order {
-            self.taken[*place] += share;
-        }
-        Some(order)
-    }
-
-    fn give_back(&mut self, held: &[usize], milli: u64) {
-        let (_, share) = Self::need(milli);
-        for place in held {
-            self.taken[*place] = self.taken[*place].saturating_sub(share);
-        }
-    }
-
-    /// The processors that are not mostly promised, if these are at least half of all and not all.
-    fn rest(&self) -> Option<Vec<usize>> {
-        let all = self.cpus.iter().zip(&self.taken);
-        let rest = all.filter(|(_, taken)| **taken < 500).map(|(cpu, _)| *cpu);
-        let rest: Vec<usize> = rest.collect();
-        (rest.len() < self.cpus.len() && rest.len() * 2 >= self.cpus.len()).then_some(rest)
-    }
-
-    fn cpus(&self, held: &[usize]) -> Vec<usize> {
-        held.iter().map(|place| self.cpus[*place]).collect()
     }
 }
 
@@ -211,13 +147,16 @@ impl Supervisor {
             return;
         };
         let milli = u64::from(run.limits.cpu.0);
-        let found = driver.used(&name).map(|used| (used, now));
-        let last = std::mem::replace(&mut crowding.last, found);
-        let verdict = last.zip(found).map_or(Verdict::Neither, |(last, now)| {
-            judge(now.0.saturating_sub(last.0), now.1 - last.1, milli)
-        });
-        let first = last.is_none() && found.is_some();
+        let Some(used) = driver.used(&name) else {
+            return;
+        };
+        let last = crowding.last.replace((used, now));
         let idle = run.kind == Kind::Sandbox && run.inner == 0;
+        let verdict = match last {
+            _ if idle => Verdict::Rests,
+            Some((before, at)) => judge(used.saturating_sub(before), now - at, milli),
+            None => Verdict::Neither,
+        };
         match verdict {
             Verdict::Crowds if crowding.held.is_none() => {
                 crowding.held = self.neighbours.places.take(milli);
@@ -226,16 +165,12 @@ impl Supervisor {
             Verdict::Rests => self.let_go(index),
             Verdict::Crowds | Verdict::Neither => {}
         }
-        if idle {
-            self.let_go(index);
-            return;
-        }
-        let Some(run) = self.runs[index].as_mut() else {
+        let Some(run) = self.runs[index].as_mut().filter(|_| !idle) else {
             return;
         };
         run.crowding.wait = match &run.crowding.held {
             Some(_) => HELD,
-            None if first => FIRST,
+            None if last.is_none() => FIRST,
             None => (run.crowding.wait * 2).min(LATER),
         };
         let at = now + run.crowding.wait;
@@ -279,7 +214,7 @@ impl Supervisor {
         let Some(name) = self.neighbours.movers.remove(&pid) else {
             return false;
         };
-        let is_it = |run: &crate::supervisor::run::Run| {
+        let is_it = |run: &Run| {
             let group = run.slot.as_ref().and_then(|slot| slot.group.as_ref());
             run.crowding.held.is_some() && group.is_some_and(|group| group.name == name)
         };
@@ -300,7 +235,7 @@ impl Supervisor {
     }
 
     /// The same for one that is over.
-    pub(super) fn give_place_back(&mut self, run: &mut super::run::Run) {
+    pub(super) fn give_place_back(&mut self, run: &mut Run) {
         let Some(held) = run.crowding.held.take() else {
             return;
         };
@@ -320,7 +255,7 @@ impl Supervisor {
         if rest == self.neighbours.kept_to {
             return;
         }
-        let all = &self.neighbours.places.cpus;
+        let all = &self.neighbours.places.all;
         let to = rest.clone().unwrap_or_else(|| all.clone());
         self.neighbours.kept_to = rest;
         if self.is_narrow() {
@@ -371,50 +306,5 @@ mod tests {
         assert_eq!(judge(39, 500), Verdict::Crowds);
         assert_eq!(judge(100, 4_000), Verdict::Rests);
         assert_eq!(judge(0, 1), Verdict::Rests);
-    }
-
-    #[test]
-    fn held_runs_get_places_of_their_own_while_there_are_any() {
-        let mut places = Places::new(vec![0, 1, 4, 5]);
-        let first = places.take(1_000).unwrap();
-        assert_eq!(places.cpus(&first), [5]);
-        let wide = places.take(1_500).unwrap();
-        assert_eq!(places.cpus(&wide), [1, 4]);
-        let small = places.take(300).unwrap();
-        assert_eq!(places.cpus(&small), [0]);
-        // 700 are left of processor 0, 250 of 1 and of 4.
-        assert_eq!(places.take(1_000), None);
-        assert_eq!(places.take(700).map(|p| places.cpus(&p)), Some(vec![0]));
-        assert_eq!(places.take(250).map(|p| places.cpus(&p)), Some(vec![4]));
-        places.give_back(&wide, 1_500);
-        assert_eq!(places.take(1_000).map(|p| places.cpus(&p)), Some(vec![1]));
-    }
-
-    #[test]
-    fn the_rest_is_what_is_not_promised() {
-        let mut places = Places::new(vec![0, 1, 2, 3]);
-        assert_eq!(places.rest(), None);
-        let small = places.take(300).unwrap();
-        assert_eq!(places.rest(), None, "most of it is free");
-        let first = places.take(1_000).unwrap();
-        assert_eq!(places.rest(), Some(vec![0, 1, 3]));
-        places.take(500).unwrap();
-        assert_eq!(places.rest(), Some(vec![0, 3]));
-        places.take(1_000).unwrap();
-        assert_eq!(places.rest(), None, "one is too few for us");
-        places.give_back(&first, 1_000);
-        places.give_back(&small, 300);
-        assert_eq!(places.rest(), Some(vec![2, 3]));
-    }
-
-    #[test]
-    fn what_takes_all_processors_is_not_held() {
-        let mut places = Places::new(vec![0, 1]);
-        assert!(places.leaves_any(1_000));
-        for milli in [1_001, 2_000, 64_000, u64::from(u32::MAX)] {
-            assert_eq!(places.take(milli), None);
-        }
-        assert_eq!(Places::new(vec![0]).take(1), None);
-        assert_eq!(Places::default().take(1), None);
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use prism_spec::{JobSpec, SandboxSpec};
 use prism_types::{
-    Id, IpRange, JobId, Labels, Name, NodeId, NodeState, Resources, RunReport, SandboxId, TaskRef,
-    TimeMs, TokenId,
+    Id, JobId, Labels, Name, NodeId, NodeState, Resources, RunReport, SandboxId, TaskRef, TimeMs,
+    TokenId,
 };
 
-use crate::{MemberRecord, MemberRole, NodeFacts, OutputRef, Role, Whom};
+use crate::{JoinTokenRecord, MemberRecord, MemberRole, NodeFacts, OutputRef, Role, Whom};
 
 /// Longest result of a task in bytes; longer ones are refused as a whole and the task has none.
 pub const RESULT_MAX: usize = 64 << 10;
@@ -174,8 +174,8 @@ pub enum Command {
         /// Its public half.
         id: TokenId,
     },
-    /// Stores a join token.
-    CreateJoinToken(NewJoinToken),
+    /// Stores a join token, made now; it expires at most 30 days from now.
+    CreateJoinToken(JoinTokenRecord),
     /// Forgets a join token.
     RevokeJoinToken {
         /// Its public half.
@@ -202,27 +202,6 @@ pub enum Command {
         /// Who.
         whom: Whom,
     },
-}
-
-/// A new join token; see [`crate::JoinTokenRecord`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewJoinToken {
-    /// Its public half.
-    pub id: TokenId,
-    /// SHA-256 of the secret.
-    pub hash: [u8; 32],
-    /// What joins with it.
-    pub role: MemberRole,
-    /// The name that whoever joins must have; then it is for one.
-    pub name: Option<Name>,
-    /// Labels that whoever joins gets.
-    pub labels: Labels,
-    /// Where whoever joins may be; empty: anywhere.
-    pub from: Vec<IpRange>,
-    /// How many may join.
-    pub uses: u32,
-    /// Not valid from then on; at most 30 days away.
-    pub expires: TimeMs,
 }
 
 /// A node that asks to be let in.

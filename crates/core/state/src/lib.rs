@@ -32,8 +32,8 @@ pub use cell::Cell;
 pub use change::{Action, Change, Changes, Reply};
 pub use codec::{Corrupt, KeyValue, decode_blob, decode_event, decode_results, encode_batch};
 pub use command::{
-    Command, IdempotencyKey, Join, METRIC_LINE_MAX, Metric, NewJoinToken, Placement, Plan,
-    Proposal, RESULT_MAX, Registration, STDERR_TAIL_MAX, SandboxStatus, Submission, TaskResult,
+    Command, IdempotencyKey, Join, METRIC_LINE_MAX, Metric, Placement, Plan, Proposal, RESULT_MAX,
+    Registration, STDERR_TAIL_MAX, SandboxStatus, Submission, TaskResult,
 };
 pub use decide::{KEY_LEN_MAX, KEY_MEMORY, KEYS_MAX, decide, propose};
 pub use fit::misfit;

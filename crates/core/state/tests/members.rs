@@ -20,8 +20,8 @@ fn secret(n: u32) -> [u8; 32] {
     [u8::try_from(n % 251).unwrap() + 1; 32]
 }
 
-fn new_token(w: &World, n: u32, uses: u32) -> NewJoinToken {
-    NewJoinToken {
+fn new_token(w: &World, n: u32, uses: u32) -> JoinTokenRecord {
+    JoinTokenRecord {
         id: token_id(n),
         hash: secret(n),
         role: MemberRole::Worker,
@@ -29,6 +29,7 @@ fn new_token(w: &World, n: u32, uses: u32) -> NewJoinToken {
         labels: Labels::new(),
         from: Vec::new(),
         uses,
+        created: TimeMs(0),
         expires: w.now.after(HOUR),
     }
 }
@@ -167,7 +168,7 @@ fn revoked_tokens_let_nobody_in() {
 fn members_come_back_as_what_they_were() {
     let mut w = with_token(9);
     w.ok(Command::Join(join_of(1, 0)));
-    let new = NewJoinToken {
+    let new = JoinTokenRecord {
         role: MemberRole::Server,
         ..new_token(&w, 1, 9)
     };
@@ -259,7 +260,7 @@ fn tokens_that_make_no_sense_are_refused() {
     let mut w = with_token(1);
     let good = new_token(&w, 1, 1);
     let now = w.now;
-    let bad = |change: &dyn Fn(&mut NewJoinToken)| {
+    let bad = |change: &dyn Fn(&mut JoinTokenRecord)| {
         let mut new = good.clone();
         change(&mut new);
         Command::CreateJoinToken(new)

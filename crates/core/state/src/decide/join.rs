@@ -5,9 +5,7 @@
 use prism_types::{Millis, NodeId, Reason, Rejection, TokenId};
 
 use super::draft::Draft;
-use crate::{
-    Change, DeniedRecord, Join, JoinTokenRecord, MemberRecord, NewJoinToken, Reply, Subject, Whom,
-};
+use crate::{Change, DeniedRecord, Join, JoinTokenRecord, MemberRecord, Reply, Subject, Whom};
 
 /// Most join tokens at once.
 const JOIN_TOKENS_MAX: usize = 1_000;
@@ -31,7 +29,7 @@ fn forbidden(message: impl Into<String>) -> Rejection {
     Rejection::new(Reason::Forbidden, message.into())
 }
 
-pub(super) fn create_token(d: &mut Draft<'_>, new: &NewJoinToken) -> Result<Reply, Rejection> {
+pub(super) fn create_token(d: &mut Draft<'_>, new: &JoinTokenRecord) -> Result<Reply, Rejection> {
     if !(1..=USES_MAX).contains(&new.uses) {
         return Err(invalid(format!(
             "a join token lets in 1 to {USES_MAX} nodes, not {}",
@@ -62,15 +60,8 @@ pub(super) fn create_token(d: &mut Draft<'_>, new: &NewJoinToken) -> Result<Repl
         ));
     }
     d.changes.push(Change::JoinToken(JoinTokenRecord {
-        id: new.id,
-        hash: new.hash,
-        role: new.role,
-        name: new.name.clone(),
-        labels: new.labels.clone(),
-        from: new.from.clone(),
-        uses: new.uses,
         created: d.now,
-        expires: new.expires,
+        ..new.clone()
     }));
     let message = format!("join token for {} of role {} made", new.uses, new.role);
     d.event("join_token.created", Subject::Token(new.id), None, message);

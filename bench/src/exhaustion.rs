@@ -96,6 +96,7 @@ fn sandbox() -> SandboxCreate {
 }
 
 async fn measure(client: &Client, scale: Scale) -> Result<Value> {
+    // Long beside the tenths of a second until a run that takes all it can get is held.
     let window = scale.pick(Duration::from_secs(10), Duration::from_millis(500));
     let neighbour = create(client).await?;
     // What only the first commands of a sandbox pay for is not what is asked here.

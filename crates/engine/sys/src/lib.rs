@@ -15,6 +15,7 @@ pub mod first;
 pub mod landlock;
 pub mod memory;
 pub mod mounts;
+pub mod namespaces;
 pub mod process;
 pub mod processors;
 mod raw;

@@ -52,28 +52,11 @@ pub enum Fork {
 ///
 /// # Errors
 /// The kernel's, such as EPERM for namespaces or EAGAIN at a process limit.
-pub fn fork(proof: SingleThread, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
-    fork_telling(proof, flags, cgroup, libc::SIGCHLD)
-}
-
-/// Forks a child whose end is no signal, to be reaped by its number: what waits for any child does not see it.
-///
-/// # Errors
-/// As for [`fork`].
-pub fn fork_quiet(proof: SingleThread) -> io::Result<Fork> {
-    fork_telling(proof, 0, None, 0)
-}
-
-fn fork_telling(
-    _proof: SingleThread,
-    flags: u64,
-    cgroup: Option<BorrowedFd<'_>>,
-    signal: libc::c_int,
-) -> io::Result<Fork> {
+pub fn fork(_proof: SingleThread, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     // SAFETY: clone_args is plain data for which all zeroes means "nothing asked for".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags;
-    args.exit_signal = signal as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
     if let Some(fd) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = fd.as_raw_fd() as u64;

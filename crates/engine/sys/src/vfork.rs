@@ -278,7 +278,9 @@ fn become_program(inner: &Inner) -> i32 {
             let wait = libc::FUTEX_WAIT as usize;
             call(libc::SYS_futex, [hold.as_ptr() as usize, wait, 1, 0, 0]);
         }
-        call(libc::SYS_setsid, [0; 5]);
+        // No session of its own: where the kernel groups sessions for its scheduler, such a group is made and freed each time.
+        // Without a terminal, a process group does the same.
+        call(libc::SYS_setpgid, [0; 5]);
         if let Some((size, mask)) = processors::for_program(inner.entry) {
             call(libc::SYS_sched_setaffinity, [0, size, mask, 0, 0]);
         }

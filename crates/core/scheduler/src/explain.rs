@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prism_spec::IsolationSpec;
 use prism_state::{Job, Node, SandboxRecord, State, misfit};
-use prism_types::{NodeId, Resources, SandboxState, TaskState};
+use prism_types::{Name, NodeId, Resources, SandboxState, TaskState};
 
 use crate::pool::{Need, closed};
 use crate::{Config, NodeView, Score};
@@ -75,7 +75,8 @@ pub fn explain_sandbox(
     let nodes = verdicts(state, views, config, &need);
     let place = sandbox.node.and_then(|id| state.node(id));
     let sentence = match (sandbox.state, place) {
-        (SandboxState::Pending, _) => wait_sentence(&spec.resources, &nodes),
+        (SandboxState::Pending, _) => quota_sentence(state, &spec.namespace, &spec.resources, 0)
+            .unwrap_or_else(|| wait_sentence(&spec.resources, &nodes)),
         (_, Some(node)) => format!("{} on {}", sandbox.state, node.record().name),
         (_, None) => sandbox.state.to_string(),
     };
@@ -120,8 +121,19 @@ fn job_sentence(state: &State, job: &Job, nodes: &[NodeVerdict]) -> String {
             job.ready_len()
         );
     }
-    let wait = wait_sentence(&job.spec().resources, nodes);
+    let spec = job.spec();
+    if let Some(quota) = quota_sentence(state, &spec.namespace, &spec.resources, 1) {
+        return format!("{} tasks wait: {quota}", job.ready_len());
+    }
+    let wait = wait_sentence(&spec.resources, nodes);
     format!("{} tasks wait; each {wait}", job.ready_len())
+}
+
+/// Such as `quota of namespace team: cpu 4 of 4 in use`, if that is what something waits for.
+fn quota_sentence(state: &State, namespace: &Name, need: &Resources, tasks: u32) -> Option<String> {
+    let quota = &state.namespace(namespace)?.quota;
+    let lacks = quota.used_up(&state.usage(namespace), need, tasks)?;
+    Some(format!("quota of namespace {namespace}: {lacks}"))
 }
 
 /// Such as `needs 2 cpu, 4Gi memory: n1 has 1.2Gi memory free, n3 cordoned`.

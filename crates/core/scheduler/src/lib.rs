@@ -9,6 +9,7 @@
 mod config;
 mod explain;
 mod pool;
+mod quota;
 mod sandboxes;
 mod score;
 mod share;
@@ -29,8 +30,9 @@ pub use score::Score;
 /// Costs the number of nodes once, and then what it places; a task's cost does not grow with nodes or with the job.
 pub fn plan(state: &State, views: &BTreeMap<NodeId, NodeView>, config: &Config) -> Plan {
     let mut pool = pool::Pool::new(state, views, config);
-    let sandboxes = sandboxes::plan(state, &mut pool, config);
-    let placements = tasks::plan(state, &mut pool, config);
+    let quotas = quota::Quotas::new(state);
+    let sandboxes = sandboxes::plan(state, &mut pool, &quotas, config);
+    let placements = tasks::plan(state, &mut pool, &quotas, config);
     Plan {
         placements,
         sandboxes,

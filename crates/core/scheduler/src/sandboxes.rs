@@ -6,6 +6,7 @@ use prism_types::{NodeId, Resources, SandboxId};
 
 use crate::Config;
 use crate::pool::{Need, Pool};
+use crate::quota::Quotas;
 
 /// Things that found no room are remembered, so that a thousand alike cost one look.
 const NO_ROOM_MAX: usize = 16;
@@ -13,6 +14,7 @@ const NO_ROOM_MAX: usize = 16;
 pub(crate) fn plan(
     state: &State,
     pool: &mut Pool<'_>,
+    quotas: &Quotas<'_>,
     config: &Config,
 ) -> Vec<(SandboxId, NodeId)> {
     let mut placed = Vec::new();
@@ -25,7 +27,7 @@ pub(crate) fn plan(
         let hopeless = |(r, image): &(Resources, &prism_spec::ImageRef)| {
             **image == spec.image && r.fits(&spec.resources)
         };
-        if no_room.iter().any(hopeless) {
+        if no_room.iter().any(hopeless) || !quotas.holds(&spec.namespace, &spec.resources) {
             continue;
         }
         let need = Need {
@@ -37,6 +39,7 @@ pub(crate) fn plan(
             Some(best) => {
                 let slot = &mut pool.slots[*best];
                 slot.free = slot.free.minus(&spec.resources, 1);
+                quotas.take_sandbox(&spec.namespace, &spec.resources);
                 placed.push((sandbox.id, slot.node.record().id));
             }
             None => no_room.push((spec.resources, &spec.image)),

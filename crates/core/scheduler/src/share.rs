@@ -6,9 +6,11 @@ use prism_state::{Job, Placement};
 use prism_types::Resources;
 
 use crate::pool::{Need, Pool};
+use crate::quota::Quotas;
 
 pub(crate) struct Share<'a> {
     pub job: &'a Job,
+    quotas: &'a Quotas<'a>,
     ready: Box<dyn Iterator<Item = u32> + 'a>,
     /// Ready tasks not yet given away.
     pub left: u32,
@@ -19,9 +21,10 @@ pub(crate) struct Share<'a> {
 }
 
 impl<'a> Share<'a> {
-    pub fn new(job: &'a Job) -> Self {
+    pub fn new(job: &'a Job, quotas: &'a Quotas<'a>) -> Self {
         Self {
             job,
+            quotas,
             ready: Box::new(job.ready().flatten()),
             left: job.ready_len(),
             lanes: job.lanes_total(),
@@ -44,8 +47,10 @@ impl<'a> Share<'a> {
 
     /// How many more lanes it could use.
     pub fn wants(&self) -> u32 {
-        let all = self.job.spec().concurrency.unwrap_or(u32::MAX);
-        all.saturating_sub(self.lanes).min(self.left)
+        let spec = self.job.spec();
+        let all = spec.concurrency.unwrap_or(u32::MAX);
+        let most = all.saturating_sub(self.lanes).min(self.left);
+        self.quotas.lanes(&spec.namespace, &spec.resources, most)
     }
 
     fn lanes_on(&self, pool: &Pool<'_>, slot: usize) -> u32 {
@@ -75,6 +80,8 @@ impl<'a> Share<'a> {
         target.free = target.free.minus(&resources, lanes);
         target.lanes += lanes;
         self.lanes += lanes;
+        let namespace = &self.job.spec().namespace;
+        self.quotas.take(namespace, &resources, lanes);
         let entry = self.given.entry(slot).or_insert((now, Vec::new()));
         entry.0 = now + lanes;
         tasks

@@ -13,6 +13,7 @@ use prism_types::{JobId, Resources};
 
 use crate::Config;
 use crate::pool::{Pool, Slot};
+use crate::quota::Quotas;
 use crate::share::Share;
 
 /// Nodes looked at for room that others could give back.
@@ -20,21 +21,29 @@ const RECLAIM_LOOKS_MAX: usize = 1_024;
 /// Jobs looked at in a round, placed or not.
 const LOOKS_MAX: usize = 4_096;
 
-pub(crate) fn plan(state: &State, pool: &mut Pool<'_>, config: &Config) -> Vec<Placement> {
+pub(crate) fn plan<'a>(
+    state: &'a State,
+    pool: &mut Pool<'_>,
+    quotas: &'a Quotas<'a>,
+    config: &Config,
+) -> Vec<Placement> {
     let mut out = Vec::new();
     let mut left = config.tasks_max;
-    let mut jobs = state.queue().take(LOOKS_MAX).peekable();
+    // Those that only their quota holds back are passed over, so that they take no turn of others.
+    let jobs = state.queue().filter(|job| !quotas.holds_back(job));
+    let mut jobs = jobs.take(LOOKS_MAX).peekable();
     let mut places = config.jobs_max;
     while let Some(first) = jobs.peek() {
         let priority = first.spec().priority;
         let mut class: Vec<Share<'_>> = Vec::new();
         while let Some(job) = jobs.next_if(|j| j.spec().priority == priority) {
             if places > class.len() && runs_somewhere(pool, job) {
-                class.push(Share::new(job));
+                quotas.promise(job);
+                class.push(Share::new(job, quotas));
             }
         }
         places -= class.len();
-        let starved = plan_class(state, pool, &mut class, &mut left);
+        let starved = plan_class(state, pool, quotas, &mut class, &mut left);
         for share in class {
             out.extend(share.into_placements(pool));
         }
@@ -61,7 +70,13 @@ struct Part {
 }
 
 /// Plans the jobs of one priority; true if one of them waits for room that others hold.
-fn plan_class(state: &State, pool: &mut Pool<'_>, class: &mut [Share<'_>], left: &mut u32) -> bool {
+fn plan_class(
+    state: &State,
+    pool: &mut Pool<'_>,
+    quotas: &Quotas<'_>,
+    class: &mut [Share<'_>],
+    left: &mut u32,
+) -> bool {
     // Whoever has least goes first; of equals the oldest, because the queue is in that order and the sort is stable.
     class.sort_by_key(|share| share.lanes);
     let held: u32 = class.iter().map(|s| s.lanes).sum();
@@ -98,7 +113,7 @@ fn plan_class(state: &State, pool: &mut Pool<'_>, class: &mut [Share<'_>], left:
             widen(pool, share, u32::MAX, left);
         }
         let gives_way = share.lanes > parts[&id].fair || oldest_without.is_some_and(|o| id > o);
-        if !starved || !gives_way {
+        if (!starved || !gives_way) && !quotas.gives_way(share.job) {
             send_ahead(pool, share, left);
         }
     }

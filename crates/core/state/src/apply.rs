@@ -6,12 +6,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use prism_types::{JobId, Millis, NodeId, NodeNo, SandboxId, TaskState, TimeMs};
+use prism_types::{JobId, Millis, Name, NodeId, NodeNo, SandboxId, TaskState, TimeMs, TokenId};
 
 use crate::state::Index;
 use crate::{
     BLOCK, Block, Cell, Change, Job, JobRecord, KeyRecord, MemberRecord, Node, NodeRecord, Ranges,
-    SandboxRecord, State,
+    SandboxRecord, State, TokenRecord, Usage,
 };
 
 /// How long a dead sandbox is remembered.
@@ -56,14 +56,14 @@ impl State {
             }
             Change::Sandbox(record) => self.put_sandbox(record),
             Change::SandboxRemoved(id) => self.take_sandbox(*id),
-            Change::Token(record) => {
-                self.index.token_by_hash.insert(record.hash, record.id);
-                self.tokens.insert(record.id, record.clone());
+            Change::Token(record) => self.put_token(record),
+            Change::TokenRemoved(id) => self.take_token(*id),
+            Change::Namespace(record) => {
+                let name = record.name.clone();
+                self.namespaces.0.insert(name, record.clone());
             }
-            Change::TokenRemoved(id) => {
-                if let Some(token) = self.tokens.remove(id) {
-                    self.index.token_by_hash.remove(&token.hash);
-                }
+            Change::NamespaceRemoved(name) => {
+                self.namespaces.0.remove(name);
             }
             Change::JoinToken(record) => {
                 let timer = (record.expires, record.id);
@@ -76,10 +76,9 @@ impl State {
                 }
             }
             Change::Member(record) => self.put_member(record),
-            Change::MemberRemoved(id) => {
-                if let Some(old) = self.members.remove(id) {
-                    self.index.member_by_name.remove(&old.name);
-                }
+            Change::MemberRemoved(id) => self.take_member(*id),
+            Change::Server(record) => {
+                self.servers.insert(record.id, record.clone());
             }
             Change::Denied(record) => {
                 self.denied.insert(record.whom, record.clone());
@@ -97,6 +96,23 @@ impl State {
             Change::Blob(..) => {}
             // Kept in the store only.
             Change::Results { .. } | Change::Event(_) | Change::EventsRemoved(..) => {}
+        }
+    }
+
+    fn take_member(&mut self, id: NodeId) {
+        if let Some(old) = self.members.remove(&id) {
+            self.index.member_by_name.remove(&old.name);
+        }
+    }
+
+    fn put_token(&mut self, record: &TokenRecord) {
+        self.index.token_by_hash.insert(record.hash, record.id);
+        self.tokens.insert(record.id, record.clone());
+    }
+
+    fn take_token(&mut self, id: TokenId) {
+        if let Some(token) = self.tokens.remove(&id) {
+            self.index.token_by_hash.remove(&token.hash);
         }
     }
 
@@ -139,6 +155,12 @@ impl State {
         let was_over = job.record.state.is_final();
         self.index.unfinished += u32::from(was_over && !record.state.is_final());
         self.index.unfinished -= u32::from(!was_over && record.state.is_final());
+        if was_over != record.state.is_final() {
+            self.index.used(&job.spec.namespace, |u| match was_over {
+                true => u.jobs += 1,
+                false => u.jobs -= 1,
+            });
+        }
         job.record = record.clone();
         self.requeue(record.id);
     }
@@ -190,6 +212,13 @@ impl State {
             job.lanes.insert(no, lanes);
         }
         let resources = job.spec.resources;
+        self.index.used(&job.spec.namespace, |u| {
+            u.instances = u.instances - before + lanes;
+            u.resources = u
+                .resources
+                .minus(&resources, before)
+                .plus(&resources, lanes);
+        });
         let node = self.index.node_by_no.get(&no);
         if let Some(node) = node.and_then(|id| self.nodes.get_mut(id)) {
             node.reserved = node
@@ -213,9 +242,12 @@ impl State {
                 .sandbox_timer
                 .insert((at.after(SANDBOX_MEMORY), id));
         } else {
+            let namespace = &record.spec.namespace;
             if let Some(name) = &record.spec.name {
-                self.index.sandbox_by_name.insert(name.clone(), id);
+                let named = self.index.sandbox_by_name.entry(name.clone());
+                named.or_default().insert(namespace.clone(), id);
             }
+            self.index.used(namespace, |u| u.sandboxes += 1);
             if let Some(at) = record.expires {
                 self.index.sandbox_timer.insert((at, id));
             }
@@ -223,6 +255,9 @@ impl State {
                 Some(node) => {
                     node.sandboxes.insert(id);
                     node.reserved = node.reserved.plus(&record.spec.resources, 1);
+                    self.index.used(namespace, |u| {
+                        u.resources = u.resources.plus(&record.spec.resources, 1);
+                    });
                 }
                 None => {
                     self.index.sandboxes_pending.insert(id);
@@ -246,14 +281,24 @@ impl State {
         if old.state.is_final() {
             return;
         }
-        if let Some(name) = &old.spec.name {
-            self.index.sandbox_by_name.remove(name);
+        let namespace = &old.spec.namespace;
+        if let Some(name) = &old.spec.name
+            && let Some(named) = self.index.sandbox_by_name.get_mut(name)
+        {
+            named.remove(namespace);
+            if named.is_empty() {
+                self.index.sandbox_by_name.remove(name);
+            }
         }
+        self.index.used(namespace, |u| u.sandboxes -= 1);
         self.index.sandboxes_pending.remove(&id);
         if let Some(node) = old.node.and_then(|n| self.nodes.get_mut(&n))
             && node.sandboxes.remove(&id)
         {
             node.reserved = node.reserved.minus(&old.spec.resources, 1);
+            self.index.used(namespace, |u| {
+                u.resources = u.resources.minus(&old.spec.resources, 1);
+            });
         }
     }
 
@@ -334,19 +379,31 @@ fn move_place(
 }
 
 impl Index {
+    /// Changes what is in use in a namespace; nothing in use is no entry.
+    fn used(&mut self, namespace: &Name, change: impl FnOnce(&mut Usage)) {
+        let usage = match self.usage.get_mut(namespace) {
+            Some(usage) => usage,
+            None => self.usage.entry(namespace.clone()).or_default(),
+        };
+        change(usage);
+        if *usage == Usage::default() {
+            self.usage.remove(namespace);
+        }
+    }
+
     fn job_added(&mut self, record: &JobRecord, spec: &prism_spec::JobSpec) {
         let id = record.id;
-        self.jobs_by_name
-            .entry(spec.name.clone())
-            .or_default()
-            .insert(id);
+        let namespace = &spec.namespace;
+        let named = self.jobs_by_name.entry(spec.name.clone()).or_default();
+        named.entry(namespace.clone()).or_default().insert(id);
         if let Some(group) = &spec.group {
-            self.jobs_by_group
-                .entry(group.clone())
-                .or_default()
-                .insert(id);
+            let group = (namespace.clone(), group.clone());
+            self.jobs_by_group.entry(group).or_default().insert(id);
         }
-        self.unfinished += u32::from(!record.state.is_final());
+        if !record.state.is_final() {
+            self.unfinished += 1;
+            self.used(namespace, |u| u.jobs += 1);
+        }
         for dep in &record.waiting_for {
             self.dependents.entry(*dep).or_default().insert(id);
         }

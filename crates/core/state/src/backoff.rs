@@ -23,6 +23,11 @@ pub(crate) fn wait(b: &Backoff, failures: u32, seed: u64, index: u32, attempt: u
     to_millis(base * spread)
 }
 
+/// No wait is longer than this.
+pub(crate) fn longest(b: &Backoff) -> Millis {
+    to_millis(to_f64(b.max.0) * (1.0 + b.jitter.clamp(0.0, 1.0)))
+}
+
 /// One step of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 fn mix(x: u64) -> u64 {
     let mut z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);

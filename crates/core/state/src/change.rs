@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use prism_spec::JobSpec;
-use prism_types::{JobId, NodeId, NodeNo, Reason, SandboxId, TaskRef, TokenId};
+use prism_types::{JobId, Name, NodeId, NodeNo, Reason, SandboxId, TaskRef, TokenId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     BeamRecord, Block, DeniedRecord, EventRecord, JobRecord, JoinTokenRecord, KeyRecord,
-    MemberRecord, MetaRecord, NodeRecord, ResultRecord, SandboxRecord, SweepRecord, TokenRecord,
-    Whom,
+    MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, SandboxRecord,
+    ServerRecord, SweepRecord, TokenRecord, Whom,
 };
 
 /// Outcome of [`crate::decide`].
@@ -80,6 +80,10 @@ pub enum Change {
     Token(TokenRecord),
     /// `tokens/ID` removed.
     TokenRemoved(TokenId),
+    /// `namespaces/NAME`.
+    Namespace(NamespaceRecord),
+    /// `namespaces/NAME` removed.
+    NamespaceRemoved(Name),
     /// `joins/ID`.
     JoinToken(JoinTokenRecord),
     /// `joins/ID` removed.
@@ -88,6 +92,8 @@ pub enum Change {
     Member(MemberRecord),
     /// `members/ID` removed.
     MemberRemoved(NodeId),
+    /// `servers/ID`.
+    Server(ServerRecord),
     /// `denied/WHOM`.
     Denied(DeniedRecord),
     /// `denied/WHOM` removed.

@@ -9,13 +9,16 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Change, EventRecord, ResultRecord, key};
+use crate::old::Renewed;
+use crate::{Change, EventRecord, MetaRecord, ResultRecord, key};
 
 /// A key and its new value; `None` deletes it.
 pub type KeyValue = (Vec<u8>, Option<Vec<u8>>);
 
-/// Version of every value written now.
+/// Version of values whose form has never changed.
 const VERSION: u8 = 1;
+/// Version of values in their second form.
+const SECOND: u8 = 2;
 
 /// A value in the store is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +50,33 @@ pub(crate) fn corrupt(key: &[u8], why: impl fmt::Display) -> Corrupt {
 }
 
 fn pack<T: Serialize>(value: &T) -> Vec<u8> {
-    let start = Vec::from([VERSION]);
+    pack_as(VERSION, value)
+}
+
+/// A record in its second form.
+pub(crate) fn pack_renewed<T: Renewed>(value: &T) -> Vec<u8> {
+    pack_as(SECOND, value)
+}
+
+fn pack_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    let start = Vec::from([version]);
     postcard::to_extend(value, start)
         .expect("records have no type that postcard refuses, and a vector grows")
 }
 
 pub(crate) fn unpack<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Corrupt> {
-    let body = body_of(key, value)?;
+    read(key, body_of(key, value)?)
+}
+
+/// A record in its second form or its first.
+pub(crate) fn unpack_renewed<T: Renewed>(key: &[u8], value: &[u8]) -> Result<T, Corrupt> {
+    match value.split_first() {
+        Some((&SECOND, body)) => read(key, body),
+        _ => read::<T::First>(key, body_of(key, value)?).map(Into::into),
+    }
+}
+
+fn read<T: DeserializeOwned>(key: &[u8], body: &[u8]) -> Result<T, Corrupt> {
     match postcard::take_from_bytes(body) {
         Ok((record, [])) => Ok(record),
         Ok((_, rest)) => Err(corrupt(key, format!("{} bytes too many", rest.len()))),
@@ -82,7 +105,15 @@ pub fn decode_results(key: &[u8], value: &[u8]) -> Result<Vec<ResultRecord>, Cor
 /// # Errors
 /// When the bytes are damaged or of another version.
 pub fn decode_event(key: &[u8], value: &[u8]) -> Result<EventRecord, Corrupt> {
-    unpack(key, value)
+    unpack_renewed(key, value)
+}
+
+/// Reads the value of [`crate::meta_key`].
+///
+/// # Errors
+/// When the bytes are damaged or of another version.
+pub fn decode_meta(key: &[u8], value: &[u8]) -> Result<MetaRecord, Corrupt> {
+    unpack_renewed(key, value)
 }
 
 /// Reads the value of a [`crate::blob_key`]: the content itself.
@@ -99,7 +130,7 @@ impl Change {
         let put = |key: String, value: Vec<u8>| vec![(key.into_bytes(), Some(value))];
         let delete = |key: String| vec![(key.into_bytes(), None)];
         match self {
-            Self::Meta(r) => put(key::META.to_owned(), pack(r)),
+            Self::Meta(r) => put(key::META.to_owned(), pack_renewed(r)),
             Self::Node(r) => put(key::node(r.id), pack(r)),
             Self::NodeRemoved(id) => delete(key::node(*id)),
             Self::JobAdded(r, spec) => vec![
@@ -126,17 +157,20 @@ impl Change {
             Self::Beam(id, beam, r) => put(key::beam(*id, *beam), pack(r)),
             Self::Sandbox(r) => put(key::sandbox(r.id), pack(r)),
             Self::SandboxRemoved(id) => delete(key::sandbox(*id)),
-            Self::Token(r) => put(key::token(r.id), pack(r)),
+            Self::Token(r) => put(key::token(r.id), pack_renewed(r)),
             Self::TokenRemoved(id) => delete(key::token(*id)),
+            Self::Namespace(r) => put(key::namespace(&r.name), pack(r)),
+            Self::NamespaceRemoved(name) => delete(key::namespace(name)),
             Self::JoinToken(r) => put(key::join_token(r.id), pack(r)),
             Self::JoinTokenRemoved(id) => delete(key::join_token(*id)),
             Self::Member(r) => put(key::member(r.id), pack(r)),
             Self::MemberRemoved(id) => delete(key::member(*id)),
+            Self::Server(r) => put(key::server(r.id), pack(r)),
             Self::Denied(r) => put(key::denied(r.whom), pack(r)),
             Self::DeniedRemoved(whom) => delete(key::denied(*whom)),
             Self::Key(k, r) => put(key::idempotency(k), pack(r)),
             Self::KeyRemoved(k) => delete(key::idempotency(k)),
-            Self::Event(r) => put(key::event_key(r.seq), pack(r)),
+            Self::Event(r) => put(key::event_key(r.seq), pack_renewed(r)),
             Self::EventsRemoved(from, to) => (*from..*to)
                 .map(|seq| (key::event_key(seq).into_bytes(), None))
                 .collect(),

@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use prism_spec::{JobSpec, SandboxSpec};
 use prism_types::{
-    Id, JobId, Labels, Name, NodeId, NodeState, Resources, RunReport, SandboxId, TaskRef, TimeMs,
-    TokenId,
+    Id, JobId, Labels, Name, NodeId, NodeState, Outcome, Resources, RunReport, SandboxId, Scope,
+    TaskRef, TimeMs, TokenId,
 };
 
-use crate::{JoinTokenRecord, MemberRecord, MemberRole, NodeFacts, OutputRef, Role, Whom};
+use crate::{
+    JoinTokenRecord, MemberRecord, MemberRole, NodeFacts, Origin, OutputRef, Quota, Role, Subject,
+    Whom,
+};
 
 /// Longest result of a task in bytes; longer ones are refused as a whole and the task has none.
 pub const RESULT_MAX: usize = 64 << 10;
@@ -37,11 +40,17 @@ pub struct Proposal {
     pub command: Command,
     /// The key, if the caller gave one.
     pub key: Option<IdempotencyKey>,
+    /// Who asks, if somebody did through the API: kept as an audit event with what changes.
+    pub origin: Option<Origin>,
 }
 
 impl From<Command> for Proposal {
     fn from(command: Command) -> Self {
-        Self { command, key: None }
+        Self {
+            command,
+            key: None,
+            origin: None,
+        }
     }
 }
 
@@ -164,6 +173,10 @@ pub enum Command {
         name: String,
         /// What it may do.
         role: Role,
+        /// Of what; boxed, because most commands are small.
+        scope: Box<Scope>,
+        /// The token whose holder makes it: it gives no right that it has not itself. `None`: the machine's own administrator.
+        by: Option<TokenId>,
         /// SHA-256 of the secret.
         hash: [u8; 32],
         /// Not valid from then on.
@@ -174,6 +187,27 @@ pub enum Command {
         /// Its public half.
         id: TokenId,
     },
+    /// Makes a namespace, or changes its quota.
+    PutNamespace {
+        /// Its name.
+        name: Name,
+        /// All of its quota.
+        quota: Quota,
+        /// `true`: only if there is none of that name; `false`: only if there is one.
+        new: Option<bool>,
+    },
+    /// Forgets a namespace in which nothing lives.
+    RemoveNamespace {
+        /// Its name.
+        name: Name,
+    },
+    /// Keeps an audit event of a change that goes to a node and not through the state.
+    Note {
+        /// What was changed.
+        subject: Subject,
+        /// Whether it was carried out.
+        outcome: Outcome,
+    },
     /// Stores a join token, made now; it expires at most 30 days from now.
     CreateJoinToken(JoinTokenRecord),
     /// Forgets a join token.
@@ -182,7 +216,19 @@ pub enum Command {
         id: TokenId,
     },
     /// The first server is a member; refused once there are others.
-    Found(MemberRecord),
+    Found {
+        /// It.
+        member: MemberRecord,
+        /// Where the others reach it.
+        address: String,
+    },
+    /// A server is somewhere else from now on.
+    MoveServer {
+        /// The server.
+        id: NodeId,
+        /// Where the others reach it.
+        address: String,
+    },
     /// A node becomes a member.
     Join(Join),
     /// A member is none any more, and is kept out.
@@ -221,6 +267,8 @@ pub struct Join {
     pub key: [u8; 32],
     /// Where its connection comes from.
     pub address: IpAddr,
+    /// Where the others reach it, if it wants to be a server.
+    pub server: Option<String>,
 }
 
 /// A node's registration.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use prism_spec::JobSpec;
-use prism_types::{JobState, NodeId, Resources, TaskState};
+use prism_types::{JobState, Name, NodeId, Resources, TaskState};
 
-use crate::{Job, State};
+use crate::{Job, State, Usage};
 
 impl State {
     /// Checks every invariant that one state can show.
@@ -13,6 +13,7 @@ impl State {
     /// # Errors
     /// What does not hold, and where.
     pub fn check_invariants(&self) -> Result<(), String> {
+        self.check_usage()?;
         let mut granted: BTreeMap<NodeId, Resources> = BTreeMap::new();
         for job in self.jobs.values() {
             self.check_job(job)?;
@@ -49,6 +50,32 @@ impl State {
             Some((id, _)) => Err(format!("{id}: a grant on an unknown node")),
             None => Ok(()),
         }
+    }
+
+    /// Counted anew, the usage of every namespace is what the index says.
+    fn check_usage(&self) -> Result<(), String> {
+        let mut counted: BTreeMap<Name, Usage> = BTreeMap::new();
+        for job in self.jobs.values() {
+            let usage = counted.entry(job.spec.namespace.clone()).or_default();
+            usage.jobs += u32::from(!job.record.state.is_final());
+            usage.instances += job.lanes_total;
+            usage.resources = usage.resources.plus(&job.spec.resources, job.lanes_total);
+        }
+        for sandbox in self.sandboxes.values().filter(|s| !s.state.is_final()) {
+            let usage = counted.entry(sandbox.spec.namespace.clone()).or_default();
+            usage.sandboxes += 1;
+            let placed = sandbox.node.is_some_and(|id| self.nodes.contains_key(&id));
+            let lanes = u32::from(placed);
+            usage.resources = usage.resources.plus(&sandbox.spec.resources, lanes);
+        }
+        counted.retain(|_, usage| *usage != Usage::default());
+        if counted != self.index.usage {
+            return Err(format!(
+                "in use {counted:?}, indexed {:?}",
+                self.index.usage
+            ));
+        }
+        Ok(())
     }
 
     fn check_job(&self, job: &Job) -> Result<(), String> {

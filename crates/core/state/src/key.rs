@@ -1,6 +1,6 @@
 //! The keys of the store, as text: `jobs/01J…`, `tasks/01J…/0000002a`. Fixed widths, so that order of keys is order of numbers.
 
-use prism_types::{JobId, NodeId, NodeNo, SandboxId, TokenId};
+use prism_types::{JobId, Name, NodeId, NodeNo, SandboxId, TokenId};
 
 use crate::Whom;
 
@@ -42,12 +42,20 @@ pub(crate) fn token(id: TokenId) -> String {
     format!("tokens/{id}")
 }
 
+pub(crate) fn namespace(name: &Name) -> String {
+    format!("namespaces/{name}")
+}
+
 pub(crate) fn join_token(id: TokenId) -> String {
     format!("joins/{id}")
 }
 
 pub(crate) fn member(id: NodeId) -> String {
     format!("members/{id}")
+}
+
+pub(crate) fn server(id: NodeId) -> String {
+    format!("servers/{id}")
 }
 
 pub(crate) fn denied(whom: Whom) -> String {
@@ -66,6 +74,11 @@ pub(crate) fn idempotency(key: &str) -> String {
 
 pub(crate) fn results(job: JobId, block: u32, seq: u32) -> String {
     format!("results/{job}/{block:08x}/{seq:08x}")
+}
+
+/// Key of what there is one of; its value is read with [`crate::decode_meta`].
+pub fn meta_key() -> &'static str {
+    META
 }
 
 /// Key of an event; its value is read with [`crate::decode_event`].

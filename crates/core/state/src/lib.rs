@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod audit;
 mod backoff;
 mod block;
 mod cell;
@@ -20,17 +21,23 @@ mod job;
 mod key;
 mod load;
 mod member;
+mod namespace;
 mod node;
+mod old;
 mod ranges;
 mod record;
+mod sight;
 mod state;
 mod sweep;
 mod view;
 
+pub use audit::{AUDIT_PREFIX, Actor, Audit, AuditCheck, Broken, Checked, Origin, audit_digest};
 pub use block::{BLOCK, Block};
 pub use cell::Cell;
 pub use change::{Action, Change, Changes, Reply};
-pub use codec::{Corrupt, KeyValue, decode_blob, decode_event, decode_results, encode_batch};
+pub use codec::{
+    Corrupt, KeyValue, decode_blob, decode_event, decode_meta, decode_results, encode_batch,
+};
 pub use command::{
     Command, IdempotencyKey, Join, METRIC_LINE_MAX, Metric, Placement, Plan, Proposal, RESULT_MAX,
     Registration, STDERR_TAIL_MAX, SandboxStatus, Submission, TaskResult,
@@ -38,14 +45,16 @@ pub use command::{
 pub use decide::{KEY_LEN_MAX, KEY_MEMORY, KEYS_MAX, decide, propose};
 pub use fit::misfit;
 pub use job::Job;
-pub use key::{blob_key, event_key, events_prefix, job_results_prefix, results_prefix};
-pub use member::{DeniedRecord, JoinTokenRecord, MemberRecord, MemberRole, Whom};
+pub use key::{blob_key, event_key, events_prefix, job_results_prefix, meta_key, results_prefix};
+pub use member::{DeniedRecord, JoinTokenRecord, MemberRecord, MemberRole, ServerRecord, Whom};
+pub use namespace::{NamespaceRecord, Quota, Room, Usage};
 pub use node::Node;
 pub use ranges::Ranges;
 pub use record::{
     BeamRecord, Best, Counts, EventRecord, JobRecord, KeyRecord, MetaRecord, NodeFacts, NodeRecord,
     OutputRef, ResultRecord, Role, SandboxRecord, Subject, SweepRecord, TokenRecord,
 };
+pub use sight::Sight;
 pub use state::State;
 pub use sweep::Sweep;
 pub use view::{Desired, DesiredJob, DesiredSandbox, DesiredTask, TaskView};

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use prism_types::{JobId, NodeNo};
 
 use crate::block::StoredBlock;
-use crate::codec::{Corrupt, corrupt, unpack};
-use crate::{Block, Change, JobRecord, State, encode_batch};
+use crate::codec::{Corrupt, corrupt, unpack, unpack_renewed};
+use crate::{Block, Change, JobRecord, NamespaceRecord, State, encode_batch};
 
 /// Changes sorted by what has to be there before what.
 #[derive(Default)]
@@ -34,7 +34,12 @@ impl State {
         "sweeps/",
         "sandboxes/",
         "tokens/",
+        "namespaces/",
         "keys/",
+        "joins/",
+        "members/",
+        "servers/",
+        "denied/",
     ];
 
     /// Rebuilds the state from committed keys and values, in any order.
@@ -146,8 +151,12 @@ impl State {
         }
         out.extend(self.sandboxes.values().cloned().map(Change::Sandbox));
         out.extend(self.tokens.values().cloned().map(Change::Token));
+        let namespaces = self.namespaces.0.values();
+        let said = namespaces.filter(|n| **n != NamespaceRecord::untouched(n.name.clone()));
+        out.extend(said.cloned().map(Change::Namespace));
         out.extend(self.join_tokens.values().cloned().map(Change::JoinToken));
         out.extend(self.members.values().cloned().map(Change::Member));
+        out.extend(self.servers.values().cloned().map(Change::Server));
         out.extend(self.denied.values().cloned().map(Change::Denied));
         let keys = self.keys.iter();
         out.extend(keys.map(|(k, r)| Change::Key(Arc::clone(k), r.clone())));
@@ -160,11 +169,13 @@ impl Loaded {
         let text = std::str::from_utf8(key).map_err(|e| corrupt(key, e))?;
         let (kind, rest) = text.split_once('/').unwrap_or((text, ""));
         match kind {
-            "meta" => self.first.push(Change::Meta(unpack(key, value)?)),
+            "meta" => self.first.push(Change::Meta(unpack_renewed(key, value)?)),
             "nodes" => self.first.push(Change::Node(Arc::new(unpack(key, value)?))),
-            "tokens" => self.last.push(Change::Token(unpack(key, value)?)),
+            "tokens" => self.last.push(Change::Token(unpack_renewed(key, value)?)),
+            "namespaces" => self.first.push(Change::Namespace(unpack(key, value)?)),
             "joins" => self.last.push(Change::JoinToken(unpack(key, value)?)),
             "members" => self.last.push(Change::Member(unpack(key, value)?)),
+            "servers" => self.last.push(Change::Server(unpack(key, value)?)),
             "denied" => self.last.push(Change::Denied(unpack(key, value)?)),
             "sandboxes" => self.last.push(Change::Sandbox(unpack(key, value)?)),
             "keys" => self

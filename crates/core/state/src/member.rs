@@ -67,6 +67,19 @@ pub struct MemberRecord {
     pub joined: TimeMs,
 }
 
+/// `servers/ID`: where a server is for the others. It stays when the server has gone: its number is never given again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRecord {
+    /// The node.
+    pub id: NodeId,
+    /// Its number in the configuration of the store.
+    pub number: u64,
+    /// Where the other servers and the workers reach it, `HOST:PORT`.
+    pub address: String,
+    /// Whether it was removed.
+    pub gone: bool,
+}
+
 /// Somebody who is kept out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Whom {

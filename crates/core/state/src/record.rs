@@ -9,7 +9,7 @@ use std::sync::Arc;
 use prism_spec::SandboxSpec;
 use prism_types::{
     Bytes, Id, JobId, JobState, Labels, Name, NodeId, NodeNo, NodeState, Reason, Resources,
-    RunReport, SandboxId, SandboxState, TaskState, TimeMs, TokenId,
+    RunReport, SandboxId, SandboxState, Scope, TaskState, TimeMs, TokenId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,8 @@ pub struct MetaRecord {
     pub events_first: u64,
     /// Number of the next event.
     pub events_next: u64,
+    /// SHA-256 of the stored bytes of the last audit event; zeros before the first.
+    pub audit_head: [u8; 32],
 }
 
 /// What a node says of itself.
@@ -192,6 +194,8 @@ pub struct TokenRecord {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// Of what.
+    pub scope: Scope,
     /// SHA-256 of the secret.
     pub hash: [u8; 32],
     /// Made.
@@ -212,7 +216,7 @@ pub struct KeyRecord {
 }
 
 /// What an event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Subject {
     /// The cluster as a whole.
     Cluster,
@@ -226,6 +230,8 @@ pub enum Subject {
     Sandbox(SandboxId),
     /// A token.
     Token(TokenId),
+    /// A namespace.
+    Namespace(Name),
 }
 
 /// `events/SEQ`: one thing that happened.
@@ -243,6 +249,10 @@ pub struct EventRecord {
     pub reason: Option<Reason>,
     /// For people.
     pub message: String,
+    /// In which namespace, if it belongs to one. Unknown of events that an older version wrote.
+    pub namespace: Option<Name>,
+    /// Who did it, if somebody changed something through the API.
+    pub audit: Option<Box<crate::Audit>>,
 }
 
 /// A task's output that is too large for the store, kept on its node.

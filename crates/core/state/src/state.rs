@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use prism_types::{JobId, Name, NodeId, NodeNo, SandboxId, TimeMs, TokenId};
 
+use crate::namespace::Namespaces;
 use crate::{
     DeniedRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node, SandboxRecord,
-    TokenRecord, Whom,
+    ServerRecord, TokenRecord, Usage, Whom,
 };
 
 /// The replicated state.
@@ -21,8 +22,10 @@ pub struct State {
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) sandboxes: BTreeMap<SandboxId, SandboxRecord>,
     pub(crate) tokens: BTreeMap<TokenId, TokenRecord>,
+    pub(crate) namespaces: Namespaces,
     pub(crate) join_tokens: BTreeMap<TokenId, JoinTokenRecord>,
     pub(crate) members: BTreeMap<NodeId, MemberRecord>,
+    pub(crate) servers: BTreeMap<NodeId, ServerRecord>,
     pub(crate) denied: BTreeMap<Whom, DeniedRecord>,
     pub(crate) keys: BTreeMap<Arc<str>, KeyRecord>,
     pub(crate) index: Index,
@@ -33,8 +36,10 @@ pub struct State {
 pub(crate) struct Index {
     pub node_by_no: BTreeMap<NodeNo, NodeId>,
     pub node_by_name: BTreeMap<Name, NodeId>,
-    pub jobs_by_name: BTreeMap<Name, BTreeSet<JobId>>,
-    pub jobs_by_group: BTreeMap<Name, BTreeSet<JobId>>,
+    /// By name, then by namespace.
+    pub jobs_by_name: BTreeMap<Name, BTreeMap<Name, BTreeSet<JobId>>>,
+    /// By namespace and group.
+    pub jobs_by_group: BTreeMap<(Name, Name), BTreeSet<JobId>>,
     /// Jobs that wait for the key.
     pub dependents: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Jobs that are not over.
@@ -44,8 +49,10 @@ pub(crate) struct Index {
     /// Retrying tasks by when they are due.
     pub due: BTreeSet<(TimeMs, JobId, u32)>,
     pub sandboxes_pending: BTreeSet<SandboxId>,
-    /// Names of sandboxes that are not over.
-    pub sandbox_by_name: BTreeMap<Name, SandboxId>,
+    /// Names of sandboxes that are not over, by namespace.
+    pub sandbox_by_name: BTreeMap<Name, BTreeMap<Name, SandboxId>>,
+    /// What is in use by namespace, where anything is.
+    pub usage: BTreeMap<Name, Usage>,
     /// When a living sandbox's time is over, or a dead one is forgotten.
     pub sandbox_timer: BTreeSet<(TimeMs, SandboxId)>,
     pub token_by_hash: BTreeMap<[u8; 32], TokenId>,

@@ -2,12 +2,13 @@
 
 use prism_spec::{FileSpec, JobSpec};
 use prism_types::{
-    Id, JobId, NodeId, NodeNo, Reason, Rejection, SandboxId, TaskState, TimeMs, TokenId, nearest,
+    Id, JobId, Millis, NodeId, NodeNo, Reason, Rejection, SandboxId, TaskState, TimeMs, TokenId,
+    nearest,
 };
 
 use crate::{
     Cell, DeniedRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node,
-    SandboxRecord, State, TokenRecord,
+    SandboxRecord, ServerRecord, State, TokenRecord,
 };
 
 /// One task as others see it.
@@ -107,36 +108,6 @@ impl State {
         self.jobs.get(&id)
     }
 
-    /// A job by id, or the latest of a name.
-    ///
-    /// # Errors
-    /// When there is none; the message suggests the nearest name.
-    pub fn find_job(&self, text: &str) -> Result<&Job, Rejection> {
-        let by_id = text.parse().ok().and_then(|id| self.jobs.get(&id));
-        by_id.or_else(|| self.latest_named(text)).ok_or_else(|| {
-            not_found(
-                "job",
-                text,
-                self.index.jobs_by_name.keys().map(|n| n.as_str()),
-            )
-        })
-    }
-
-    pub(crate) fn latest_named(&self, name: &str) -> Option<&Job> {
-        let name = name.parse().ok()?;
-        let id = self.index.jobs_by_name.get(&name)?.last()?;
-        self.jobs.get(id)
-    }
-
-    /// The jobs of a group, oldest first.
-    pub fn jobs_in_group(&self, group: &str) -> impl Iterator<Item = &Job> {
-        let ids = group
-            .parse()
-            .ok()
-            .and_then(|g: prism_types::Name| self.index.jobs_by_group.get(&g));
-        ids.into_iter().flatten().filter_map(|id| self.jobs.get(id))
-    }
-
     /// Open jobs that have tasks to place: highest priority first, then oldest.
     pub fn queue(&self) -> impl Iterator<Item = &Job> {
         self.index
@@ -229,22 +200,6 @@ impl State {
         ids.filter_map(|id| self.sandboxes.get(id))
     }
 
-    /// A sandbox by id, or a living one by name.
-    ///
-    /// # Errors
-    /// When there is none; the message suggests the nearest name.
-    pub fn find_sandbox(&self, text: &str) -> Result<&SandboxRecord, Rejection> {
-        let by_id = text.parse().ok().and_then(|id| self.sandboxes.get(&id));
-        let by_name = || {
-            let name = text.parse().ok()?;
-            self.sandboxes.get(self.index.sandbox_by_name.get(&name)?)
-        };
-        by_id.or_else(by_name).ok_or_else(|| {
-            let names = self.index.sandbox_by_name.keys();
-            not_found("sandbox", text, names.map(|n| n.as_str()))
-        })
-    }
-
     /// Every token, oldest first.
     pub fn tokens(&self) -> impl DoubleEndedIterator<Item = &TokenRecord> {
         self.tokens.values()
@@ -272,6 +227,21 @@ impl State {
         self.members.values()
     }
 
+    /// Every server, oldest first.
+    pub fn servers(&self) -> impl Iterator<Item = &ServerRecord> {
+        self.servers.values().filter(|s| !s.gone)
+    }
+
+    /// Servers that were removed.
+    pub fn gone_servers(&self) -> impl Iterator<Item = &ServerRecord> {
+        self.servers.values().filter(|s| s.gone)
+    }
+
+    /// A server by id, also one that has gone.
+    pub fn server(&self, id: NodeId) -> Option<&ServerRecord> {
+        self.servers.get(&id)
+    }
+
     /// A member by id.
     pub fn member(&self, id: NodeId) -> Option<&MemberRecord> {
         self.members.get(&id)
@@ -290,6 +260,31 @@ impl State {
     /// Whether the content of a file with this SHA-256 is stored.
     pub fn has_blob(&self, sha256: &str) -> bool {
         self.index.blobs.contains(sha256)
+    }
+
+    /// The latest moment at which something is known to have been decided. A leader's clock must not start before it: retries and
+    /// leases would wait for as long as its clock is behind that of the leader before.
+    pub fn latest_time(&self) -> TimeMs {
+        let jobs = self.jobs.values().map(|j| {
+            let r = &j.record;
+            let of = [Some(r.created), r.started, r.finished];
+            of.into_iter().flatten().max().unwrap_or_default()
+        });
+        let nodes = self.nodes.values().map(|n| n.record.since);
+        let sandboxes = self.sandboxes.values().map(|s| {
+            let of = [Some(s.created), s.finished];
+            of.into_iter().flatten().max().unwrap_or_default()
+        });
+        // What is due later was decided no longer ago than it may wait.
+        let keys = self.index.key_timer.last();
+        let keys = keys.map(|(at, _)| before(*at, crate::decide::KEY_MEMORY));
+        let due = self.index.due.iter().map(|(at, job, _)| {
+            let spec = self.jobs.get(job).map(|j| j.spec.backoff);
+            let longest = spec.map_or(Millis(0), |b| crate::backoff::longest(&b));
+            before(*at, longest)
+        });
+        let moments = jobs.chain(nodes).chain(sandboxes).chain(keys).chain(due);
+        moments.max().unwrap_or_default()
     }
 
     /// When [`crate::Command::Tick`] has something to do, if ever: the earliest timer.
@@ -331,6 +326,10 @@ impl State {
                 .collect(),
         }
     }
+}
+
+fn before(at: TimeMs, by: Millis) -> TimeMs {
+    TimeMs(at.0.saturating_sub(by.0))
 }
 
 fn desired_task(job: &Job, index: u32) -> Option<DesiredTask> {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use prism_spec::JobSpec;
+use prism_spec::{Backoff, JobSpec};
 use prism_state::*;
 use prism_types::*;
 
@@ -92,6 +92,54 @@ fn failures_wait_and_then_use_up_the_retries() {
     assert_eq!(w.job_state(job), JobState::Failed);
     assert_eq!(w.results(job).len(), 1);
     assert_eq!(w.results(job)[0].attempt, 3);
+}
+
+/// The next leader's clock may be an hour behind; what this one has put off must not wait for it.
+#[test]
+fn the_latest_time_is_known_from_what_is_put_off() {
+    let mut w = World::new(1, 4);
+    let job = w.submit(1, array(1));
+    w.now = TimeMs(w.now.0 + 3_600_000);
+    w.place(job, 0, [0]);
+    let started = w.now;
+    w.now = TimeMs(w.now.0 + 3_600_000);
+    w.finish(job, 0, 0, exit(1));
+    let due = w.task(job, 0).due.unwrap();
+    let latest = w.reloaded().latest_time();
+    assert!(latest <= w.now, "never later than it was");
+    let longest = Backoff::default();
+    let longest = longest.max.0 + longest.max.0 / 5;
+    assert!(latest.0 + longest >= due.0 && latest > started);
+    let key = IdempotencyKey {
+        key: "k".into(),
+        request_digest: [0; 32],
+    };
+    w.now = TimeMs(w.now.0 + 3_600_000);
+    let proposal = Proposal {
+        command: Command::PauseJob { id: job },
+        key: Some(key),
+        origin: None,
+    };
+    w.propose(&proposal).unwrap();
+    assert_eq!(w.reloaded().latest_time(), w.now);
+}
+
+/// A heartbeat may cross the check of the leases. The node runs what was given to others until it greets.
+#[test]
+fn an_offline_node_is_back_only_with_a_greeting() {
+    let mut w = World::new(1, 4);
+    let id = node_id(0);
+    let set = |state| Command::SetNodeState { id, state };
+    w.ok(set(NodeState::Suspect));
+    w.ok(set(NodeState::Healthy));
+    w.ok(set(NodeState::Offline));
+    for state in [NodeState::Healthy, NodeState::Suspect] {
+        assert_eq!(w.err(set(state)).reason, Reason::WrongState);
+    }
+    w.ok(set(NodeState::Offline));
+    w.ok(Command::RegisterNode(registration(0, 4)));
+    let node = w.state.node(id).unwrap();
+    assert_eq!(node.record().state, NodeState::Healthy);
 }
 
 #[test]
@@ -407,6 +455,7 @@ fn idempotency_keys_answer_again() {
             key: "k".into(),
             request_digest: [digest; 32],
         }),
+        origin: None,
     };
     let first = w.propose(&proposal(1, 1)).unwrap();
     assert_eq!(first, w.propose(&proposal(2, 1)).unwrap());

@@ -43,6 +43,7 @@ fn join_of(node: u32, token: u32) -> Join {
         name: format!("n{node}").parse().unwrap(),
         key: [u8::try_from(node).unwrap(); 32],
         address: "10.1.2.3".parse().unwrap(),
+        server: None,
     }
 }
 
@@ -237,8 +238,8 @@ fn who_is_removed_or_denied_stays_out_until_allowed() {
 #[test]
 fn only_the_first_founds() {
     let mut w = world();
-    let founder = |n: u32| {
-        Command::Found(MemberRecord {
+    let founder = |n: u32| Command::Found {
+        member: MemberRecord {
             id: node_id(n),
             role: MemberRole::Server,
             name: format!("s{n}").parse().unwrap(),
@@ -246,12 +247,88 @@ fn only_the_first_founds() {
             labels: Labels::new(),
             token: Some(token_id(0)),
             joined: TimeMs(0),
-        })
+        },
+        address: format!("10.0.0.{n}:4200"),
     };
     w.ok(founder(0));
     w.ok(founder(0));
     assert_eq!(w.err(founder(1)).reason, Reason::Conflict);
     assert_eq!(w.state.member(node_id(0)).unwrap().token, None);
+    w.check();
+}
+
+#[test]
+fn servers_have_numbers_that_are_never_given_again() {
+    let mut w = world();
+    let member = MemberRecord {
+        id: node_id(0),
+        role: MemberRole::Server,
+        name: "s0".parse().unwrap(),
+        key: [1; 32],
+        labels: Labels::new(),
+        token: None,
+        joined: TimeMs(0),
+    };
+    let found = |address: &str| Command::Found {
+        member: member.clone(),
+        address: address.to_owned(),
+    };
+    for bad in [String::new(), "here".to_owned(), "x:".repeat(200)] {
+        assert_eq!(w.err(found(&bad)).reason, Reason::Invalid);
+    }
+    w.ok(found("10.0.0.1:4200"));
+    let new = JoinTokenRecord {
+        role: MemberRole::Server,
+        ..new_token(&w, 0, 9)
+    };
+    w.ok(Command::CreateJoinToken(new));
+    let join = |n: u32, address: Option<&str>| Join {
+        role: MemberRole::Server,
+        server: address.map(str::to_owned),
+        ..join_of(n, 0)
+    };
+    let refused = w.err(Command::Join(join(1, None)));
+    assert_eq!(refused.reason, Reason::Invalid, "it says where it is");
+    let refused = w.err(Command::Join(join(1, Some("10.0.0.1:4200"))));
+    assert_eq!(refused.reason, Reason::Conflict, "another is there");
+    w.ok(Command::Join(join(1, Some("10.0.0.2:4200"))));
+    w.ok(Command::Join(join(2, Some("10.0.0.3:4200"))));
+    // Who has not heard the answer asks again, perhaps from elsewhere.
+    w.ok(Command::Join(join(2, Some("10.0.0.4:4200"))));
+    let servers = |w: &World| -> Vec<(u64, String)> {
+        let all = w.state.servers();
+        all.map(|s| (s.number, s.address.clone())).collect()
+    };
+    let at = |n: u64, address: &str| (n, address.to_owned());
+    assert_eq!(
+        servers(&w),
+        [
+            at(1, "10.0.0.1:4200"),
+            at(2, "10.0.0.2:4200"),
+            at(3, "10.0.0.4:4200")
+        ]
+    );
+    w.ok(Command::RemoveMember { id: node_id(2) });
+    w.ok(Command::Join(join(3, Some("10.0.0.4:4200"))));
+    assert_eq!(servers(&w)[2], at(4, "10.0.0.4:4200"), "3 was in use");
+    let moved = |id, address: &str| Command::MoveServer {
+        id,
+        address: address.to_owned(),
+    };
+    w.ok(moved(node_id(1), "10.0.0.9:4200"));
+    w.ok(moved(node_id(1), "10.0.0.9:4200"));
+    assert_eq!(servers(&w)[1], at(2, "10.0.0.9:4200"));
+    let gone = w.err(moved(node_id(2), "10.0.0.8:4200"));
+    assert_eq!(gone.reason, Reason::NotFound);
+    assert!(w.state.server(node_id(2)).unwrap().gone);
+    assert_eq!(w.state.gone_servers().count(), 1);
+    let again = w.err(Command::Join(join(2, Some("10.0.0.7:4200"))));
+    assert_eq!(again.reason, Reason::Forbidden, "who has gone stays out");
+    for n in [3, 1] {
+        w.ok(Command::RemoveMember { id: node_id(n) });
+    }
+    let last = w.err(Command::RemoveMember { id: node_id(0) });
+    assert_eq!(last.reason, Reason::Conflict, "the last server stays");
     w.check();
 }
 

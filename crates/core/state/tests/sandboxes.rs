@@ -136,6 +136,8 @@ fn tokens_are_found_by_hash_until_they_expire() {
         id,
         name: "ci".into(),
         role: Role::Admin,
+        scope: Box::default(),
+        by: None,
         hash: [hash; 32],
         expires: Some(TimeMs(1_000_010)),
     };

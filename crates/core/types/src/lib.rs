@@ -11,6 +11,7 @@ mod net;
 mod quantity;
 mod reason;
 mod report;
+mod scope;
 mod states;
 mod time;
 
@@ -21,6 +22,7 @@ pub use net::{IpRange, IpRangeError};
 pub use quantity::{Bytes, MilliCpu, QuantityError, Resources};
 pub use reason::{Outcome, Reason, Rejection};
 pub use report::{ExitStatus, RunReport, StopCause};
+pub use scope::{Noun, Scope, Verb};
 pub use states::{JobState, NodeState, SandboxState, TaskState};
 pub use time::{Millis, TimeMs, parse_duration};
 

@@ -1,6 +1,7 @@
 //! Carries out a plan. The planner saw an older state, so every part is checked again, and what does not hold is dropped.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use prism_spec::IsolationSpec;
 use prism_types::{JobState, NodeId, Reason, SandboxId, SandboxState, TaskState};
@@ -49,7 +50,11 @@ fn place(d: &mut Draft<'_>, p: &Placement, added: &mut BTreeMap<NodeId, u32>) ->
     }
     let before = job.lanes_on(no);
     let more = p.lanes.saturating_sub(before).min(job.lanes_left());
-    let most = before + spec.resources.times_in(&free, more);
+    let more = spec.resources.times_in(&free, more);
+    let spec = Arc::clone(spec);
+    let more = d.quota_lanes(&spec.namespace, &spec.resources, more);
+    let Some(job) = d.job(p.job) else { return 0 };
+    let most = before + more;
     if most == 0 {
         return 0;
     }
@@ -113,9 +118,12 @@ fn place_sandbox(d: &mut Draft<'_>, id: SandboxId, node_id: NodeId) -> bool {
         .any(|c| matches!(c, Change::Sandbox(s) if s.id == id));
     let reserved = d.reserved(node).plus(&sandbox.spec.resources, 1);
     let cannot = misfit(&node.record, &sandbox.spec.image, IsolationSpec::Sandbox).is_some();
-    if twice || cannot || !reserved.fits(&node.record.capacity) {
+    let spec = &sandbox.spec;
+    let allowed = d.quota_holds(&spec.namespace, &spec.resources);
+    if twice || cannot || !allowed || !reserved.fits(&node.record.capacity) {
         return false;
     }
+    d.use_resources(&spec.namespace, &spec.resources);
     d.set_reserved(node, reserved);
     d.changes.push(Change::Sandbox(SandboxRecord {
         state: SandboxState::Starting,

@@ -78,6 +78,7 @@ fn set_paused(d: &mut Draft<'_>, id: JobId, paused: bool) {
 pub(super) fn retry(d: &mut Draft<'_>, id: JobId) -> Result<Reply, Rejection> {
     let known = d.known_job(id)?;
     let waiting_for = still_waiting(d, known)?;
+    super::namespace::admit(d.state, &known.spec.namespace, &known.spec.resources, 1)?;
     if known.record.cancel.is_some() && !known.record.state.is_final() {
         return Err(Rejection::retryable(
             Reason::WrongState,

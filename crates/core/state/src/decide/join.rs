@@ -5,7 +5,10 @@
 use prism_types::{Millis, NodeId, Reason, Rejection, TokenId};
 
 use super::draft::Draft;
-use crate::{Change, DeniedRecord, Join, JoinTokenRecord, MemberRecord, Reply, Subject, Whom};
+use crate::{
+    Change, DeniedRecord, Join, JoinTokenRecord, MemberRecord, MemberRole, Reply, ServerRecord,
+    Subject, Whom,
+};
 
 /// Most join tokens at once.
 const JOIN_TOKENS_MAX: usize = 1_000;
@@ -18,6 +21,8 @@ const RANGES_MAX: usize = 64;
 const LABELS_MAX: usize = 64;
 /// Most that are kept out.
 const DENIED_MAX: usize = 100_000;
+/// Longest address of a server, in bytes.
+const ADDRESS_MAX: usize = 300;
 /// Longest reason for that, in bytes.
 const WHY_MAX: usize = 400;
 
@@ -80,10 +85,15 @@ pub(super) fn revoke_token(d: &mut Draft<'_>, id: TokenId) -> Result<Reply, Reje
 }
 
 /// The founder of a cluster, which nobody lets in.
-pub(super) fn found(d: &mut Draft<'_>, founder: &MemberRecord) -> Result<Reply, Rejection> {
+pub(super) fn found(
+    d: &mut Draft<'_>,
+    founder: &MemberRecord,
+    address: &str,
+) -> Result<Reply, Rejection> {
     if let Some(known) = d.state.members.get(&founder.id)
         && known.key == founder.key
     {
+        place(d, founder.id, address)?;
         return Ok(Reply::Ok);
     }
     if !d.state.members.is_empty() {
@@ -97,6 +107,56 @@ pub(super) fn found(d: &mut Draft<'_>, founder: &MemberRecord) -> Result<Reply, 
         joined: d.now,
         ..founder.clone()
     }));
+    place(d, founder.id, address)?;
+    Ok(Reply::Ok)
+}
+
+/// Notes where a server is; a new one gets the next number.
+fn place(d: &mut Draft<'_>, id: NodeId, address: &str) -> Result<(), Rejection> {
+    if address.is_empty() || address.len() > ADDRESS_MAX || !address.contains(':') {
+        return Err(invalid(format!(
+            "a server is reached at HOST:PORT, of at most {ADDRESS_MAX} bytes"
+        )));
+    }
+    let known = d.state.servers.get(&id);
+    if known.is_some_and(|s| s.address == address && !s.gone) {
+        return Ok(());
+    }
+    let taken = |s: &&ServerRecord| s.id != id && !s.gone && s.address == address;
+    if let Some(other) = d.state.servers.values().find(taken) {
+        return Err(Rejection::new(
+            Reason::Conflict,
+            format!(
+                "server {} is at {address}; say where this one is with --advertise",
+                other.id
+            ),
+        ));
+    }
+    let last = d.state.servers.values().map(|s| s.number).max();
+    let number = known.map_or(last.unwrap_or_default() + 1, |s| s.number);
+    d.changes.push(Change::Server(ServerRecord {
+        id,
+        number,
+        address: address.to_owned(),
+        gone: false,
+    }));
+    Ok(())
+}
+
+pub(super) fn move_server(
+    d: &mut Draft<'_>,
+    id: NodeId,
+    address: &str,
+) -> Result<Reply, Rejection> {
+    if d.state.servers.get(&id).is_none_or(|s| s.gone) {
+        let message = format!("there is no server {id}");
+        return Err(Rejection::new(Reason::NotFound, message));
+    }
+    place(d, id, address)?;
+    if !d.changes.is_empty() {
+        let message = format!("server is at {address}");
+        d.event("server.moved", Subject::Node(id), None, message);
+    }
     Ok(Reply::Ok)
 }
 
@@ -108,11 +168,20 @@ pub(super) fn join(d: &mut Draft<'_>, join: &Join) -> Result<Reply, Rejection> {
             join.node, why.why
         )));
     }
+    if d.state.servers.get(&join.node).is_some_and(|s| s.gone) {
+        return Err(forbidden(format!(
+            "server {} was removed from this cluster; start it with an empty directory, as another node",
+            join.node
+        )));
+    }
     let known = d.state.members.get(&join.node);
     if let Some(known) = known {
         same_node(known, join)?;
         if known.token == Some(token.id) && known.name == join.name {
             // It has not heard the answer, and asks again.
+            if let Some(address) = &join.server {
+                place(d, join.node, address)?;
+            }
             return Ok(Reply::Ok);
         }
     }
@@ -134,6 +203,11 @@ pub(super) fn join(d: &mut Draft<'_>, join: &Join) -> Result<Reply, Rejection> {
                 token.id
             ),
         ));
+    }
+    match (&join.server, join.role) {
+        (Some(address), MemberRole::Server) => place(d, join.node, address)?,
+        (None, MemberRole::Worker) => {}
+        _ => return Err(invalid("servers, and nobody else, say where they are")),
     }
     d.changes.push(Change::JoinToken(JoinTokenRecord {
         uses: token.uses - 1,
@@ -217,15 +291,34 @@ fn same_node(known: &MemberRecord, join: &Join) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// A member goes for good: its certificates are worth nothing from now on.
+/// A member goes for good: nobody lets it in any more.
 pub(super) fn leave(d: &mut Draft<'_>, id: NodeId) -> Result<Reply, Rejection> {
     let Some(member) = d.state.members.get(&id) else {
         let message = format!("there is no member {id}");
         return Err(Rejection::new(Reason::NotFound, message));
     };
+    if member.role == MemberRole::Server {
+        let server = d.state.servers.get(&id).filter(|s| !s.gone);
+        if d.state.servers().count() < 2 {
+            return Err(Rejection::new(
+                Reason::Conflict,
+                "this is the only server of its cluster; let another join before this one goes",
+            ));
+        }
+        d.changes.extend(server.map(|server| {
+            Change::Server(ServerRecord {
+                gone: true,
+                ..server.clone()
+            })
+        }));
+    }
     let message = format!("{} {} removed", member.role, member.name);
     d.event("member.removed", Subject::Node(id), None, message);
     d.changes.push(Change::MemberRemoved(id));
+    if member.role == MemberRole::Server {
+        // What it has signed stays good: others hold that. Itself it is known to have gone.
+        return Ok(Reply::Ok);
+    }
     deny(d, Whom::Node(id), "it was removed from the cluster")
 }
 

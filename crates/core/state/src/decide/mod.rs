@@ -9,6 +9,7 @@ mod finish;
 mod job;
 mod job_draft;
 mod join;
+mod namespace;
 mod node;
 mod progress;
 mod sandbox;
@@ -22,7 +23,10 @@ use std::sync::Arc;
 
 use prism_types::{Millis, Reason, Rejection, TimeMs};
 
-use crate::{Change, Changes, Command, IdempotencyKey, KeyRecord, Proposal, Reply, State};
+use crate::{
+    Change, Changes, Command, IdempotencyKey, KeyRecord, Origin, Proposal, Reply, State,
+    TokenRecord,
+};
 use draft::Draft;
 
 /// How long an idempotency key is remembered.
@@ -37,9 +41,26 @@ pub const KEY_LEN_MAX: usize = 200;
 /// # Errors
 /// When it is refused; nothing changes then.
 pub fn decide(state: &State, command: &Command, now: TimeMs) -> Result<Changes, Rejection> {
+    decide_for(state, command, None, now)
+}
+
+/// Decides a command that may come from somebody, whose audit event then goes with what changes.
+fn decide_for(
+    state: &State,
+    command: &Command,
+    origin: Option<&Origin>,
+    now: TimeMs,
+) -> Result<Changes, Rejection> {
     let mut draft = Draft::new(state, now);
-    let d = &mut draft;
-    let reply = match command {
+    let reply = carry_out(&mut draft, command)?;
+    if let Some(origin) = origin {
+        draft.audit(origin, command);
+    }
+    Ok(draft.finish(reply))
+}
+
+fn carry_out(d: &mut Draft<'_>, command: &Command) -> Result<Reply, Rejection> {
+    match command {
         Command::Init { cluster } => node::init(d, *cluster),
         Command::RegisterNode(r) => node::register(d, r),
         Command::SetNodeState { id, state } => node::set_state(d, *id, *state),
@@ -64,19 +85,36 @@ pub fn decide(state: &State, command: &Command, now: TimeMs) -> Result<Changes, 
             id,
             name,
             role,
+            scope,
+            by,
             hash,
             expires,
-        } => token::create(d, *id, name, *role, *hash, *expires),
+        } => {
+            let new = TokenRecord {
+                id: *id,
+                name: name.clone(),
+                role: *role,
+                scope: (**scope).clone(),
+                hash: *hash,
+                created: d.now,
+                expires: *expires,
+            };
+            token::create(d, new, *by)
+        }
         Command::RevokeToken { id } => token::revoke(d, *id),
+        Command::PutNamespace { name, quota, new } => namespace::put(d, name, quota, *new),
+        Command::RemoveNamespace { name } => namespace::remove(d, name),
+        // All that is wanted of it is its audit event.
+        Command::Note { .. } => Ok(Reply::Ok),
         Command::CreateJoinToken(new) => join::create_token(d, new),
         Command::RevokeJoinToken { id } => join::revoke_token(d, *id),
-        Command::Found(founder) => join::found(d, founder),
+        Command::Found { member, address } => join::found(d, member, address),
+        Command::MoveServer { id, address } => join::move_server(d, *id, address),
         Command::Join(join) => join::join(d, join),
         Command::RemoveMember { id } => join::leave(d, *id),
         Command::Deny { whom, why } => join::deny(d, *whom, why),
         Command::Allow { whom } => join::allow(d, *whom),
-    }?;
-    Ok(draft.finish(reply))
+    }
 }
 
 /// Decides a command that may carry an idempotency key: a key seen before with the same request gets the same answer and
@@ -86,7 +124,7 @@ pub fn decide(state: &State, command: &Command, now: TimeMs) -> Result<Changes, 
 /// When the command is refused, or its key came with another request.
 pub fn propose(state: &State, proposal: &Proposal, now: TimeMs) -> Result<Changes, Rejection> {
     let Some(key) = &proposal.key else {
-        return decide(state, &proposal.command, now);
+        return decide_for(state, &proposal.command, proposal.origin.as_ref(), now);
     };
     if let Some(reply) = known(state, key, now)? {
         return Ok(Changes {
@@ -95,7 +133,8 @@ pub fn propose(state: &State, proposal: &Proposal, now: TimeMs) -> Result<Change
             reply,
         });
     }
-    let mut decided = decide(state, &proposal.command, now)?;
+    let origin = proposal.origin.as_ref();
+    let mut decided = decide_for(state, &proposal.command, origin, now)?;
     if state.keys.len() >= KEYS_MAX
         && let Some((_, oldest)) = state.index.key_timer.first()
     {

@@ -129,6 +129,15 @@ pub(super) fn set_state(
         return Ok(Reply::Ok);
     }
     let name = &node.record.name;
+    if node.record.state == NodeState::Offline {
+        // A heartbeat and the check of the leases may cross: only a greeting says what the node runs, and is told what to stop.
+        return Err(Rejection::new(
+            Reason::WrongState,
+            format!(
+                "node {name} was given up, and its work given to others; it has to greet again"
+            ),
+        ));
+    }
     let (kind, reason, message) = match state {
         NodeState::Healthy => ("node.healthy", None, format!("node {name} is there again")),
         NodeState::Suspect => (

@@ -27,7 +27,9 @@ pub(super) fn create(
         return Err(Rejection::new(Reason::Conflict, message));
     }
     let named = spec.name.as_ref();
-    if let Some(other) = named.and_then(|n| d.state.index.sandbox_by_name.get(n)) {
+    let namespace = super::namespace::admit(d.state, &spec.namespace, &spec.resources, 0)?;
+    let named = named.and_then(|n| d.state.index.sandbox_by_name.get(n));
+    if let Some(other) = named.and_then(|by| by.get(&spec.namespace)) {
         return Err(Rejection::new(
             Reason::Conflict,
             format!("the name is taken by the living sandbox {other}; delete it or use another"),
@@ -37,6 +39,16 @@ pub(super) fn create(
         return Err(Rejection::retryable(
             Reason::Overloaded,
             format!("there are {SANDBOXES_MAX} sandboxes; delete some or try again later"),
+        ));
+    }
+    let living = d.state.usage(&spec.namespace).sandboxes;
+    if let Some(most) = namespace.quota.sandboxes.filter(|most| living >= *most) {
+        return Err(Rejection::retryable(
+            Reason::Overloaded,
+            format!(
+                "quota of namespace {}: sandboxes {living} of {most} in use; delete some or try again later",
+                spec.namespace
+            ),
         ));
     }
     d.changes.push(Change::Sandbox(SandboxRecord {

@@ -114,6 +114,7 @@ fn check(state: &State, s: &Submission) -> Result<(), Rejection> {
     if s.spec.concurrency == Some(0) {
         return invalid("concurrency is 0; expected 1 or more, or nothing for no limit".to_owned());
     }
+    super::namespace::admit(state, &s.spec.namespace, &s.spec.resources, 1)?;
     let missing = files_of(&s.spec).find(|file| {
         let sent = s.blobs.iter().any(|(sha, _)| *sha == file.sha256);
         !sent && !state.has_blob(&file.sha256)
@@ -127,21 +128,19 @@ fn check(state: &State, s: &Submission) -> Result<(), Rejection> {
     }
 }
 
-/// The jobs that `after:` names: an id, the latest of a name, or all of a group.
+/// The jobs of the same namespace that `after:` names: an id, the latest of a name, or all of a group.
 fn resolve(state: &State, spec: &JobSpec) -> Result<BTreeSet<JobId>, Rejection> {
     let mut ids = BTreeSet::new();
     for text in &spec.after {
-        let by_id = text.parse().ok().and_then(|id| state.jobs.get(&id));
-        if let Some(job) = by_id.or_else(|| state.latest_named(text)) {
+        if let Some(job) = state.job_in(&spec.namespace, text) {
             ids.insert(job.id());
             continue;
         }
         let before = ids.len();
-        ids.extend(state.jobs_in_group(text).take(AFTER_MAX + 1).map(Job::id));
-        if ids.len() == before && state.jobs_in_group(text).next().is_none() {
-            let names = state.index.jobs_by_name.keys();
-            let groups = state.index.jobs_by_group.keys();
-            let known = names.chain(groups).map(|n| n.as_str());
+        let group = || state.jobs_in_group(&spec.namespace, text);
+        ids.extend(group().take(AFTER_MAX + 1));
+        if ids.len() == before && group().next().is_none() {
+            let known = state.job_names_in(&spec.namespace);
             let why = not_found("job or group", text, known);
             return Err(Rejection {
                 message: format!("after: {}", why.message),

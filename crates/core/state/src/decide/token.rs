@@ -1,29 +1,33 @@
 //! Tokens: stored by the digest of their secret, and forgotten.
 
-use prism_types::{Reason, Rejection, TimeMs, TokenId};
+use prism_types::{Reason, Rejection, TokenId};
 
 use super::draft::Draft;
-use crate::{Change, Reply, Role, Subject, TokenRecord};
+use crate::{Change, Reply, Role, Sight, Subject, TokenRecord};
 
 /// Most tokens.
 const TOKENS_MAX: usize = 10_000;
 
 pub(super) fn create(
     d: &mut Draft<'_>,
-    id: TokenId,
-    name: &str,
-    role: Role,
-    hash: [u8; 32],
-    expires: Option<TimeMs>,
+    new: TokenRecord,
+    by: Option<TokenId>,
 ) -> Result<Reply, Rejection> {
-    if !(1..=100).contains(&name.chars().count()) {
+    if !(1..=100).contains(&new.name.chars().count()) {
         return Err(Rejection::new(
             Reason::Invalid,
             "a token's name has 1 to 100 characters",
         ));
     }
-    let taken = d.state.tokens.contains_key(&id);
-    if taken || d.state.index.token_by_hash.contains_key(&hash) {
+    if let Some(by) = by {
+        may_make(d, by, &new)?;
+    }
+    for name in new.scope.namespaces.iter().flatten() {
+        d.state
+            .find_namespace(name.as_str(), &Sight::everything())?;
+    }
+    let taken = d.state.tokens.contains_key(&new.id);
+    if taken || d.state.index.token_by_hash.contains_key(&new.hash) {
         return Err(Rejection::new(
             Reason::Conflict,
             "there is such a token already",
@@ -35,17 +39,39 @@ pub(super) fn create(
             format!("there are {TOKENS_MAX} tokens; revoke some first"),
         ));
     }
-    d.changes.push(Change::Token(TokenRecord {
-        id,
-        name: name.to_owned(),
-        role,
-        hash,
-        created: d.now,
-        expires,
-    }));
-    let message = format!("token {name:?} made");
+    let id = new.id;
+    let message = format!("token {:?} made", new.name);
+    d.changes.push(Change::Token(new));
     d.event("token.created", Subject::Token(id), None, message);
     Ok(Reply::TokenCreated { id })
+}
+
+/// Whether the holder of a token may make another: an administrator, as far as their own token goes and no further.
+fn may_make(d: &Draft<'_>, by: TokenId, new: &TokenRecord) -> Result<(), Rejection> {
+    let maker = d.state.tokens.get(&by);
+    let maker = maker.filter(|m| m.role == Role::Admin && m.expires.is_none_or(|at| at > d.now));
+    let Some(maker) = maker else {
+        return Err(Rejection::new(
+            Reason::Forbidden,
+            "only an administrator's token that is good makes others",
+        ));
+    };
+    if !maker.scope.covers(&new.scope) {
+        return Err(Rejection::new(
+            Reason::Forbidden,
+            "the token would be for more than the one that makes it; name namespaces, resources and verbs that are within yours",
+        ));
+    }
+    let outlives = maker
+        .expires
+        .is_some_and(|end| new.expires.is_none_or(|at| at > end));
+    if outlives {
+        return Err(Rejection::new(
+            Reason::Forbidden,
+            "the token would outlive the one that makes it; let it expire earlier",
+        ));
+    }
+    Ok(())
 }
 
 pub(super) fn revoke(d: &mut Draft<'_>, id: TokenId) -> Result<Reply, Rejection> {

@@ -151,9 +151,13 @@ impl World {
             .collect()
     }
 
-    /// The state, rebuilt from what was committed.
+    /// The state, rebuilt from what was committed, as far as a start reads it.
     pub fn reloaded(&self) -> State {
-        State::load(self.store.iter()).unwrap()
+        let read = |key: &[u8]| {
+            let mut all = State::LOAD_PREFIXES.iter();
+            all.any(|prefix| key.starts_with(prefix.as_bytes()))
+        };
+        State::load(self.store.iter().filter(|(key, _)| read(key))).unwrap()
     }
 
     /// Checks what must hold always.
@@ -350,5 +354,22 @@ pub fn metric(task: TaskRef, step: u32, value: f64) -> Metric {
         step,
         value,
         line: format!("{{\"acc\":{value}}}").into(),
+    }
+}
+
+/// A spec in a namespace.
+pub fn within(namespace: &str, spec: JobSpec) -> JobSpec {
+    JobSpec {
+        namespace: name(namespace),
+        ..spec
+    }
+}
+
+/// Makes a namespace, or gives it another quota.
+pub fn namespace(text: &str, quota: Quota) -> Command {
+    Command::PutNamespace {
+        name: name(text),
+        quota,
+        new: None,
     }
 }

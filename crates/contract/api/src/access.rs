@@ -1,6 +1,6 @@
 //! Tokens, events, images, health and explanations on the wire.
 
-use prism_types::{Reason, TimeMs, TokenId};
+use prism_types::{Name, Noun, Outcome, Reason, TimeMs, TokenId, Verb};
 use serde_json::Value;
 
 words! {
@@ -25,6 +25,12 @@ wire! {
         pub name: String,
         /// What it may do.
         pub role: Role,
+        /// Only in these namespaces; in all when left out.
+        pub namespaces: Option<Vec<Name>>,
+        /// Only to these things; to all when left out.
+        pub resources: Option<Vec<Noun>>,
+        /// Only so; in every way that the role allows when left out.
+        pub verbs: Option<Vec<Verb>>,
         /// How long it is good, such as `90d`; for ever when left out.
         pub expires_in: Option<String>,
     }
@@ -37,6 +43,12 @@ wire! {
         pub name: String,
         /// What it may do.
         pub role: Role,
+        /// Only in these namespaces; `null`: in all.
+        pub namespaces: Option<Vec<Name>>,
+        /// Only to these things; `null`: to all.
+        pub resources: Option<Vec<Noun>>,
+        /// Only so; `null`: in every way that the role allows.
+        pub verbs: Option<Vec<Verb>>,
         /// When it was made.
         pub created: TimeMs,
         /// Until when it is good; `null`: for ever.
@@ -53,6 +65,12 @@ wire! {
         pub name: String,
         /// What it may do.
         pub role: Role,
+        /// Only in these namespaces; `null`: in all.
+        pub namespaces: Option<Vec<Name>>,
+        /// Only to these things; `null`: to all.
+        pub resources: Option<Vec<Noun>>,
+        /// Only so; `null`: in every way that the role allows.
+        pub verbs: Option<Vec<Verb>>,
         /// Until when it is good; `null`: for ever.
         pub expires: Option<TimeMs>,
     }
@@ -71,6 +89,47 @@ wire! {
         pub message: String,
         /// Why, if it went wrong.
         pub reason: Option<Reason>,
+        /// In which namespace, if it belongs to one.
+        pub namespace: Option<Name>,
+        /// Who did it, of an audit event.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub audit: Option<AuditView>,
+    }
+
+    /// Who changed something through the API, and from where.
+    pub struct AuditView {
+        /// Id of the token, if it was one.
+        pub token: Option<TokenId>,
+        /// Name of the token or of the certificate.
+        pub actor: String,
+        /// What was asked for, as in the table of routes.
+        pub op: String,
+        /// Remote address.
+        pub from: String,
+        /// Id of the request, as in the server's log.
+        pub request_id: String,
+        /// Whether it was carried out; what was refused is not kept.
+        pub outcome: Outcome,
+        /// SHA-256 of the audit event before, as it is stored, in hexadecimal digits.
+        pub prev: String,
+    }
+
+    /// What a look through all audit events found.
+    pub struct AuditCheck {
+        /// Whether each follows from the one before, and none is missing.
+        pub ok: bool,
+        /// How many there are; the oldest are removed with age.
+        pub events: u64,
+        /// Number of the first.
+        pub first: Option<u64>,
+        /// Number of the last.
+        pub last: Option<u64>,
+        /// SHA-256 of the last; keep it elsewhere to know later that the log was not replaced as a whole.
+        pub head: String,
+        /// Number of the event at which it breaks.
+        pub broken_at: Option<u64>,
+        /// In what way.
+        pub why: Option<String>,
     }
 
     /// An image to load from the file system of a node's host.

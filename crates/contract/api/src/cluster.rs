@@ -1,6 +1,6 @@
 //! Cluster and nodes on the wire.
 
-use prism_types::{Labels, NodeId, NodeState, Resources, TimeMs};
+use prism_types::{Labels, Name, NodeId, NodeState, Resources, TimeMs};
 
 use crate::TaskCounts;
 
@@ -63,6 +63,26 @@ wire! {
         pub version: String,
         /// When it started.
         pub started: TimeMs,
+    }
+
+    /// A server, as the configuration of the cluster's state has it.
+    pub struct PeerView {
+        /// Its number there.
+        pub number: u64,
+        /// The node.
+        pub id: Option<NodeId>,
+        /// Its name.
+        pub name: Option<Name>,
+        /// Where the other servers and the workers reach it.
+        pub address: String,
+        /// Whether it leads.
+        pub leader: bool,
+        /// Whether it votes; one that does not is still learning.
+        pub voter: bool,
+        /// Entries that it does not have yet; `null` when it was not heard of since this leader leads.
+        pub behind: Option<u64>,
+        /// How long ago it was heard of, milliseconds; `null` when it was not since this leader leads.
+        pub heard_ms: Option<u64>,
     }
 
     /// What the nodes have and what is given away.

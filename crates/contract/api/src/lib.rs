@@ -14,26 +14,34 @@ mod error;
 mod exec;
 mod files;
 mod job;
+mod join;
+mod namespace;
 mod openapi;
 mod route;
+mod row;
 mod sandbox;
 mod sweep;
 mod table;
 
 pub use access::{
-    CandidateView, EventView, ExplainView, HealthView, ImageLoad, ImageView, Role, TokenCreate,
-    TokenCreated, TokenView,
+    AuditCheck, AuditView, CandidateView, EventView, ExplainView, HealthView, ImageLoad, ImageView,
+    Role, TokenCreate, TokenCreated, TokenView,
 };
 pub use cluster::{
     ClusterInfo, ClusterResources, MemberView, NodeCounts, NodeFactsView, NodeHealth, NodeReadings,
-    NodeResources, NodeView,
+    NodeResources, NodeView, PeerView,
 };
 pub use error::{ErrorBody, status_of};
 pub use exec::{ExecBody, ExecEvent, ExecView, ExitView, SignalBody, TtySize};
 pub use files::{FileEntryView, FileList, FileType, SnapshotView, Stream, Written};
 pub use job::{JobKind, JobView, TaskCounts, TaskView};
+pub use join::{
+    CaAllow, CaDeny, CaView, DeniedView, JoinTokenCreate, JoinTokenCreated, JoinTokenView,
+    JoinedView, MemberRole,
+};
+pub use namespace::{NamespaceView, Quota, QuotaView, UsageView};
 pub use openapi::openapi;
-pub use route::{Access, Method, Op, Param, ParamKind, Payload, Route};
+pub use route::{Access, Denied, Method, Op, Param, ParamKind, Payload, Reach, Route};
 pub use sandbox::{SandboxCreate, SandboxView, TimeoutBody};
 pub use schema::{Definitions, Described, Page};
 pub use sweep::{

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Access, Definitions, Described, ErrorBody, KEY_MAX, Method, Op, Param, ParamKind, Payload,
-    ROUTES, Route, submission,
+    ROUTES, Reach, Route, submission,
 };
 
 /// The document.
@@ -33,7 +33,7 @@ pub fn openapi(version: &str) -> Value {
             "securitySchemes": {"token": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "pt_<id>_<secret>, from `POST /api/v1/tokens`",
+                "description": "pt_<id>_<secret><check>, from `POST /api/v1/tokens`",
             }},
         },
     })
@@ -64,7 +64,7 @@ fn operation(route: &Route, error: &Value, defs: &mut Definitions) -> Value {
     let mut operation = json!({
         "operationId": route.op.name(),
         "summary": route.summary,
-        "tags": [route.tag],
+        "tags": [route.noun.as_str()],
         "parameters": parameters,
         "responses": responses(route, error, defs),
     });
@@ -73,6 +73,12 @@ fn operation(route: &Route, error: &Value, defs: &mut Definitions) -> Value {
         Access::Token(role) => {
             operation["security"] = json!([{"token": []}]);
             operation["x-role"] = json!(role.as_str());
+            operation["x-verb"] = json!(route.verb.as_str());
+            operation["x-reach"] = json!(match route.reach {
+                Reach::Shared => "shared",
+                Reach::Namespaced => "namespaced",
+                Reach::Cluster => "cluster",
+            });
         }
     }
     if let Some(content) = content(&route.request, defs) {

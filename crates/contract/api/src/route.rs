@@ -1,5 +1,6 @@
 //! What a route is: the row of the one table that the router, the authorisation, the OpenAPI document and the tests are made from.
 
+use prism_types::{Noun, Scope, Verb};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -37,6 +38,28 @@ pub enum Access {
     Open,
     /// A token with at least this role.
     Token(Role),
+}
+
+/// Whose a route's target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Everybody's: a token for some namespaces may do it as well.
+    Shared,
+    /// A namespace's: for a token, only what is in its namespaces is there.
+    Namespaced,
+    /// The cluster's as a whole: only a token for all namespaces may.
+    Cluster,
+}
+
+/// Why a route is closed to a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// Its role is too small; this one is needed.
+    Role(Role),
+    /// Its scope leaves the route's noun or verb out.
+    Scope,
+    /// It is for some namespaces, and the route is about all of them.
+    Namespaces,
 }
 
 /// What a query parameter may be.
@@ -110,10 +133,14 @@ pub struct Route {
     pub path: &'static str,
     /// Who may.
     pub access: Access,
+    /// What it is about.
+    pub noun: Noun,
+    /// What it does to that.
+    pub verb: Verb,
+    /// Whose that is.
+    pub reach: Reach,
     /// One sentence.
     pub summary: &'static str,
-    /// Its noun.
-    pub tag: &'static str,
     /// Query parameters; others are refused.
     pub query: &'static [Param],
     /// Request body.
@@ -134,6 +161,27 @@ impl Route {
     /// Whether it changes something, and so takes an `Idempotency-Key`.
     pub const fn changes(&self) -> bool {
         !matches!(self.method, Method::Get)
+    }
+
+    /// The guard: whether a token with this role and scope may. Which things are there for it is the handler's part, by
+    /// [`Scope::sees`].
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admits(&self, role: Role, scope: &Scope) -> Result<(), Denied> {
+        let Access::Token(needed) = self.access else {
+            return Ok(());
+        };
+        if !role.satisfies(needed) {
+            return Err(Denied::Role(needed));
+        }
+        if !scope.allows(self.noun, self.verb) {
+            return Err(Denied::Scope);
+        }
+        if self.reach == Reach::Cluster && !scope.is_everywhere() {
+            return Err(Denied::Namespaces);
+        }
+        Ok(())
     }
 
     /// Names in its path, in order.
@@ -204,6 +252,10 @@ ops! {
     ClusterGet,
     /// `GET /cluster/members`
     ClusterMembers,
+    /// `GET /cluster/peers`
+    PeerList,
+    /// `DELETE /cluster/peers/{id}`
+    PeerRemove,
     /// `GET /cluster/resources`
     ClusterResources,
     /// `GET /nodes`
@@ -218,6 +270,8 @@ ops! {
     NodeCordon,
     /// `POST /nodes/{id}/uncordon`
     NodeUncordon,
+    /// `DELETE /nodes/{id}`
+    NodeRemove,
     /// `POST /jobs`
     JobSubmit,
     /// `GET /jobs`
@@ -296,8 +350,30 @@ ops! {
     TokenList,
     /// `DELETE /tokens/{id}`
     TokenRevoke,
+    /// `GET /namespaces`
+    NamespaceList,
+    /// `GET /namespaces/{name}`
+    NamespaceGet,
+    /// `PUT /namespaces/{name}`
+    NamespacePut,
+    /// `DELETE /namespaces/{name}`
+    NamespaceRemove,
+    /// `GET /ca`
+    CaGet,
+    /// `POST /ca/deny`
+    CaDeny,
+    /// `POST /ca/allow`
+    CaAllow,
+    /// `POST /join-tokens`
+    JoinTokenCreate,
+    /// `GET /join-tokens`
+    JoinTokenList,
+    /// `DELETE /join-tokens/{id}`
+    JoinTokenRevoke,
     /// `GET /events`
     EventList,
+    /// `GET /events/verify`
+    EventVerify,
     /// `GET /explain/{id}`
     Explain,
     /// `POST /images`

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use prism_types::{
-    Bytes, JobId, JobState, Labels, MilliCpu, Name, NodeId, NodeState, Outcome, Reason, Resources,
-    SandboxId, SandboxState, TaskState, TimeMs, TokenId,
+    Bytes, JobId, JobState, Labels, MilliCpu, Name, NodeId, NodeState, Noun, Outcome, Reason,
+    Resources, SandboxId, SandboxState, TaskState, TimeMs, TokenId, Verb,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -180,6 +180,8 @@ listed! {
     TaskState: Self::ALL.iter().map(|s| s.as_str()).collect(), Self::Completed;
     NodeState: Self::ALL.iter().map(|s| s.as_str()).collect(), Self::Healthy;
     SandboxState: Self::ALL.iter().map(|s| s.as_str()).collect(), Self::Running;
+    Noun: Self::ALL.iter().map(|s| s.as_str()).collect(), Self::Jobs;
+    Verb: Self::ALL.iter().map(|s| s.as_str()).collect(), Self::Read;
     Reason: Self::ALL.iter().map(|(r, _)| r.as_str()).collect(), Self::Timeout;
     Outcome: vec!["applied", "not_applied", "unknown"], Self::NotApplied;
 }

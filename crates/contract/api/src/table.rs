@@ -1,179 +1,28 @@
-//! The table of routes: method, path, role, parameters, bodies. The router, the role checks, the OpenAPI document, the
-//! authorisation matrix test and the metrics' labels all come from it.
+//! The table of routes: method, path, what it is about, who may, parameters, bodies. The router, the guard, the OpenAPI
+//! document, the authorisation matrix test and the metrics' labels all come from it.
 
-use crate::route::{Access, Method, Op, Param, ParamKind, Payload, Route, events, json, lines};
-use crate::{
-    BODY_MAX, BODY_MAX_LARGE, ClusterInfo, ClusterResources, EventView, ExecBody, ExecEvent,
-    ExecView, ExplainView, FileList, HealthView, ImageLoad, ImageView, JobView, LIMIT_MAX,
-    MemberView, NodeHealth, NodeResources, NodeView, Page, Role, SandboxView, SignalBody,
-    SnapshotView, SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate, TokenCreated,
-    TokenView, TtySize, Written,
+use prism_types::{Noun, Verb};
+
+use crate::route::{Method, Op, ParamKind, Payload, Route, events, json, lines};
+use crate::row::{
+    CURSOR, FOLLOW, LABEL, LIMIT, LIST, LIST_JOBS, NAMESPACE, OFFSET, PATH, STREAM, TASK_STATE,
+    WITHIN, get, param, post, row,
 };
-
-const fn param(name: &'static str, kind: ParamKind, doc: &'static str) -> Param {
-    Param { name, kind, doc }
-}
-
-const LIMIT: Param = param(
-    "limit",
-    ParamKind::Integer(LIMIT_MAX as u64),
-    "most items in the answer",
-);
-const CURSOR: Param = param(
-    "cursor",
-    ParamKind::Text,
-    "`next` of the page before; opaque",
-);
-const LABEL: Param = param(
-    "label",
-    ParamKind::Text,
-    "only items with this label, `key=value`; may be repeated",
-);
-const NAMESPACE: Param = param("namespace", ParamKind::Text, "only items of this namespace");
-const FOLLOW: Param = param(
-    "follow",
-    ParamKind::Flag,
-    "keep the answer open until nothing more can come",
-);
-const PATH: Param = param(
-    "path",
-    ParamKind::Text,
-    "path in the sandbox; relative ones are beneath its working directory",
-);
-const OFFSET: Param = param(
-    "offset",
-    ParamKind::Integer(u64::MAX),
-    "byte to start from; negative is not allowed",
-);
-const STREAM: Param = param(
-    "stream",
-    ParamKind::Choice(&["stdout", "stderr"]),
-    "which output; standard output unless said",
-);
-const TASK_STATE: Param = param(
-    "state",
-    ParamKind::Choice(&[
-        "QUEUED",
-        "ASSIGNED",
-        "RUNNING",
-        "COMPLETED",
-        "FAILED",
-        "RETRYING",
-        "CANCELLED",
-    ]),
-    "only tasks in this state",
-);
-const JOB_STATE: Param = param(
-    "state",
-    ParamKind::Choice(&[
-        "QUEUED",
-        "RUNNING",
-        "COMPLETED",
-        "FAILED",
-        "PARTIALLY_COMPLETED",
-        "CANCELLED",
-    ]),
-    "only those in this state",
-);
-const LIST: &[Param] = &[LIMIT, CURSOR, LABEL, NAMESPACE];
-const LIST_JOBS: &[Param] = &[
-    LIMIT,
-    CURSOR,
-    LABEL,
-    NAMESPACE,
-    JOB_STATE,
-    param("name", ParamKind::Text, "only those with this name"),
-];
-
-const fn row(
-    method: Method,
-    op: Op,
-    path: &'static str,
-    tag: &'static str,
-    summary: &'static str,
-) -> Route {
-    let role = match method {
-        Method::Get => Role::Viewer,
-        Method::Post | Method::Put | Method::Delete => Role::Submitter,
-    };
-    Route {
-        op,
-        method,
-        path,
-        access: Access::Token(role),
-        summary,
-        tag,
-        query: &[],
-        request: Payload::Empty,
-        request_optional: false,
-        body_max: BODY_MAX,
-        success: 200,
-        answer: Payload::Empty,
-        or_answer: None,
-    }
-}
-
-const fn get(op: Op, path: &'static str, tag: &'static str, summary: &'static str) -> Route {
-    row(Method::Get, op, path, tag, summary)
-}
-
-const fn post(op: Op, path: &'static str, tag: &'static str, summary: &'static str) -> Route {
-    row(Method::Post, op, path, tag, summary)
-}
-
-impl Route {
-    const fn open(mut self) -> Self {
-        self.access = Access::Open;
-        self
-    }
-
-    const fn role(mut self, role: Role) -> Self {
-        self.access = Access::Token(role);
-        self
-    }
-
-    const fn query(mut self, query: &'static [Param]) -> Self {
-        self.query = query;
-        self
-    }
-
-    const fn takes(mut self, request: Payload) -> Self {
-        self.request = request;
-        self
-    }
-
-    const fn optional(mut self) -> Self {
-        self.request_optional = true;
-        self
-    }
-
-    const fn large(mut self) -> Self {
-        self.body_max = BODY_MAX_LARGE;
-        self
-    }
-
-    const fn answers(mut self, answer: Payload) -> Self {
-        self.answer = answer;
-        self
-    }
-
-    const fn or(mut self, answer: Payload) -> Self {
-        self.or_answer = Some(answer);
-        self
-    }
-
-    const fn created(mut self) -> Self {
-        self.success = 201;
-        self
-    }
-}
+use crate::{
+    AuditCheck, CaAllow, CaDeny, CaView, ClusterInfo, ClusterResources, EventView, ExecBody,
+    ExecEvent, ExecView, ExplainView, FileList, HealthView, ImageLoad, ImageView, JobView,
+    JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberView, NamespaceView, NodeHealth,
+    NodeResources, NodeView, Page, PeerView, Quota, Role, SandboxView, SignalBody, SnapshotView,
+    SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate, TokenCreated, TokenView, TtySize,
+    Written,
+};
 
 /// Every route there is.
 pub const ROUTES: &[Route] = &[
     get(
         Op::Health,
         "/health",
-        "server",
+        Noun::Server,
         "whether the server lives and is ready; 503 when it is not ready",
     )
     .open()
@@ -183,16 +32,16 @@ pub const ROUTES: &[Route] = &[
         "answer 200 even when it is not ready",
     )])
     .answers(json::<HealthView>()),
-    get(Op::Metrics, "/metrics", "server", "figures for Prometheus")
+    get(Op::Metrics, "/metrics", Noun::Server, "figures for Prometheus")
         .open()
         .answers(Payload::Text("text/plain")),
-    get(Op::OpenApi, "/openapi.json", "server", "this document")
+    get(Op::OpenApi, "/openapi.json", Noun::Server, "this document")
         .open()
         .answers(Payload::AnyJson),
     get(
         Op::OpenApiVersioned,
         "/api/v1/openapi.json",
-        "server",
+        Noun::Server,
         "this document",
     )
     .open()
@@ -200,53 +49,69 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::ClusterGet,
         "/api/v1/cluster",
-        "cluster",
+        Noun::Cluster,
         "the cluster in one answer",
     )
     .answers(json::<ClusterInfo>()),
     get(
         Op::ClusterMembers,
         "/api/v1/cluster/members",
-        "cluster",
+        Noun::Cluster,
         "its servers",
     )
     .query(LIST)
     .answers(json::<Page<MemberView>>()),
     get(
+        Op::PeerList,
+        "/api/v1/cluster/peers",
+        Noun::Cluster,
+        "its servers, as the configuration of its state has them",
+    )
+    .query(LIST)
+    .answers(json::<Page<PeerView>>()),
+    row(
+        Method::Delete,
+        Op::PeerRemove,
+        "/api/v1/cluster/peers/{id}",
+        Noun::Cluster,
+        "take a server out of the cluster for good, by id, name or number",
+    )
+    .role(Role::Admin),
+    get(
         Op::ClusterResources,
         "/api/v1/cluster/resources",
-        "cluster",
+        Noun::Cluster,
         "what the nodes have and what is given away",
     )
     .answers(json::<ClusterResources>()),
-    get(Op::NodeList, "/api/v1/nodes", "nodes", "nodes, by name")
+    get(Op::NodeList, "/api/v1/nodes", Noun::Nodes, "nodes, by name")
         .query(LIST)
         .answers(json::<Page<NodeView>>()),
     get(
         Op::NodeGet,
         "/api/v1/nodes/{id}",
-        "nodes",
+        Noun::Nodes,
         "a node, by id or name",
     )
     .answers(json::<NodeView>()),
     get(
         Op::NodeResources,
         "/api/v1/nodes/{id}/resources",
-        "nodes",
+        Noun::Nodes,
         "what a node has and what is given away",
     )
     .answers(json::<NodeResources>()),
     get(
         Op::NodeHealth,
         "/api/v1/nodes/{id}/health",
-        "nodes",
+        Noun::Nodes,
         "whether a node can take work, and why not",
     )
     .answers(json::<NodeHealth>()),
     post(
         Op::NodeCordon,
         "/api/v1/nodes/{id}/cordon",
-        "nodes",
+        Noun::Nodes,
         "place nothing new on a node",
     )
     .role(Role::Operator)
@@ -254,12 +119,20 @@ pub const ROUTES: &[Route] = &[
     post(
         Op::NodeUncordon,
         "/api/v1/nodes/{id}/uncordon",
-        "nodes",
+        Noun::Nodes,
         "place work on a node again",
     )
     .role(Role::Operator)
     .answers(json::<NodeView>()),
-    post(Op::JobSubmit, "/api/v1/jobs", "jobs", "submit a job")
+    row(
+        Method::Delete,
+        Op::NodeRemove,
+        "/api/v1/nodes/{id}",
+        Noun::Nodes,
+        "forget a node that has no work, and keep it out if it had joined",
+    )
+    .role(Role::Admin),
+    post(Op::JobSubmit, "/api/v1/jobs", Noun::Jobs, "submit a job")
         .large()
         .takes(Payload::Spec("job"))
         .created()
@@ -267,7 +140,7 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::JobList,
         "/api/v1/jobs",
-        "jobs",
+        Noun::Jobs,
         "jobs and sweeps, newest first",
     )
     .query(LIST_JOBS)
@@ -275,33 +148,33 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::JobGet,
         "/api/v1/jobs/{id}",
-        "jobs",
+        Noun::Jobs,
         "a job, by id, or the newest of a name",
     )
     .answers(json::<JobView>()),
     get(
         Op::JobTasks,
         "/api/v1/jobs/{id}/tasks",
-        "jobs",
+        Noun::Jobs,
         "its tasks, by index",
     )
-    .query(&[LIMIT, CURSOR, TASK_STATE])
+    .query(&[WITHIN, LIMIT, CURSOR, TASK_STATE])
     .answers(json::<Page<TaskView>>()),
     get(
         Op::JobResults,
         "/api/v1/jobs/{id}/results",
-        "jobs",
+        Noun::Jobs,
         "its recorded results, one line each, by index",
     )
-    .query(&[TASK_STATE, FOLLOW])
+    .query(&[WITHIN, TASK_STATE, FOLLOW])
     .answers(lines::<TaskView>()),
     get(
         Op::JobLogs,
         "/api/v1/jobs/{id}/logs",
-        "jobs",
+        Noun::Jobs,
         "the output of a task",
     )
-    .query(&[
+    .query(&[WITHIN,
         param(
             "task",
             ParamKind::Integer(u32::MAX as u64),
@@ -317,32 +190,32 @@ pub const ROUTES: &[Route] = &[
         FOLLOW,
     ])
     .answers(Payload::Raw),
-    post(Op::JobCancel, "/api/v1/jobs/{id}/cancel", "jobs", "end it").answers(json::<JobView>()),
+    post(Op::JobCancel, "/api/v1/jobs/{id}/cancel", Noun::Jobs, "end it").answers(json::<JobView>()),
     post(
         Op::JobRetry,
         "/api/v1/jobs/{id}/retry",
-        "jobs",
+        Noun::Jobs,
         "run its failed and cancelled tasks again",
     )
     .answers(json::<JobView>()),
     post(
         Op::JobPause,
         "/api/v1/jobs/{id}/pause",
-        "jobs",
+        Noun::Jobs,
         "place nothing new of it; what runs goes on",
     )
     .answers(json::<JobView>()),
     post(
         Op::JobResume,
         "/api/v1/jobs/{id}/resume",
-        "jobs",
+        Noun::Jobs,
         "go on after a pause",
     )
     .answers(json::<JobView>()),
     post(
         Op::SweepSubmit,
         "/api/v1/sweeps",
-        "sweeps",
+        Noun::Sweeps,
         "submit a sweep",
     )
     .large()
@@ -352,7 +225,7 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::SweepList,
         "/api/v1/sweeps",
-        "sweeps",
+        Noun::Sweeps,
         "sweeps, newest first",
     )
     .query(LIST_JOBS)
@@ -360,17 +233,17 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::SweepGet,
         "/api/v1/sweeps/{id}",
-        "sweeps",
+        Noun::Sweeps,
         "a sweep with all its beams, by id, or the newest of a name",
     )
     .answers(json::<SweepView>()),
     get(
         Op::SweepResults,
         "/api/v1/sweeps/{id}/results",
-        "sweeps",
+        Noun::Sweeps,
         "its finished beams as a table",
     )
-    .query(&[param(
+    .query(&[WITHIN, param(
         "format",
         ParamKind::Choice(&["json", "csv"]),
         "JSON unless said",
@@ -380,28 +253,28 @@ pub const ROUTES: &[Route] = &[
     post(
         Op::SweepCancel,
         "/api/v1/sweeps/{id}/cancel",
-        "sweeps",
+        Noun::Sweeps,
         "end it",
     )
     .answers(json::<SweepView>()),
     post(
         Op::SweepPause,
         "/api/v1/sweeps/{id}/pause",
-        "sweeps",
+        Noun::Sweeps,
         "place nothing new of it; what runs goes on",
     )
     .answers(json::<SweepView>()),
     post(
         Op::SweepResume,
         "/api/v1/sweeps/{id}/resume",
-        "sweeps",
+        Noun::Sweeps,
         "go on after a pause",
     )
     .answers(json::<SweepView>()),
     post(
         Op::SandboxCreate,
         "/api/v1/sandboxes",
-        "sandboxes",
+        Noun::Sandboxes,
         "make a sandbox; answers when it runs or has failed",
     )
     .query(&[param(
@@ -416,7 +289,7 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::SandboxList,
         "/api/v1/sandboxes",
-        "sandboxes",
+        Noun::Sandboxes,
         "sandboxes, newest first",
     )
     .query(&[
@@ -430,7 +303,7 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::SandboxGet,
         "/api/v1/sandboxes/{id}",
-        "sandboxes",
+        Noun::Sandboxes,
         "a sandbox, by id or name",
     )
     .answers(json::<SandboxView>()),
@@ -438,14 +311,14 @@ pub const ROUTES: &[Route] = &[
         Method::Delete,
         Op::SandboxDelete,
         "/api/v1/sandboxes/{id}",
-        "sandboxes",
+        Noun::Sandboxes,
         "end it and remove its files",
     )
     .answers(json::<SandboxView>()),
     post(
         Op::SandboxTimeout,
         "/api/v1/sandboxes/{id}/timeout",
-        "sandboxes",
+        Noun::Sandboxes,
         "give it a new lease of life",
     )
     .takes(json::<TimeoutBody>())
@@ -453,10 +326,10 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::SandboxLogs,
         "/api/v1/sandboxes/{id}/logs",
-        "sandboxes",
+        Noun::Sandboxes,
         "the output of its last exec, or of one",
     )
-    .query(&[
+    .query(&[WITHIN,
         param("exec", ParamKind::Text, "which exec"),
         STREAM,
         OFFSET,
@@ -466,10 +339,10 @@ pub const ROUTES: &[Route] = &[
     post(
         Op::ExecStart,
         "/api/v1/sandboxes/{id}/exec",
-        "sandboxes",
+        Noun::Sandboxes,
         "run a program in it",
     )
-    .query(&[param(
+    .query(&[WITHIN, param(
         "stream",
         ParamKind::Flag,
         "answer with the output as it comes, one JSON event per line, and the exit at the end",
@@ -480,18 +353,18 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::ExecList,
         "/api/v1/sandboxes/{id}/execs",
-        "sandboxes",
+        Noun::Sandboxes,
         "what was run in it, oldest first",
     )
-    .query(&[LIMIT, CURSOR])
+    .query(&[WITHIN, LIMIT, CURSOR])
     .answers(json::<Page<ExecView>>()),
     get(
         Op::ExecGet,
         "/api/v1/sandboxes/{id}/execs/{exec}",
-        "sandboxes",
+        Noun::Sandboxes,
         "an exec",
     )
-    .query(&[param(
+    .query(&[WITHIN, param(
         "wait",
         ParamKind::Integer(600),
         "wait up to so many seconds for its end",
@@ -500,49 +373,49 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::ExecOutput,
         "/api/v1/sandboxes/{id}/execs/{exec}/output",
-        "sandboxes",
+        Noun::Sandboxes,
         "its output",
     )
-    .query(&[STREAM, OFFSET, FOLLOW])
+    .query(&[WITHIN, STREAM, OFFSET, FOLLOW])
     .answers(Payload::Raw),
     post(
         Op::ExecInput,
         "/api/v1/sandboxes/{id}/execs/{exec}/input",
-        "sandboxes",
+        Noun::Sandboxes,
         "feed its standard input",
     )
-    .query(&[param("eof", ParamKind::Flag, "close it afterwards")])
+    .query(&[WITHIN, param("eof", ParamKind::Flag, "close it afterwards")])
     .takes(Payload::Raw)
     .optional(),
     post(
         Op::ExecSignal,
         "/api/v1/sandboxes/{id}/execs/{exec}/signal",
-        "sandboxes",
+        Noun::Sandboxes,
         "send it a signal",
     )
     .takes(json::<SignalBody>()),
     post(
         Op::ExecResize,
         "/api/v1/sandboxes/{id}/execs/{exec}/resize",
-        "sandboxes",
+        Noun::Sandboxes,
         "change the size of its terminal",
     )
     .takes(json::<TtySize>()),
     post(
         Op::SandboxSignal,
         "/api/v1/sandboxes/{id}/signal",
-        "sandboxes",
+        Noun::Sandboxes,
         "send a signal to every exec that runs in it",
     )
     .takes(json::<SignalBody>()),
     get(
         Op::FileGet,
         "/api/v1/sandboxes/{id}/files",
-        "sandboxes",
+        Noun::Sandboxes,
         "a file as it is, a listing, or what a path is",
     )
     .role(Role::Submitter)
-    .query(&[
+    .query(&[WITHIN,
         PATH,
         param("list", ParamKind::Flag, "entries of a directory"),
         param(
@@ -558,11 +431,11 @@ pub const ROUTES: &[Route] = &[
         Method::Put,
         Op::FilePut,
         "/api/v1/sandboxes/{id}/files",
-        "sandboxes",
+        Noun::Sandboxes,
         "replace a file, or make a directory",
     )
     .large()
-    .query(&[
+    .query(&[WITHIN,
         PATH,
         param("mkdir", ParamKind::Flag, "make a directory and its parents"),
         param(
@@ -578,27 +451,28 @@ pub const ROUTES: &[Route] = &[
         Method::Delete,
         Op::FileDelete,
         "/api/v1/sandboxes/{id}/files",
-        "sandboxes",
+        Noun::Sandboxes,
         "remove a file, or a directory with all in it",
     )
-    .query(&[PATH]),
+    .verb(Verb::Change)
+    .query(&[WITHIN, PATH]),
     get(
         Op::SnapshotList,
         "/api/v1/sandboxes/{id}/snapshots",
-        "sandboxes",
+        Noun::Sandboxes,
         "saved file systems of it",
     )
-    .query(&[LIMIT, CURSOR])
+    .query(&[WITHIN, LIMIT, CURSOR])
     .answers(json::<Page<SnapshotView>>()),
     post(
         Op::SnapshotCreate,
         "/api/v1/sandboxes/{id}/snapshots",
-        "sandboxes",
+        Noun::Sandboxes,
         "save its file system",
     )
     .created()
     .answers(json::<SnapshotView>()),
-    post(Op::TokenCreate, "/api/v1/tokens", "tokens", "make a token")
+    post(Op::TokenCreate, "/api/v1/tokens", Noun::Tokens, "make a token")
         .role(Role::Admin)
         .takes(json::<TokenCreate>())
         .created()
@@ -606,7 +480,7 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::TokenList,
         "/api/v1/tokens",
-        "tokens",
+        Noun::Tokens,
         "tokens, oldest first, without their secrets",
     )
     .role(Role::Admin)
@@ -616,14 +490,110 @@ pub const ROUTES: &[Route] = &[
         Method::Delete,
         Op::TokenRevoke,
         "/api/v1/tokens/{id}",
-        "tokens",
+        Noun::Tokens,
         "revoke a token",
+    )
+    .role(Role::Admin),
+    get(
+        Op::NamespaceList,
+        "/api/v1/namespaces",
+        Noun::Namespaces,
+        "namespaces by name, with quota and usage",
+    )
+    .query(&[LIMIT, CURSOR])
+    .answers(json::<Page<NamespaceView>>()),
+    get(
+        Op::NamespaceGet,
+        "/api/v1/namespaces/{name}",
+        Noun::Namespaces,
+        "a namespace with its quota and what of it is in use",
+    )
+    .answers(json::<NamespaceView>()),
+    row(
+        Method::Put,
+        Op::NamespacePut,
+        "/api/v1/namespaces/{name}",
+        Noun::Namespaces,
+        "make a namespace, or replace its quota",
+    )
+    .role(Role::Admin)
+    .everywhere()
+    .query(&[param(
+        "new",
+        ParamKind::Flag,
+        "`true`: only if there is none of that name; `false`: only if there is one",
+    )])
+    .takes(json::<Quota>())
+    .optional()
+    .answers(json::<NamespaceView>()),
+    row(
+        Method::Delete,
+        Op::NamespaceRemove,
+        "/api/v1/namespaces/{name}",
+        Noun::Namespaces,
+        "forget a namespace in which nothing lives",
+    )
+    .role(Role::Admin)
+    .everywhere(),
+    get(
+        Op::CaGet,
+        "/api/v1/ca",
+        Noun::Members,
+        "who belongs to the cluster, and who is kept out",
+    )
+    .role(Role::Admin)
+    .answers(json::<CaView>()),
+    post(
+        Op::CaDeny,
+        "/api/v1/ca/deny",
+        Noun::Members,
+        "keep a node or a certificate out, and close its connections",
+    )
+    .verb(Verb::Change)
+    .role(Role::Admin)
+    .takes(json::<CaDeny>())
+    .answers(json::<CaView>()),
+    post(
+        Op::CaAllow,
+        "/api/v1/ca/allow",
+        Noun::Members,
+        "let a node or a certificate come again",
+    )
+    .verb(Verb::Change)
+    .role(Role::Admin)
+    .takes(json::<CaAllow>())
+    .answers(json::<CaView>()),
+    post(
+        Op::JoinTokenCreate,
+        "/api/v1/join-tokens",
+        Noun::JoinTokens,
+        "make a token with which machines join as workers",
+    )
+    .role(Role::Admin)
+    .takes(json::<JoinTokenCreate>())
+    .created()
+    .answers(json::<JoinTokenCreated>()),
+    get(
+        Op::JoinTokenList,
+        "/api/v1/join-tokens",
+        Noun::JoinTokens,
+        "join tokens, oldest first, without their secrets",
+    )
+    .role(Role::Admin)
+    .query(&[LIMIT, CURSOR])
+    .answers(json::<Page<JoinTokenView>>()),
+    row(
+        Method::Delete,
+        Op::JoinTokenRevoke,
+        "/api/v1/join-tokens/{id}",
+        Noun::JoinTokens,
+        "revoke a join token",
     )
     .role(Role::Admin),
     get(
         Op::EventList,
         "/api/v1/events",
-        "events",
+        Noun::Events,
         "what happened, oldest first",
     )
     .query(&[
@@ -636,6 +606,12 @@ pub const ROUTES: &[Route] = &[
         CURSOR,
         param("subject", ParamKind::Text, "only events about this id"),
         param(
+            "kind",
+            ParamKind::Text,
+            "only events of this kind, such as `job.completed`, or of this family, such as `job`; `audit` for administrators",
+        ),
+        NAMESPACE,
+        param(
             "follow",
             ParamKind::Flag,
             "server-sent events, the number as id; `Last-Event-ID` is honoured",
@@ -644,16 +620,25 @@ pub const ROUTES: &[Route] = &[
     .answers(json::<Page<EventView>>())
     .or(events::<EventView>()),
     get(
+        Op::EventVerify,
+        "/api/v1/events/verify",
+        Noun::Events,
+        "look through the stored events, and whether any audit event was altered or taken out",
+    )
+    .role(Role::Admin)
+    .everywhere()
+    .answers(json::<AuditCheck>()),
+    get(
         Op::Explain,
         "/api/v1/explain/{id}",
-        "explain",
+        Noun::Explain,
         "why a job, task (JOB.INDEX), sandbox or node is as it is",
     )
     .answers(json::<ExplainView>()),
     post(
         Op::ImageLoad,
         "/api/v1/images",
-        "images",
+        Noun::Images,
         "load an image from the file system of a node's host",
     )
     .role(Role::Operator)
@@ -663,7 +648,7 @@ pub const ROUTES: &[Route] = &[
     get(
         Op::ImageList,
         "/api/v1/images",
-        "images",
+        Noun::Images,
         "images on the nodes that are connected",
     )
     .query(&[LIMIT, CURSOR])

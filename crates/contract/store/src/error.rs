@@ -55,6 +55,14 @@ pub enum StoreError {
         /// The limit.
         limit: usize,
     },
+    /// What keeps the store refused, or does not answer. Known not to have been done.
+    #[error("the store cannot do this now ({why}); nothing was changed, {advice}")]
+    Unavailable {
+        /// What is wrong.
+        why: String,
+        /// What to do about it.
+        advice: String,
+    },
     /// The store stopped before the write was handed over.
     #[error("the store has stopped ({0}); nothing was changed, start it again")]
     Stopped(String),
@@ -78,6 +86,7 @@ impl StoreError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::NotLeader { .. }
+            | Self::Unavailable { .. }
             | Self::Stopped(_)
             | Self::Unanswered(_)
             | Self::Ahead { .. } => true,

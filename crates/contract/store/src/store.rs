@@ -30,6 +30,23 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// says what became of the batch.
     fn commit(&self, fence: Fence, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>>;
 
+    /// Whether the leadership of a fence held at a moment after this was called: whoever leads answers a question with what it has in
+    /// memory only when it does. Cheap: the lease that the other servers give is enough.
+    ///
+    /// # Errors
+    /// [`StoreError::NotLeader`], or that the store has stopped.
+    fn confirm(&self, fence: Fence) -> BoxFuture<'_, Result<(), StoreError>> {
+        let status = self.status();
+        let answer = if status.leader && status.fence == fence {
+            Ok(())
+        } else {
+            Err(StoreError::NotLeader {
+                leader: "another leadership was granted".to_owned(),
+            })
+        };
+        Box::pin(std::future::ready(answer))
+    }
+
     /// Reads a key, now or as it was at a revision.
     ///
     /// # Errors

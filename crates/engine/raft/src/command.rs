@@ -26,6 +26,16 @@ pub(crate) enum Command {
     Compact(Revision),
 }
 
+impl Command {
+    /// Roughly its bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Commit(writes) => writes.iter().map(|w| w.batch.bytes() + 64).sum(),
+            Self::Grant | Self::Compact(_) => 64,
+        }
+    }
+}
+
 /// A command as entries carry it: cheap to clone, since an entry is held by the log and the state machine at once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -1,8 +1,11 @@
 //! How to open a store. Plain values; made by the node from its own configuration.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use prism_store::Window;
+
+use crate::Dial;
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -11,6 +14,11 @@ pub struct Config {
     pub dir: PathBuf,
     /// The number of this server in its cluster; a store keeps the one it was made with.
     pub server: u64,
+    /// Whether an empty directory begins a cluster of its own. Otherwise the store waits until a cluster takes it in, and is empty
+    /// until then. A directory that was in use goes on as it was.
+    pub bootstrap: bool,
+    /// The way to other servers; without it the store is alone.
+    pub dial: Option<Arc<dyn Dial>>,
     /// How much of the past can be read and watched from.
     pub window: Window,
     /// A snapshot is taken, and the log before it dropped, when the log is larger than this and than twice the last
@@ -26,6 +34,8 @@ impl Config {
         Self {
             dir: dir.into(),
             server: 1,
+            bootstrap: true,
+            dial: None,
             window: Window::default(),
             log_bytes: 64 * 1024 * 1024,
             segment_bytes: 16 * 1024 * 1024,

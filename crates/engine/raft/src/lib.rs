@@ -1,6 +1,8 @@
 //! The embedded store engine: consensus from the openraft library, state in memory, log and snapshots on local disk.
 //!
-//! One server is a cluster of one voter; nothing else is special about it. What happens to a commit:
+//! One server is a cluster of one voter; nothing else is special about it. Others are told to it by [`RaftStore::add`] and the like
+//! (`cluster`), reached through the [`Dial`] it was given (`network`), and answered by [`RaftStore::serve`] (`serve`). What happens to
+//! a commit:
 //!
 //! 1. [`RaftStore`] puts it in a bounded queue. One task takes everything that waits there and proposes it as *one*
 //!    log entry (`queue`), so that any number of callers share a write and a sync.
@@ -11,15 +13,19 @@
 //! What is on disk is described in `disk` (small files) and `log` (segments) and `snapshot`. A failed write or sync
 //! ends the process: see `disk::fatal`. No openraft type leaves this crate.
 
+mod cluster;
 mod command;
 mod config;
 mod disk;
 mod error;
+mod exchange;
 mod log;
 mod machine;
 mod network;
+mod peers;
 mod queue;
 mod raft;
+mod serve;
 mod snapshot;
 mod store;
 #[cfg(test)]
@@ -27,4 +33,5 @@ mod tests;
 
 pub use config::Config;
 pub use error::OpenError;
+pub use peers::{Dial, Pipe, Progress, Server, Standing};
 pub use store::{RaftStore, open};

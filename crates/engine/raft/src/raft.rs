@@ -59,11 +59,21 @@ impl<T: OptionalSend + 'static> Responder<Types, T> for Reply<T> {
     }
 }
 
-/// How consensus runs with one voter: no timers at all. With nobody to hear a heartbeat and nobody else to elect, an
-/// idle store wakes up for nothing. Snapshots are asked for by `store::keep_short`, which knows the log's bytes.
+/// How often a leader says that it is there, milliseconds.
+const HEARTBEAT_MS: u64 = 100;
+/// A follower that hears nothing for the longest of these, and then for a time between the two, stands for election. Milliseconds.
+const ELECTION_MS: (u64, u64) = (300, 500);
+
+/// How consensus runs. It begins without timers: with one voter there is nobody to hear a heartbeat and nobody else to elect, so an
+/// idle store wakes up for nothing; `cluster::keep_time` starts them when others come. Snapshots are asked for by
+/// `store::keep_short`, which knows the log's bytes.
 pub(crate) fn config() -> Arc<openraft::Config> {
     Arc::new(openraft::Config {
         cluster_name: "prism".to_owned(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS.0,
+        election_timeout_max: ELECTION_MS.1,
+        enable_pre_vote: Some(true),
         enable_tick: false,
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: 0,

@@ -1,6 +1,8 @@
 //! Opening and closing a store, and its face to the rest of Prism.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use openraft::BasicNode;
@@ -9,29 +11,35 @@ use prism_store::{
     StoreError, Table, Watch,
 };
 use prism_types::Fence;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::cluster::Heard;
 use crate::command::Write;
 use crate::disk::{self, DirLock, Disk};
 use crate::log::{self, Log};
 use crate::machine::Machine;
-use crate::network::Alone;
+use crate::network::Network;
+use crate::peers::{Pipe, Standing};
 use crate::queue::{self, Job};
 use crate::raft::{self, Membership, Raft};
 use crate::snapshot::{self, Snapshots};
-use crate::{Config, OpenError};
+use crate::{Config, OpenError, cluster, serve};
 
 /// A store on local disk. Dropping it without [`RaftStore::close`] is safe for the data, but the directory may stay
 /// locked for a moment.
 pub struct RaftStore {
-    table: Arc<SharedTable>,
+    pub(crate) table: Arc<SharedTable>,
     jobs: mpsc::Sender<Job>,
-    raft: Raft,
+    pub(crate) raft: Raft,
+    pub(crate) server: u64,
+    dir: PathBuf,
+    heard: Arc<Heard>,
     log: Log,
     snapshots: Arc<Snapshots>,
     lock: Arc<DirLock>,
-    keeper: JoinHandle<()>,
+    standing: watch::Receiver<Standing>,
+    keepers: [JoinHandle<()>; 2],
 }
 
 impl std::fmt::Debug for RaftStore {
@@ -42,8 +50,8 @@ impl std::fmt::Debug for RaftStore {
     }
 }
 
-/// Opens a store, making it if the directory is empty; returns when everything that was ever acknowledged can be
-/// read. Must be called on a Tokio runtime.
+/// Opens a store, making it if the directory is empty. With one server it returns when everything that was ever acknowledged can be
+/// read; with several, when it can take part: what the others know comes meanwhile. Must be called on a Tokio runtime.
 ///
 /// # Errors
 /// When the directory is in use, belongs to another server or a newer version, cannot be read, or is damaged.
@@ -71,9 +79,7 @@ pub(crate) async fn open_with(
         machine,
     } = opened;
     let table = Arc::clone(&machine.table);
-    let raft = start(config.server, log.clone(), machine)
-        .await
-        .map_err(failed)?;
+    let raft = start(&config, log.clone(), machine).await.map_err(failed)?;
     let (jobs, inbox) = mpsc::channel(queue::WAITING);
     tokio::spawn(serve(raft.clone(), Arc::clone(&table), inbox));
     let keeper = keep_short(
@@ -82,14 +88,20 @@ pub(crate) async fn open_with(
         Arc::clone(&snapshots),
         config.log_bytes,
     );
+    let heard = Arc::new(Heard::new());
+    let (standing, time) = cluster::keep_time(&raft, Arc::clone(&heard));
     Ok(Arc::new(RaftStore {
         table,
         jobs,
         raft,
+        server: config.server,
+        dir: config.dir,
+        heard,
         log,
         snapshots,
         lock,
-        keeper: tokio::spawn(keeper),
+        standing,
+        keepers: [tokio::spawn(keeper), tokio::spawn(time)],
     }))
 }
 
@@ -130,32 +142,32 @@ impl Opened {
     }
 }
 
-/// Starts consensus, and waits until it leads and has applied all that is durable.
-async fn start(server: u64, log: Log, machine: Machine) -> Result<Raft, String> {
-    let raft = Raft::new(server, raft::config(), Alone, log, machine)
+/// Starts consensus. A server that is alone waits until it leads and has applied all that is durable.
+async fn start(config: &Config, log: Log, machine: Machine) -> Result<Raft, String> {
+    let server = config.server;
+    let network = Network {
+        me: server,
+        dial: config.dial.clone(),
+    };
+    let text = |error: &dyn ToString| error.to_string();
+    let raft = Raft::new(server, raft::config(), network, log, machine)
         .await
-        .map_err(|error| error.to_string())?;
-    if raft
-        .is_initialized()
-        .await
-        .map_err(|error| error.to_string())?
-    {
+        .map_err(|e| text(&e))?;
+    if raft.is_initialized().await.map_err(|e| text(&e))? {
+        if !cluster::alone(&raft, server) {
+            return Ok(raft);
+        }
         // There are no timers, so an election that a crash interrupted is held again here.
         if !raft.is_leader() {
-            raft.trigger()
-                .elect(false)
-                .await
-                .map_err(|error| error.to_string())?;
+            raft.trigger().elect(false).await.map_err(|e| text(&e))?;
         }
-    } else {
+    } else if config.bootstrap {
         let voters = BTreeMap::from([(server, BasicNode::default())]);
-        raft.initialize(voters)
-            .await
-            .map_err(|error| error.to_string())?;
+        raft.initialize(voters).await.map_err(|e| text(&e))?;
+    } else {
+        return Ok(raft);
     }
-    raft.wait_for_recovery(None)
-        .await
-        .map_err(|error| error.to_string())?;
+    raft.wait_for_recovery(None).await.map_err(|e| text(&e))?;
     Ok(raft)
 }
 
@@ -187,8 +199,8 @@ async fn keep_short(raft: Raft, log: Log, snapshots: Arc<Snapshots>, log_bytes: 
 
 impl Drop for RaftStore {
     fn drop(&mut self) {
-        // The last task that would keep consensus, and with it the lock, alive.
-        self.keeper.abort();
+        // The last tasks that would keep consensus, and with it the lock, alive.
+        self.keepers.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -214,6 +226,35 @@ impl RaftStore {
         self.snapshots.is_disk_full()
     }
 
+    pub(crate) fn status_now(&self) -> Status {
+        let leader = self.table.running().is_ok() && self.raft.is_leader();
+        self.table.status(leader)
+    }
+
+    /// Its number in the cluster.
+    pub fn number(&self) -> u64 {
+        self.server
+    }
+
+    /// Where the cluster stands; changes when that does.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Answers another server until the stream ends. Whoever made the stream has proven that it is one.
+    ///
+    /// # Errors
+    /// Why it ended, if not by its other end.
+    pub async fn serve(&self, stream: impl Pipe) -> io::Result<()> {
+        let here = serve::Here {
+            raft: &self.raft,
+            me: self.server,
+            dir: &self.dir,
+            heard: &self.heard,
+        };
+        serve::serve(here, stream).await
+    }
+
     /// Stops the store: what was acknowledged is on disk, what was not is answered with an error. Returns when
     /// another process could open the directory.
     pub async fn close(&self) {
@@ -222,7 +263,7 @@ impl RaftStore {
         self.snapshots.stop_waiting();
         // An error means that the queue has ended already.
         let _ended = self.jobs.send(Job::Stop).await;
-        self.keeper.abort();
+        self.keepers.iter().for_each(JoinHandle::abort);
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "consensus did not stop cleanly");
         }
@@ -236,7 +277,14 @@ impl RaftStore {
 
 impl Store for RaftStore {
     fn lead(&self) -> BoxFuture<'_, Result<Leadership, StoreError>> {
-        Box::pin(self.ask(Job::Lead))
+        Box::pin(async move {
+            let granted = self.ask(Job::Lead).await?;
+            Ok(cluster::watched(granted, self.standing.clone()))
+        })
+    }
+
+    fn confirm(&self, fence: Fence) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(cluster::confirm(self, fence))
     }
 
     fn commit(&self, fence: Fence, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>> {
@@ -273,7 +321,6 @@ impl Store for RaftStore {
     }
 
     fn status(&self) -> Status {
-        let leader = self.table.running().is_ok() && self.raft.is_leader();
-        self.table.status(leader)
+        self.status_now()
     }
 }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 
 use prism_runtime::Limits;
-use prism_sys::process::{self, Fork, SingleThread};
-use prism_sys::{creds, mounts};
+use prism_sys::process::SingleThread;
+use prism_sys::{creds, namespaces};
 
 use crate::cgroup::{Driver, Group};
 
@@ -27,9 +27,10 @@ pub const MAX_SLOTS: u32 = 20_000;
 /// Most slots that are prepared ahead while nothing happens, and kept when nothing uses them.
 const MAX_POOLED: usize = 64;
 
-/// Fewest slots that are prepared ahead, and how many for each run that was ever live beside others: a node that runs one thing
-/// at a time needs few, and one that runs ten may be asked for fifty.
+/// Fewest slots that are prepared ahead, and how many for each run that was ever live beside others. Each has nine descriptors, which
+/// every plain program's start copies and closes.
 const WARM: usize = 8;
+const WARM_EACH: usize = 2;
 
 /// One slot.
 #[derive(Debug)]
@@ -202,41 +203,16 @@ impl Slots {
         Ok(())
     }
 
-    /// A network namespace and a user namespace. They need a process to be born with, and live on by their descriptors. The first
-    /// is not the second's: nobody in the second has any power over it.
+    /// A network namespace and a user namespace. The first is not the second's: nobody in the second has any power over it.
     pub(crate) fn make_namespaces(&self, base: u32) -> io::Result<(OwnedFd, OwnedFd)> {
-        let (mut from, mut to) = io::pipe()?;
-        match process::fork_quiet(self.proof)? {
-            Fork::Child => {
-                process::die_with_parent();
-                let made = process::unshare(self.proof, libc::CLONE_NEWNET)
-                    .and_then(|()| mounts::loopback_up())
-                    .and_then(|()| process::unshare(self.proof, libc::CLONE_NEWUSER));
-                let code = made.map_or_else(|e| e.raw_os_error().unwrap_or(libc::EIO), |()| 0);
-                let _ = to.write_all(&code.to_ne_bytes());
-                process::reap_for_ever()
-            }
-            Fork::Parent(pid) => {
-                drop(to);
-                let mut code = [0; 4];
-                let made =
-                    from.read_exact(&mut code)
-                        .and_then(|()| match i32::from_ne_bytes(code) {
-                            0 => map_child(pid, base, self.mapped),
-                            code => Err(io::Error::from_raw_os_error(code)),
-                        });
-                let open = |kind| fs::File::open(format!("/proc/{pid}/ns/{kind}"));
-                let opened = made.and_then(|()| Ok((open("net")?.into(), open("user")?.into())));
-                process::kill(pid.cast_signed(), libc::SIGKILL)?;
-                process::reap(Some(pid), true)?;
-                opened
-            }
-        }
+        let net = namespaces::network(self.proof)?;
+        let user = namespaces::users(self.proof, |pid| map_child(pid, base, self.mapped))?;
+        Ok((net, user))
     }
 
     /// Whether preparing a slot ahead would help.
     pub fn is_cold(&self) -> bool {
-        self.free.len() < (WARM * self.peak).clamp(WARM, MAX_POOLED)
+        self.free.len() < (WARM_EACH * self.peak).clamp(WARM, MAX_POOLED)
     }
 
     /// Prepares one slot ahead.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::{LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::frame::{self, FRAME_HEADER};
@@ -21,6 +21,10 @@ use crate::{Config, OpenError};
 
 /// Orders that may wait for the log thread; consensus keeps far fewer under way.
 const ORDERS: usize = 256;
+/// Bytes of entries that are sent to another server at once, about; one entry may be larger.
+const SENT_BYTES: usize = 4 << 20;
+/// Entries that are read for that at once.
+const SENT_STEP: u64 = 16;
 
 /// The log of an open store. Clones share it.
 #[derive(Clone)]
@@ -158,8 +162,37 @@ impl RaftLogReader<Types> for Log {
             .map_err(io::Error::other)?
     }
 
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        let mut next = start;
+        while next < end && bytes < SENT_BYTES {
+            let step = end.min(next.saturating_add(SENT_STEP));
+            let read = self.try_get_log_entries(next..step).await?;
+            if read.is_empty() {
+                break;
+            }
+            bytes += read.iter().map(size).sum::<usize>();
+            next += read.len() as u64;
+            entries.extend(read);
+        }
+        Ok(entries)
+    }
+
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         Ok(lock(&self.index).vote)
+    }
+}
+
+/// Roughly the bytes of an entry.
+fn size(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.0.bytes(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 256,
     }
 }
 

@@ -1,0 +1,353 @@
+//! Several servers in one process, with pipes between them that can be cut.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use prism_raft::{Config, Dial, Pipe, RaftStore, open};
+use prism_store::{Batch, BoxFuture, Leadership, Store, StoreError};
+use prism_types::Fence;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// All servers that run, and which pairs hear nothing of each other.
+#[derive(Debug, Default)]
+struct Net {
+    stores: Mutex<BTreeMap<u64, Arc<RaftStore>>>,
+    cut: Mutex<BTreeSet<u64>>,
+    changed: Notify,
+}
+
+impl Net {
+    fn is_cut(&self, a: u64, b: u64) -> bool {
+        let cut = self.cut.lock().unwrap();
+        cut.contains(&a) || cut.contains(&b)
+    }
+
+    fn cut_off(&self, server: u64) {
+        self.cut.lock().unwrap().insert(server);
+        self.changed.notify_waiters();
+    }
+
+    fn heal(&self) {
+        self.cut.lock().unwrap().clear();
+    }
+}
+
+#[derive(Debug)]
+struct From {
+    net: Arc<Net>,
+    me: u64,
+}
+
+impl Dial for From {
+    fn dial(&self, server: u64, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Pipe>>> {
+        let (net, me, address) = (self.net.clone(), self.me, address.to_owned());
+        Box::pin(async move {
+            assert_eq!(address, format!("at-{server}"));
+            if net.is_cut(me, server) {
+                return Err(io::Error::other("cut off"));
+            }
+            let store = net.stores.lock().unwrap().get(&server).cloned();
+            let store = store.ok_or_else(|| io::Error::other("nobody is there"))?;
+            let (near, far) = tokio::io::duplex(1 << 16);
+            tokio::spawn(async move {
+                let served = store.serve(far);
+                let cut = async {
+                    loop {
+                        let changed = net.changed.notified();
+                        if net.is_cut(me, server) {
+                            return;
+                        }
+                        changed.await;
+                    }
+                };
+                tokio::select! {
+                    _ = served => {}
+                    () = cut => {}
+                }
+            });
+            Ok(Box::new(near) as Box<dyn Pipe>)
+        })
+    }
+}
+
+struct Servers {
+    net: Arc<Net>,
+    dir: tempfile::TempDir,
+    log_bytes: u64,
+}
+
+impl Servers {
+    fn new() -> Self {
+        Self {
+            net: Arc::default(),
+            dir: tempfile::tempdir().unwrap(),
+            log_bytes: 64 << 20,
+        }
+    }
+
+    async fn start(&self, server: u64) -> Arc<RaftStore> {
+        let mut config = Config::new(self.dir.path().join(server.to_string()));
+        config.server = server;
+        config.bootstrap = server == 1;
+        config.log_bytes = self.log_bytes;
+        config.segment_bytes = self.log_bytes / 4;
+        config.dial = Some(Arc::new(From {
+            net: self.net.clone(),
+            me: server,
+        }));
+        let store = open(config).await.unwrap();
+        let old = self
+            .net
+            .stores
+            .lock()
+            .unwrap()
+            .insert(server, store.clone());
+        assert!(old.is_none());
+        store
+    }
+
+    async fn stop(&self, server: u64) {
+        let store = self.net.stores.lock().unwrap().remove(&server).unwrap();
+        store.close().await;
+    }
+
+    async fn join(&self, leader: &RaftStore, server: u64) -> Arc<RaftStore> {
+        let store = self.start(server).await;
+        leader.add(server, &format!("at-{server}")).await.unwrap();
+        let status = leader.status();
+        until("it to learn", || store.status().revision >= status.revision).await;
+        leader.promote(server).await.unwrap();
+        store
+    }
+
+    async fn three(&self) -> (Vec<Arc<RaftStore>>, Leadership) {
+        let one = self.start(1).await;
+        one.readdress(1, "at-1").await.unwrap();
+        let leadership = one.lead().await.unwrap();
+        put(&one, leadership.fence, "first").await.unwrap();
+        let two = self.join(&one, 2).await;
+        let three = self.join(&one, 3).await;
+        (vec![one, two, three], leadership)
+    }
+}
+
+async fn put(store: &RaftStore, fence: Fence, key: &str) -> Result<(), StoreError> {
+    store
+        .commit(fence, Batch::new().put(key.to_owned(), "x"))
+        .await
+        .map(drop)
+}
+
+async fn has(store: &RaftStore, key: &str) -> bool {
+    store.get(key.as_bytes(), None).await.unwrap().is_some()
+}
+
+#[track_caller]
+fn until(what: &str, mut is: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let what = what.to_owned();
+    async move {
+        let end = tokio::time::Instant::now() + LIMIT;
+        while !is() {
+            assert!(tokio::time::Instant::now() < end, "waited for {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// The one of these that leads, and its leadership.
+async fn leads(stores: &[Arc<RaftStore>]) -> (Arc<RaftStore>, Leadership) {
+    let end = tokio::time::Instant::now() + LIMIT;
+    let mut why = None;
+    loop {
+        for store in stores {
+            if store.standing().borrow().leading {
+                match store.lead().await {
+                    Ok(leadership) => return (store.clone(), leadership),
+                    Err(e) => why = Some(e),
+                }
+            }
+        }
+        let standings: Vec<_> = stores
+            .iter()
+            .map(|s| s.standing().borrow().clone())
+            .collect();
+        assert!(
+            tokio::time::Instant::now() < end,
+            "nobody leads: {standings:?} {why:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn equal(stores: &[Arc<RaftStore>]) {
+    let state = |s: &Arc<RaftStore>| (s.status().revision, s.status().fence, s.status().keys);
+    let first = state(&stores[0]);
+    until("all to be equal", || {
+        stores.iter().all(|s| state(s) == first)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_survives_the_leader_and_its_fence_is_dead() {
+    let servers = Servers::new();
+    let (stores, first) = servers.three().await;
+    for n in 0..100 {
+        put(&stores[0], first.fence, &format!("k{n}"))
+            .await
+            .unwrap();
+    }
+    equal(&stores).await;
+    assert!(matches!(
+        put(&stores[1], first.fence, "no").await,
+        Err(StoreError::NotLeader { .. })
+    ));
+    servers.stop(1).await;
+    let (leader, second) = leads(&stores[1..]).await;
+    assert!(second.fence > first.fence);
+    for n in 0..100 {
+        assert!(has(&leader, &format!("k{n}")).await);
+    }
+    assert!(matches!(
+        put(&leader, first.fence, "late").await,
+        Err(StoreError::Fenced { .. })
+    ));
+    put(&leader, second.fence, "new").await.unwrap();
+    leader.confirm(second.fence).await.unwrap();
+    assert!(leader.confirm(first.fence).await.is_err());
+    // The one that was away comes back as one of the others.
+    let one = servers.start(1).await;
+    until("it to catch up", || {
+        one.status().revision == leader.status().revision
+    })
+    .await;
+    assert!(has(&one, "new").await && !has(&one, "late").await);
+    for server in 1..=3 {
+        servers.stop(server).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_loses_its_leadership_and_nothing_of_it_counts() {
+    let servers = Servers::new();
+    let (stores, mut first) = servers.three().await;
+    servers.net.cut_off(1);
+    // Handed over to consensus, it is answered by nobody.
+    let (store, fence) = (stores[0].clone(), first.fence);
+    let lonely: JoinHandle<_> = tokio::spawn(async move { put(&store, fence, "lonely").await });
+    let (leader, second) = leads(&stores[1..]).await;
+    put(&leader, second.fence, "new").await.unwrap();
+    assert!(stores[0].confirm(first.fence).await.is_err());
+    assert!(!lonely.is_finished() || lonely.await.unwrap().is_err());
+    servers.net.heal();
+    tokio::time::timeout(LIMIT, first.lost()).await.unwrap();
+    until("it to catch up", || {
+        stores[0].status().revision == leader.status().revision
+    })
+    .await;
+    assert!(!has(&stores[0], "lonely").await && has(&stores[0], "new").await);
+    equal(&stores).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_nothing_is_acknowledged_and_with_it_work_goes_on() {
+    let servers = Servers::new();
+    let (stores, first) = servers.three().await;
+    servers.stop(2).await;
+    servers.stop(3).await;
+    let alone = tokio::time::timeout(
+        Duration::from_secs(2),
+        put(&stores[0], first.fence, "alone"),
+    );
+    assert!(!matches!(alone.await, Ok(Ok(()))));
+    assert!(stores[0].confirm(first.fence).await.is_err());
+    let two = servers.start(2).await;
+    let (leader, second) = leads(&[stores[0].clone(), two]).await;
+    put(&leader, second.fence, "together").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_comes_late_gets_a_snapshot_and_all_can_be_restarted() {
+    let mut servers = Servers::new();
+    servers.log_bytes = 64 << 10;
+    let (stores, first) = servers.three().await;
+    let value = "v".repeat(8 << 10);
+    for n in 0..64 {
+        let batch = Batch::new().put(format!("k{n}"), value.clone());
+        stores[0].commit(first.fence, batch).await.unwrap();
+    }
+    let four = servers.join(&stores[0], 4).await;
+    for n in 0..64 {
+        assert!(has(&four, &format!("k{n}")).await);
+    }
+    put(&stores[0], first.fence, "after").await.unwrap();
+    let revision = stores[0].status().revision;
+    until("it to follow", || four.status().revision == revision).await;
+    drop((stores, four));
+    for server in 1..=4 {
+        servers.stop(server).await;
+    }
+    let mut again = Vec::new();
+    for server in 1..=4 {
+        again.push(servers.start(server).await);
+    }
+    let (leader, second) = leads(&again).await;
+    assert!(has(&leader, "after").await && has(&leader, "k63").await);
+    put(&leader, second.fence, "again").await.unwrap();
+    equal(&again).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_and_a_server_is_taken_out() {
+    let servers = Servers::new();
+    let (stores, mut first) = servers.three().await;
+    stores[0].hand_over().await;
+    tokio::time::timeout(LIMIT, first.lost()).await.unwrap();
+    let (leader, second) = leads(&stores[1..]).await;
+    put(&leader, second.fence, "handed").await.unwrap();
+    leader.remove(1).await.unwrap();
+    leader.remove(1).await.unwrap();
+    let standing = leader.standing().borrow().clone();
+    let numbers: Vec<u64> = standing.servers.iter().map(|s| s.number).collect();
+    assert_eq!(numbers, [2, 3]);
+    assert!(standing.leading && standing.servers.iter().all(|s| s.voter));
+    servers.stop(1).await;
+    put(&leader, second.fence, "two of two").await.unwrap();
+    assert_eq!(leader.progress().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_meant_for_another_server_is_refused() {
+    let servers = Servers::new();
+    let one = servers.start(1).await;
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let store = one.clone();
+    let served = tokio::spawn(async move { store.serve(far).await });
+    // A greeting for server 7, then a question: version 1, from 2, to 7.
+    let mut near = near;
+    let hello = [3u8, 0, 0, 0, 1, 2, 7];
+    tokio::io::AsyncWriteExt::write_all(&mut near, &hello)
+        .await
+        .unwrap();
+    let junk = [4u8, 0, 0, 0, 255, 255, 255, 255];
+    tokio::io::AsyncWriteExt::write_all(&mut near, &junk)
+        .await
+        .unwrap();
+    assert!(served.await.unwrap().is_err());
+    // Lengths that are too great, and the end within a message.
+    for bytes in [&[255u8, 255, 255, 255][..], &[9, 0, 0, 0, 1], &[]] {
+        let (mut near, far) = tokio::io::duplex(1 << 16);
+        tokio::io::AsyncWriteExt::write_all(&mut near, bytes)
+            .await
+            .unwrap();
+        drop(near);
+        assert!(one.serve(far).await.is_err());
+    }
+    assert!(one.standing().borrow().leading);
+}

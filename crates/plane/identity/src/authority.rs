@@ -90,6 +90,22 @@ fn public_key(request: &[u8]) -> Result<rcgen::PublicKey, IdentityError> {
         .public_key)
 }
 
+/// The digest of the key that a request is for. Whoever made the request has its private half.
+///
+/// # Errors
+/// When the request is damaged or not signed by its own key.
+pub fn requested(request: &[u8]) -> Result<Pin, IdentityError> {
+    Ok(Pin::of(&public_key(request)?.subject_public_key_info()))
+}
+
+/// From when until when a certificate is good.
+///
+/// # Errors
+/// When it is none, or another key's.
+pub fn life_of(key: &Key, certificate: &[u8]) -> Result<Lifetime, IdentityError> {
+    belongs(key, certificate)
+}
+
 impl Root {
     /// Founds a cluster: a new key and its certificate.
     ///
@@ -201,6 +217,16 @@ impl Issuer {
             certificate,
             life,
         })
+    }
+
+    /// Its key, to be kept.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Its certificate, DER.
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
     }
 
     /// From when until when it signs.

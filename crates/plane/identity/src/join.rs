@@ -58,6 +58,16 @@ impl JoinSecret {
         Ok(Self(secret))
     }
 
+    /// One that was received.
+    pub fn received(secret: [u8; 32]) -> Self {
+        Self(secret)
+    }
+
+    /// To be sent, over a connection that is pinned to the cluster's root.
+    pub fn expose(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// What a cluster keeps of it.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.0).into()

@@ -12,13 +12,15 @@ mod join;
 mod key;
 mod lifetime;
 mod peers;
+mod pinned;
 mod trust;
 
-pub use authority::{Issued, Issuer, Root};
+pub use authority::{Issued, Issuer, Root, life_of, requested};
 pub use error::IdentityError;
 pub use holder::{ClusterId, Holder, Role};
 pub use join::{JoinSecret, JoinToken, Pin};
 pub use key::Key;
 pub use lifetime::{Lifetime, renew_at};
 pub use peers::{Peer, Refused, accept, connect};
+pub use pinned::{accept_strangers, connect_pinned};
 pub use trust::{Denied, Fingerprint, NotTrusted, Trust};

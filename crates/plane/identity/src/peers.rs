@@ -100,7 +100,7 @@ impl Gate {
     }
 }
 
-fn too_old() -> rustls::Error {
+pub(crate) fn too_old() -> rustls::Error {
     rustls::Error::General("only TLS 1.3 is spoken here".to_owned())
 }
 
@@ -167,7 +167,7 @@ impl ServerCertVerifier for Gate {
     signatures!();
 }
 
-fn shown(chain: &[Vec<u8>]) -> Vec<CertificateDer<'static>> {
+pub(crate) fn shown(chain: &[Vec<u8>]) -> Vec<CertificateDer<'static>> {
     chain.iter().cloned().map(CertificateDer::from).collect()
 }
 

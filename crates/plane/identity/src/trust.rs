@@ -46,6 +46,8 @@ impl fmt::Debug for Fingerprint {
 pub struct Denied {
     /// Nodes, with all that their issuers signed.
     pub nodes: BTreeSet<NodeId>,
+    /// Nodes themselves, but not what their issuers signed: servers that have left in order.
+    pub holders: BTreeSet<NodeId>,
     /// Certificates, with all that is beneath them.
     pub certificates: BTreeSet<Fingerprint>,
     /// If set, nodes that are not in it are denied.
@@ -251,6 +253,10 @@ impl Denied {
                 return Err(NotTrusted::Denied(format!("node {id}")));
             }
         }
+        if self.holders.contains(&peer.holder.id) {
+            let what = format!("node {}, which was removed,", peer.holder.id);
+            return Err(NotTrusted::Denied(what));
+        }
         for print in &peer.certificates {
             if self.certificates.contains(print) {
                 return Err(NotTrusted::Denied(format!("certificate {print}")));
@@ -267,7 +273,7 @@ impl Denied {
     }
 }
 
-fn reason(error: &rustls::Error) -> NotTrusted {
+pub(crate) fn reason(error: &rustls::Error) -> NotTrusted {
     match error {
         rustls::Error::InvalidCertificate(why) => match why {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -544,7 +544,7 @@ fn the_denied_are_denied_at_once_with_all_beneath_them() {
         trust.set_denied(Denied {
             nodes: nodes.iter().copied().collect(),
             certificates: certificates.iter().map(|c| Fingerprint::of(c)).collect(),
-            all_but: None,
+            ..Denied::default()
         });
     };
     deny(&[node(2)], &[]);

@@ -13,8 +13,9 @@ use crate::frame::Kind;
 use crate::request::Request;
 use crate::write::{Lanes, Outgoing};
 
-/// Calls that are carried out at once; more are refused.
-const AT_ONCE: usize = 1_024;
+/// Calls that are carried out at once. The asking side keeps to less; one that was given up counts there no more when its cancel is
+/// still on its way.
+const AT_ONCE: usize = 2 * crate::calls::AT_ONCE;
 
 /// Most bytes that are answered to one call for output or a file.
 const CHUNK_MAX: u64 = 4 << 20;
@@ -47,7 +48,7 @@ impl Answers {
     /// Begins to carry a call out.
     ///
     /// # Errors
-    /// When it cannot be read, or its number is taken.
+    /// When it cannot be read, its number is taken, or there are too many.
     pub(crate) fn call(&self, number: u64, body: &[u8]) -> Result<(), WireError> {
         let request: Request = postcard::from_bytes(body)
             .map_err(|_| WireError::Protocol("a call that cannot be read"))?;
@@ -57,10 +58,7 @@ impl Answers {
         }
         let (lanes, running) = (self.lanes.clone(), Arc::clone(&self.running));
         if all.len() >= AT_ONCE {
-            let busy = format!("the node has {AT_ONCE} calls under way; try again in a moment");
-            let refused = encode::<()>(&Err(Rejection::retryable(Reason::Overloaded, busy)));
-            tokio::spawn(send(lanes, number, refused));
-            return Ok(());
+            return Err(WireError::Protocol("too many calls at once"));
         }
         let service = Arc::clone(&self.service);
         let task = tokio::spawn(async move {

@@ -1,8 +1,6 @@
 //! The asking side: a node that is at the other end of a connection.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes as Blob;
@@ -12,72 +10,11 @@ use prism_link::{
 };
 use prism_types::{Reason, Rejection, SandboxId};
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
 
+use crate::calls::{Calls, gone};
 use crate::frame::Kind;
 use crate::request::Request;
 use crate::write::{Lanes, Outgoing};
-
-/// Calls that wait for their answers.
-#[derive(Debug, Default)]
-pub(crate) struct Calls {
-    /// `None` once the connection is over.
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Vec<u8>>>>>,
-    next: AtomicU64,
-}
-
-impl Calls {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            waiting: Mutex::new(Some(HashMap::new())),
-            next: AtomicU64::new(1),
-        })
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Vec<u8>>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An answer has come. One that nobody waits for was given up.
-    pub(crate) fn answered(&self, number: u64, body: Vec<u8>) {
-        let to = self.waiting().as_mut().and_then(|all| all.remove(&number));
-        if let Some(to) = to {
-            let _gone = to.send(body);
-        }
-    }
-
-    /// Whether a call is waited for: what else answers is not kept.
-    pub(crate) fn expects(&self, number: u64) -> bool {
-        self.waiting()
-            .as_ref()
-            .is_some_and(|all| all.contains_key(&number))
-    }
-
-    /// No answer will come any more.
-    pub(crate) fn end(&self) {
-        *self.waiting() = None;
-    }
-}
-
-/// Takes a call back that is not waited for any more.
-struct Asked<'a> {
-    node: &'a RemoteNode,
-    number: u64,
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        let given_up = self
-            .node
-            .calls
-            .waiting()
-            .as_mut()
-            .is_some_and(|all| all.remove(&self.number).is_some());
-        if given_up {
-            self.node.lanes.sign(Kind::Cancel, self.number);
-        }
-    }
-}
 
 /// A node at the other end of a connection. When that is over every call is refused, and those under way are answered that it is not
 /// known what became of them.
@@ -87,39 +24,19 @@ pub struct RemoteNode {
     pub(crate) calls: Arc<Calls>,
 }
 
-fn gone() -> Rejection {
-    Rejection::retryable(
-        Reason::Lost,
-        "the node is not connected; it dials again by itself; try again in a moment",
-    )
-}
-
-fn unknown() -> Rejection {
-    Rejection::unknown(
-        Reason::Lost,
-        "the connection to the node broke before its answer came; it may have done what was asked",
-    )
-}
-
 impl RemoteNode {
     async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, NodeError> {
         let body = postcard::to_stdvec(&request).map_err(|e| {
             Rejection::new(Reason::Internal, format!("the call cannot be written: {e}"))
         })?;
-        let number = self.calls.next.fetch_add(1, Ordering::Relaxed);
-        let (to, from) = oneshot::channel();
-        match self.calls.waiting().as_mut() {
-            Some(all) => all.insert(number, to),
-            None => return Err(gone()),
-        };
-        let _asked = Asked { node: self, number };
+        let asked = self.calls.begin()?;
         let call = Outgoing {
             kind: Kind::Call,
-            number,
+            number: asked.number,
             body,
         };
         self.lanes.calls.send(call).await.map_err(|_| gone())?;
-        let answer = from.await.map_err(|_| unknown())?;
+        let answer = asked.answer().await?;
         postcard::from_bytes::<Result<T, Rejection>>(&answer).unwrap_or_else(|e| {
             Err(Rejection::unknown(
                 Reason::Internal,

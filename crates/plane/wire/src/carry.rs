@@ -12,7 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::WireError;
 use crate::answer::Answers;
-use crate::ask::{Calls, RemoteNode};
+use crate::ask::RemoteNode;
+use crate::calls::Calls;
 use crate::frame::{Kind, Limits};
 use crate::greet::greet;
 use crate::read::{Readers, RoundTrip, read};
@@ -81,7 +82,7 @@ where
     let finish = Notify::new();
     tokio::select! {
         why = read(from, readers, TO_WORKER) => why,
-        written = write(to, waiting, &finish) => over(written),
+        written = write(to, waiting, None, &finish) => over(written),
         why = feed(end.from_worker, lanes.clone(), &finish) => why,
         why = signs(lanes, round_trip, began) => why,
     }
@@ -123,7 +124,7 @@ where
         let finish = Notify::new();
         let why = tokio::select! {
             why = read(from, readers, TO_CONTROL) => why,
-            written = write(to, waiting, &finish) => over(written),
+            written = write(to, waiting, Some(&*calls), &finish) => over(written),
             why = feed(end.from_control, lanes.clone(), &finish) => why,
             why = signs(lanes, round_trip, began) => why,
         };

@@ -9,6 +9,7 @@
 
 mod answer;
 mod ask;
+mod calls;
 mod carry;
 mod error;
 mod frame;

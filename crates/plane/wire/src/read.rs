@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::WireError;
 use crate::answer::Answers;
-use crate::ask::Calls;
+use crate::calls::Calls;
 use crate::frame::{Assembler, HEAD, Head, Kind, Limits};
 use crate::write::Lanes;
 
@@ -117,7 +117,7 @@ where
             Kind::Answer if !readers.expects(head.number) => parts.forget(head),
             Kind::Message | Kind::Call | Kind::Answer => {
                 if let Some(whole) = parts.take(head, body)? {
-                    deliver(readers, head, &whole).await?;
+                    deliver(readers, head, whole).await?;
                 }
             }
         }
@@ -140,16 +140,16 @@ async fn next<R: AsyncRead + Unpin>(from: &mut R) -> Result<(Head, Vec<u8>), Wir
 async fn deliver<M: DeserializeOwned>(
     readers: &Readers<M>,
     head: Head,
-    whole: &[u8],
+    whole: Vec<u8>,
 ) -> Result<(), WireError> {
     match head.kind {
         Kind::Call => match &readers.answers {
-            Some(answers) => answers.call(head.number, whole),
+            Some(answers) => answers.call(head.number, &whole),
             None => Err(WireError::Protocol("a call to an end that answers none")),
         },
         Kind::Answer => match &readers.calls {
             Some(calls) => {
-                calls.answered(head.number, whole.to_vec());
+                calls.answered(head.number, whole);
                 Ok(())
             }
             None => Err(WireError::Protocol(
@@ -157,7 +157,7 @@ async fn deliver<M: DeserializeOwned>(
             )),
         },
         _ => {
-            let message = postcard::from_bytes(whole)
+            let message = postcard::from_bytes(&whole)
                 .map_err(|_| WireError::Protocol("a message that cannot be read"))?;
             readers
                 .session

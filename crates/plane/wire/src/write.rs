@@ -6,13 +6,13 @@ use std::io;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 
+use crate::calls::Calls;
 use crate::frame::{BODY_MAX, Head, Kind};
 
 /// Messages that wait in a lane; a full lane makes the sender wait.
 const LANE: usize = 64;
 
-/// Signs that wait. Those for which there is no room are dropped: then the other end does not read, and that of a call which is given
-/// up only saves it work.
+/// Signs that wait. Those for which there is no room are dropped: then the other end does not read.
 const SIGNS: usize = 1_024;
 
 /// Calls and answers that are written by turns.
@@ -80,11 +80,25 @@ pub(crate) fn lanes() -> (Lanes, Waiting) {
 struct Rest {
     message: Outgoing,
     at: usize,
+    /// Whether it is a call that nobody waits for any more.
+    given_up: bool,
 }
 
 impl Rest {
     fn new(message: Outgoing) -> Self {
-        Self { message, at: 0 }
+        Self {
+            message,
+            at: 0,
+            given_up: false,
+        }
+    }
+
+    fn cancel(number: u64) -> Self {
+        Self::new(Outgoing {
+            kind: Kind::Cancel,
+            number,
+            body: Vec::new(),
+        })
     }
 
     /// Writes its next frame; answers whether that was the last.
@@ -105,51 +119,106 @@ impl Rest {
     }
 }
 
-/// Writes until it is told to finish and nothing waits any more, then closes the stream.
+/// Messages of which parts are written, by turns.
+#[derive(Default)]
+struct Turns {
+    session: Option<Rest>,
+    calls: VecDeque<Rest>,
+}
+
+impl Turns {
+    fn is_empty(&self) -> bool {
+        self.session.is_none() && self.calls.is_empty()
+    }
+
+    /// Takes a call or an answer, unless it is a call that was given up meanwhile.
+    fn take(&mut self, message: Outgoing, calls: Option<&Calls>) {
+        let wanted = message.kind != Kind::Call || calls.is_none_or(|c| c.write(message.number));
+        if wanted {
+            self.calls.push_back(Rest::new(message));
+        }
+    }
+
+    /// Cancels what was given up: at once, or after its last frame.
+    async fn cancel<W: AsyncWrite + Unpin>(&mut self, calls: &Calls, to: &mut W) -> io::Result<()> {
+        for number in calls.take_given_up() {
+            let part = self.calls.iter_mut().find(|c| c.message.number == number);
+            match part {
+                Some(part) => part.given_up = true,
+                None => {
+                    Rest::cancel(number).write(to).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one frame of the session's messages and one of the calls.
+    async fn write<W: AsyncWrite + Unpin>(&mut self, to: &mut W) -> io::Result<()> {
+        if let Some(message) = &mut self.session
+            && message.write(to).await?
+        {
+            self.session = None;
+        }
+        if let Some(mut call) = self.calls.pop_front() {
+            if !call.write(to).await? {
+                self.calls.push_back(call);
+            } else if call.given_up {
+                Rest::cancel(call.message.number).write(to).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes until it is told to finish and nothing waits any more, then closes the stream. `calls`: those of an end that asks.
 ///
 /// # Errors
 /// The stream's.
-pub(crate) async fn write<W>(to: W, mut waiting: Waiting, finish: &Notify) -> io::Result<()>
+pub(crate) async fn write<W>(
+    to: W,
+    mut waiting: Waiting,
+    calls: Option<&Calls>,
+    finish: &Notify,
+) -> io::Result<()>
 where
     W: AsyncWrite + Unpin,
 {
     let mut to = tokio::io::BufWriter::with_capacity(BODY_MAX, to);
-    let mut session: Option<Rest> = None;
-    let mut calls: VecDeque<Rest> = VecDeque::new();
+    let mut turns = Turns::default();
+    let given_up = async || match calls {
+        Some(calls) => calls.some_given_up().await,
+        None => std::future::pending().await,
+    };
     loop {
         while let Ok(sign) = waiting.signs.try_recv() {
             Rest::new(sign).write(&mut to).await?;
         }
-        if session.is_none() {
-            session = waiting.session.try_recv().ok().map(Rest::new);
+        if let Some(calls) = calls {
+            turns.cancel(calls, &mut to).await?;
         }
-        while calls.len() < AT_ONCE
+        if turns.session.is_none() {
+            turns.session = waiting.session.try_recv().ok().map(Rest::new);
+        }
+        while turns.calls.len() < AT_ONCE
             && let Ok(call) = waiting.calls.try_recv()
         {
-            calls.push_back(Rest::new(call));
+            turns.take(call, calls);
         }
-        if session.is_none() && calls.is_empty() {
+        if turns.is_empty() {
             to.flush().await?;
             tokio::select! {
                 biased;
                 Some(sign) = waiting.signs.recv() => {
                     Rest::new(sign).write(&mut to).await?;
                 }
-                Some(message) = waiting.session.recv() => session = Some(Rest::new(message)),
-                Some(call) = waiting.calls.recv() => calls.push_back(Rest::new(call)),
+                () = given_up() => {}
+                Some(message) = waiting.session.recv() => turns.session = Some(Rest::new(message)),
+                Some(call) = waiting.calls.recv() => turns.take(call, calls),
                 () = finish.notified() => return to.shutdown().await,
             }
             continue;
         }
-        if let Some(message) = &mut session
-            && message.write(&mut to).await?
-        {
-            session = None;
-        }
-        if let Some(mut call) = calls.pop_front()
-            && !call.write(&mut to).await?
-        {
-            calls.push_back(call);
-        }
+        turns.write(&mut to).await?;
     }
 }

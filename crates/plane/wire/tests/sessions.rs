@@ -473,6 +473,112 @@ async fn who_does_not_greet_is_not_waited_for() {
     assert!(matches!(refused, Err(WireError::Silent(10))));
 }
 
+/// A control plane's end whose other end is read frame by frame.
+async fn raw_worker(pipe: usize) -> (Link, DuplexStream, JoinHandle<WireError>) {
+    let (here, mut there) = duplex(pipe);
+    let (control, worker_far) = pair();
+    let greet = async {
+        there.write_all(&greeted(&[])).await.unwrap();
+        let mut greeting = [0; 8];
+        there.read_exact(&mut greeting).await.unwrap();
+    };
+    let (begun, ()) = tokio::join!(carry_control(here, worker_far), greet);
+    let (link, carried) = begun.unwrap();
+    let carried = tokio::spawn(async move {
+        let _stays = control;
+        carried.await
+    });
+    (link, there, carried)
+}
+
+/// The next frame: its kind, whether it is its message's last, its number and its body.
+async fn next_frame(from: &mut DuplexStream) -> (u8, bool, u64, Vec<u8>) {
+    let mut head = [0; 16];
+    soon(from.read_exact(&mut head)).await.unwrap();
+    let length = u32::from_le_bytes(head[..4].try_into().unwrap());
+    let mut body = vec![0; usize::try_from(length).unwrap()];
+    soon(from.read_exact(&mut body)).await.unwrap();
+    let number = u64::from_le_bytes(head[8..].try_into().unwrap());
+    (head[4], head[5] == 1, number, body)
+}
+
+#[tokio::test]
+async fn a_cancel_never_comes_before_its_call() {
+    const CALL: u8 = 2;
+    const CANCEL: u8 = 4;
+    // Hardly anything is written while nothing is read, so calls wait, whole and in part.
+    let (link, mut there, _carried) = raw_worker(64).await;
+    let long = |n: usize| {
+        let node = link.node.clone();
+        let data = Blob::from(vec![7; n]);
+        tokio::spawn(async move { node.file_write(sandbox(), "/f".into(), data, 0).await })
+    };
+    let calls: Vec<_> = (0..200).map(|n| long((n % 3) * 40_000)).collect();
+    // Two frames of the first are on their way before any is given up.
+    let (mut whole, mut cancelled) = (Vec::new(), Vec::new());
+    let mut early = 0;
+    while early < 2 {
+        let (kind, ends, number, _) = next_frame(&mut there).await;
+        early += u32::from(kind == CALL);
+        if kind == CALL && ends {
+            whole.push(number);
+        }
+    }
+    for (n, call) in calls.iter().enumerate() {
+        if n % 2 == 0 {
+            call.abort();
+        }
+    }
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    // Those that were not given up all arrive.
+    while whole.len() - cancelled.len() < 100 {
+        match next_frame(&mut there).await {
+            (CALL, true, number, _) => {
+                assert!(
+                    !cancelled.contains(&number),
+                    "call {number} after its cancel"
+                );
+                whole.push(number);
+            }
+            (CANCEL, _, number, _) => {
+                assert!(whole.contains(&number), "cancel {number} before its call");
+                cancelled.push(number);
+            }
+            _ => {}
+        }
+    }
+    // Of the others few were begun; the rest was never sent.
+    assert!(
+        !cancelled.is_empty() && whole.len() < 200,
+        "{}",
+        whole.len()
+    );
+}
+
+#[tokio::test]
+async fn no_more_calls_are_asked_at_once_than_may_be() {
+    let b = both(64 << 10).await;
+    let all: Vec<_> = (0..1_024)
+        .map(|_| {
+            let node = b.link.node.clone();
+            let wait = Some(Duration::MAX);
+            tokio::spawn(async move { node.exec_info(sandbox(), "i".into(), wait).await })
+        })
+        .collect();
+    while b.echo.waiting.load(Ordering::SeqCst) != 1_024 {
+        tokio::task::yield_now().await;
+    }
+    let refused = b.link.node.images().await.unwrap_err();
+    assert_eq!(refused.reason, Reason::Overloaded);
+    all[0].abort();
+    while b.echo.waiting.load(Ordering::SeqCst) != 1_023 {
+        tokio::task::yield_now().await;
+    }
+    soon(b.link.node.images()).await.unwrap();
+}
+
 /// What the control plane makes of a worker that sends this and closes.
 async fn sent(bytes: Vec<u8>) -> WireError {
     let (here, there) = duplex(1 << 20);
@@ -596,9 +702,29 @@ async fn a_worker_cuts_a_mad_control_plane_off() {
         there.write_all(&bytes).await.unwrap();
         soon(carry_worker(here, control_far, Arc::new(Echo::default()))).await
     }
+    // A call that waits for ever, as it is written.
+    let (link, mut there, _carried) = raw_worker(4096).await;
+    let waits = async {
+        let wait = Some(Duration::MAX);
+        link.node.exec_info(sandbox(), "i".into(), wait).await
+    };
+    let call = tokio::select! {
+        _ = waits => unreachable!(),
+        frame = async {
+            loop {
+                let (kind, _, _, body) = next_frame(&mut there).await;
+                if kind == 2 {
+                    break body;
+                }
+            }
+        } => frame,
+    };
+    let many = (0..2_049).map(|n| frame(2, 1, n, &call)).collect();
     for (what, frames) in [
         ("an answer", vec![frame(3, 1, 1, b"x")]),
         ("a call of nonsense", vec![frame(2, 1, 1, &[0xff; 9])]),
+        ("two calls of one number", vec![frame(2, 1, 1, &call); 2]),
+        ("more calls than may be", many),
         ("a message of nonsense", vec![frame(1, 1, 0, &[0xff; 9])]),
     ] {
         let why = told(greeted(&frames)).await;

@@ -1,0 +1,67 @@
+//! What a server signs with.
+
+use prism_identity::{ClusterId, IdentityError, Issued, Issuer, Key, Lifetime, Role, Root};
+use prism_types::NodeId;
+
+/// The authority of a server: its own issuer, and the certificate of the root above it. The server that founded the cluster has the
+/// root's key too.
+#[derive(Debug)]
+pub struct Authority {
+    /// Its issuer.
+    pub issuer: Issuer,
+    /// The root's certificate, DER.
+    pub root: Vec<u8>,
+    /// The root itself, where it is kept.
+    pub root_key: Option<Root>,
+    /// The server's number in the configuration of the store.
+    pub number: u64,
+}
+
+impl Authority {
+    /// A new root and the founder's issuer beneath it.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn found(cluster: ClusterId, founder: NodeId, now: i64) -> Result<Self, IdentityError> {
+        let root = Root::found(cluster, Lifetime::decade(now))?;
+        let key = Key::generate()?;
+        let certificate = root.sign_issuer(&key.request()?, founder, Lifetime::year(now))?;
+        Ok(Self {
+            issuer: Issuer::new(cluster, key, certificate)?,
+            root: root.certificate().to_vec(),
+            root_key: Some(root),
+            number: 1,
+        })
+    }
+
+    /// The certificate of another server's issuer, for the key of its request: a year from now.
+    ///
+    /// # Errors
+    /// When the request is damaged, or the root's key is not kept here.
+    pub fn sign_issuer(
+        &self,
+        request: &[u8],
+        server: NodeId,
+        now: i64,
+    ) -> Result<Vec<u8>, IdentityError> {
+        let root = self.root_key.as_ref().ok_or_else(|| IdentityError::Make {
+            what: "an issuer",
+            why: "the root's key is not kept on this server".to_owned(),
+        })?;
+        root.sign_issuer(request, server, Lifetime::year(now))
+    }
+
+    /// Signs for the key of a request: a day from now.
+    ///
+    /// # Errors
+    /// When the request is damaged, or the issuer's own certificate ends too soon.
+    pub fn sign(
+        &self,
+        request: &[u8],
+        role: Role,
+        id: NodeId,
+        now: i64,
+    ) -> Result<Issued, IdentityError> {
+        self.issuer.sign(request, (role, id), Lifetime::day(now))
+    }
+}

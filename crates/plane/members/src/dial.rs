@@ -1,0 +1,292 @@
+//! The other side: a node that joins, comes for its session, and renews its certificate.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use prism_identity::{
+    IdentityError, Issued, Issuer, JoinToken, Key, NotTrusted, Peer, Role, Root, Trust, connect,
+    connect_pinned, life_of,
+};
+use prism_types::{Name, NodeId, Reason, Rejection};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::exchange::{self, Answer, AsServer, Ask, Directions, Given, PATIENCE, WhoLeads};
+use crate::{Authority, MemberError, Membership, alpn};
+
+/// How often one is sent on to another server.
+const HOPS: usize = 4;
+
+/// Who wants to join.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// Where the others reach it, `HOST:PORT`, if it wants to be a server.
+    pub server: Option<String>,
+}
+
+/// A connection for a session.
+#[derive(Debug)]
+pub struct Dialled {
+    /// It.
+    pub stream: TlsStream<TcpStream>,
+    /// Which server is at the other end.
+    pub peer: Peer,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// Whether an error is a verdict on the other end's certificate.
+fn verdict(error: &io::Error) -> bool {
+    let tls = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+async fn reach(
+    address: SocketAddr,
+    mut config: ClientConfig,
+    protocol: &[u8],
+) -> Result<TlsStream<TcpStream>, MemberError> {
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let reached = async {
+        let stream = TcpStream::connect(address).await?;
+        let _best_effort = stream.set_nodelay(true);
+        let name = ServerName::from(address.ip());
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+    };
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
+    let reached = tokio::time::timeout(PATIENCE, reached).await.map_err(late);
+    reached.and_then(|done| done).map_err(|why| {
+        if verdict(&why) {
+            let why = why.to_string();
+            MemberError::NotTrusted { address, why }
+        } else {
+            MemberError::Unreachable { address, why }
+        }
+    })
+}
+
+async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
+    address: SocketAddr,
+    stream: &mut TlsStream<TcpStream>,
+    question: &Q,
+) -> Result<A, MemberError> {
+    let asked = async {
+        exchange::send(stream, question).await?;
+        exchange::receive::<_, A>(stream).await
+    };
+    match asked.await {
+        Ok(answer) => Ok(answer),
+        Err(why) if why.kind() == io::ErrorKind::InvalidData => Err(MemberError::Protocol {
+            address,
+            what: "its answer",
+        }),
+        Err(why) => Err(MemberError::Unreachable { address, why }),
+    }
+}
+
+/// The leader's address, as another server says it.
+async fn led(from: SocketAddr, to: &str) -> Result<SocketAddr, MemberError> {
+    let found = tokio::net::lookup_host(to).await;
+    let found = found.ok().and_then(|mut all| all.next());
+    found.ok_or(MemberError::Protocol {
+        address: from,
+        what: "an address of the leader that leads nowhere",
+    })
+}
+
+/// What was given, if it is of this key.
+fn issued(address: SocketAddr, key: &Key, given: &Given) -> Result<Issued, MemberError> {
+    let leaf = given.chain.first().ok_or(MemberError::Protocol {
+        address,
+        what: "no certificate",
+    })?;
+    Ok(Issued {
+        life: life_of(key, leaf)?,
+        chain: given.chain.clone(),
+    })
+}
+
+/// Becomes a member: the server proves by the token's pin that it is of the cluster that is meant, before it is sent anything. To be
+/// kept at once ([`Membership::save`]); whoever has lost the answer joins again with the same key and token.
+///
+/// # Errors
+/// When no server is there, it is not of that cluster, or it says no.
+pub async fn join(
+    address: SocketAddr,
+    token: &JoinToken,
+    who: &Joining,
+    key: Key,
+) -> Result<Membership, MemberError> {
+    let issuer = Key::generate()?;
+    let mut address = address;
+    for _ in 0..HOPS {
+        let mut stream = reach(address, connect_pinned(token.pin)?, alpn::JOIN).await?;
+        let server = who.server.as_ref().map(|address| {
+            Ok::<_, IdentityError>(AsServer {
+                request: issuer.request()?,
+                address: address.clone(),
+            })
+        });
+        let question = Ask {
+            token: token.id,
+            secret: token.secret.expose(),
+            node: who.node,
+            name: who.name.clone(),
+            request: key.request()?,
+            server: server.transpose()?,
+        };
+        match ask(address, &mut stream, &question).await? {
+            Answer::Given(given) => return member(address, who, key, issuer, *given),
+            Answer::No(why) => return Err(why.into()),
+            Answer::Elsewhere(leader) => address = led(address, &leader).await?,
+        }
+    }
+    Err(undecided())
+}
+
+fn undecided() -> MemberError {
+    let why = "the servers send each other's callers back and forth: no leader is settled";
+    MemberError::Refused(Rejection::retryable(Reason::NotLeader, why))
+}
+
+/// The member that one has become.
+fn member(
+    address: SocketAddr,
+    who: &Joining,
+    key: Key,
+    issuer: Key,
+    given: Given,
+) -> Result<Membership, MemberError> {
+    let issued = issued(address, &key, &given)?;
+    let authority = match (given.server, &who.server) {
+        (None, None) => None,
+        (Some(server), Some(_)) => {
+            let root_key = Key::from_pem(&server.root_key)?;
+            Some(Authority {
+                issuer: Issuer::new(given.cluster, issuer, server.issuer)?,
+                root_key: Some(Root::load(given.cluster, root_key, server.root.clone())?),
+                root: server.root,
+                number: server.number,
+            })
+        }
+        _ => {
+            let what = "a certificate for another role";
+            return Err(MemberError::Protocol { address, what });
+        }
+    };
+    let role = match authority {
+        Some(_) => Role::Server,
+        None => Role::Worker,
+    };
+    Ok(Membership {
+        cluster: given.cluster,
+        node: who.node,
+        role,
+        key,
+        chain: issued.chain,
+        life: issued.life,
+        roots: given.roots,
+        authority,
+    })
+}
+
+fn mutual(me: &Membership, trust: Arc<Trust>) -> Result<ClientConfig, IdentityError> {
+    let noted = Arc::new(|why: &NotTrusted| tracing::warn!(%why, "a server is not to be trusted"));
+    connect(trust, &[Role::Server], (&me.key, &me.chain), noted)
+}
+
+/// Comes for a session.
+///
+/// # Errors
+/// When no server is there, or either does not trust the other.
+pub async fn dial_session(
+    address: SocketAddr,
+    me: &Membership,
+    trust: Arc<Trust>,
+) -> Result<Dialled, MemberError> {
+    dial(address, me, trust, alpn::SESSION).await
+}
+
+/// A connection between members, for what the protocol says.
+pub(crate) async fn dial(
+    address: SocketAddr,
+    me: &Membership,
+    trust: Arc<Trust>,
+    protocol: &[u8],
+) -> Result<Dialled, MemberError> {
+    let stream = reach(address, mutual(me, trust)?, protocol).await?;
+    let shown = stream.get_ref().1.peer_certificates();
+    let peer = match shown.and_then(<[_]>::split_first) {
+        Some((leaf, rest)) => Peer::of(leaf, rest).map_err(|why| why.to_string()),
+        None => Err("it shows no certificate".to_owned()),
+    };
+    let peer = peer.map_err(|why| MemberError::NotTrusted { address, why })?;
+    Ok(Dialled {
+        stream,
+        peer,
+        address,
+    })
+}
+
+/// Asks a server who leads.
+///
+/// # Errors
+/// When no server is there, or either does not trust the other.
+pub async fn who_leads(
+    address: SocketAddr,
+    me: &Membership,
+    trust: Arc<Trust>,
+) -> Result<Directions, MemberError> {
+    let mut dialled = dial(address, me, trust, alpn::WHERE).await?;
+    let question = WhoLeads {
+        address: None,
+        token: None,
+    };
+    ask_directions(&mut dialled, question).await
+}
+
+pub(crate) async fn ask_directions(
+    dialled: &mut Dialled,
+    question: WhoLeads,
+) -> Result<Directions, MemberError> {
+    ask(dialled.address, &mut dialled.stream, &question).await
+}
+
+/// Gets a new certificate for the key that this member has, and the roots that it is to trust from now on. To be kept at once.
+///
+/// # Errors
+/// As of [`join`]; nothing changes then.
+pub async fn renew(
+    address: SocketAddr,
+    me: &mut Membership,
+    trust: Arc<Trust>,
+) -> Result<(), MemberError> {
+    let mut address = address;
+    for _ in 0..HOPS {
+        let mut stream = reach(address, mutual(me, trust.clone())?, alpn::RENEW).await?;
+        match ask(address, &mut stream, &me.key.request()?).await? {
+            Answer::Given(given) => {
+                let issued = issued(address, &me.key, &given)?;
+                trust.set_roots(&given.roots)?;
+                me.renewed(issued);
+                me.roots = given.roots;
+                return Ok(());
+            }
+            Answer::No(why) => return Err(why.into()),
+            Answer::Elsewhere(leader) => address = led(address, &leader).await?,
+        }
+    }
+    Err(undecided())
+}

@@ -1,0 +1,601 @@
+//! A server's side: who is let in and with what certificate, and whom it shows itself as.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prism_control::{Control, Seat, Seats};
+use prism_identity::{
+    ClusterId, Denied, Fingerprint, IdentityError, JoinSecret, NotTrusted, Peer, Role, Trust,
+    accept, accept_strangers, renew_at, requested,
+};
+use prism_state::{Command, Join, MemberRole, State, Whom};
+use prism_store::{BoxFuture, Store};
+use prism_types::{NodeId, Reason, Rejection};
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::alpn;
+use crate::exchange::{Answer, Ask, Directions, ForServer, Given, Leads, ServerToken, WhoLeads};
+use crate::guests::{Counts, Guests};
+use crate::{MemberError, Membership};
+
+/// How soon a renewal that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Longest sleep until its own certificate is looked at.
+const LOOK: Duration = Duration::from_secs(3600);
+/// How often a server that does not lead looks whom the cluster keeps out.
+const FOLLOW: Duration = Duration::from_secs(2);
+
+/// A connection with another server at its end.
+pub type Stream = TlsStream<TcpStream>;
+
+/// What is done with one, until it ends.
+pub type Hook = Arc<dyn Fn(Stream) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// What a house is linked with.
+#[derive(Clone)]
+pub struct Links {
+    /// Who leads.
+    pub seats: Seats,
+    /// What this server knows when it does not.
+    pub store: Arc<dyn Store>,
+    /// Where the others reach it.
+    pub address: String,
+    /// For connections that replicate the store, if there are other servers.
+    pub raft: Option<Hook>,
+    /// For connections with requests to the API.
+    pub api: Option<Hook>,
+}
+
+impl std::fmt::Debug for Links {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Links")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a connection may be for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Join,
+    Renew,
+    Session,
+    Where,
+    Raft,
+    Api,
+}
+
+impl Purpose {
+    const ALL: [(Self, &[u8]); 6] = [
+        (Self::Where, alpn::WHERE),
+        (Self::Raft, alpn::RAFT),
+        (Self::Api, alpn::API),
+        (Self::Join, alpn::JOIN),
+        (Self::Renew, alpn::RENEW),
+        (Self::Session, alpn::SESSION),
+    ];
+
+    pub(crate) fn of(protocol: &[u8]) -> Option<Self> {
+        let known = Self::ALL.iter().find(|(_, name)| *name == protocol);
+        known.map(|(purpose, _)| *purpose)
+    }
+}
+
+/// How it shows itself, for each purpose.
+struct Faces {
+    join: Arc<ServerConfig>,
+    /// For what all members come for.
+    members: [Arc<ServerConfig>; 3],
+    /// For what only servers come for.
+    servers: [Arc<ServerConfig>; 2],
+}
+
+/// A server of a cluster, to which others come.
+pub struct House {
+    pub(crate) links: Links,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) guests: Arc<Guests>,
+    cluster: ClusterId,
+    me: Mutex<Membership>,
+    faces: Mutex<Arc<Faces>>,
+    /// All servers, as far as this one knows.
+    servers: Mutex<Vec<String>>,
+}
+
+impl std::fmt::Debug for House {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("House")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Now, in Unix seconds.
+pub fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
+}
+
+fn faces(me: &Membership, trust: &Arc<Trust>, guests: &Arc<Guests>) -> Result<Faces, MemberError> {
+    let refused = || {
+        let guests = Arc::clone(guests);
+        Arc::new(move |why: &NotTrusted| {
+            tracing::warn!(%why, "a connection is refused");
+            guests.refuse(why.kind());
+        })
+    };
+    let shown = (&me.key, &me.chain[..]);
+    let mut with_root = me.chain.clone();
+    with_root.extend(me.authority.as_ref().map(|a| a.root.clone()));
+    let speaks = |config: Result<ServerConfig, IdentityError>, protocol: &[u8]| {
+        config.map(|mut config| {
+            config.alpn_protocols = vec![protocol.to_vec()];
+            Arc::new(config)
+        })
+    };
+    let members: &'static [Role] = &[Role::Server, Role::Worker];
+    let servers: &'static [Role] = &[Role::Server];
+    let face =
+        |roles, protocol: &[u8]| speaks(accept(trust.clone(), roles, shown, refused()), protocol);
+    Ok(Faces {
+        join: speaks(accept_strangers((&me.key, &with_root)), alpn::JOIN)?,
+        members: [
+            face(members, alpn::RENEW)?,
+            face(members, alpn::SESSION)?,
+            face(members, alpn::WHERE)?,
+        ],
+        servers: [face(servers, alpn::RAFT)?, face(servers, alpn::API)?],
+    })
+}
+
+fn no_issuer() -> Rejection {
+    let why = "this server has no issuer, or not the root above it; ask another";
+    Rejection::retryable(Reason::Unsupported, why)
+}
+
+/// Notes what a server says of itself.
+async fn introduced(control: &Control, id: NodeId, asked: WhoLeads) -> Result<(), Rejection> {
+    if let Some(address) = asked.address {
+        let moved = Command::MoveServer { id, address };
+        control.propose(moved, None).await?;
+    }
+    match asked.token {
+        Some(token) => note_token(control, token).await,
+        None => Ok(()),
+    }
+}
+
+/// Takes an administrator's token for those who use a server, in place of its last one.
+///
+/// # Errors
+/// The leader's.
+pub async fn note_token(control: &Control, token: ServerToken) -> Result<(), Rejection> {
+    let named = |s: &State| -> Vec<prism_types::TokenId> {
+        let same = s.tokens().filter(|t| t.name == token.name);
+        same.map(|t| t.id).collect()
+    };
+    let old = control.read(named).await;
+    if old.contains(&token.id) {
+        return Ok(());
+    }
+    for id in old {
+        control.propose(Command::RevokeToken { id }, None).await?;
+    }
+    let create = Command::CreateToken {
+        id: token.id,
+        name: token.name,
+        role: prism_state::Role::Admin,
+        scope: Box::default(),
+        by: None,
+        hash: token.hash,
+        expires: None,
+    };
+    control.propose(create, None).await?;
+    Ok(())
+}
+
+/// Whom a state keeps out, and where the servers are.
+fn kept_out(state: &State) -> (Denied, Vec<String>) {
+    let mut denied = Denied::default();
+    for record in state.denied() {
+        match record.whom {
+            Whom::Node(id) => denied.nodes.insert(id),
+            Whom::Certificate(sha) => denied.certificates.insert(Fingerprint(sha)),
+        };
+    }
+    denied.holders.extend(state.gone_servers().map(|s| s.id));
+    let servers = state.servers().map(|s| s.address.clone()).collect();
+    (denied, servers)
+}
+
+fn refusal(why: &IdentityError) -> Rejection {
+    let reason = match why {
+        IdentityError::Read { .. } => Reason::Invalid,
+        IdentityError::Make { .. } | IdentityError::IssuerEnds { .. } => Reason::Internal,
+    };
+    Rejection::new(reason, why.to_string())
+}
+
+impl House {
+    /// A server that is this member.
+    ///
+    /// # Errors
+    /// When it is no server, or its certificate is not good.
+    pub fn new(links: Links, me: Membership) -> Result<Arc<Self>, MemberError> {
+        let trust = me.trust()?;
+        let guests = Arc::default();
+        Ok(Arc::new(Self {
+            servers: Mutex::new(vec![links.address.clone()]),
+            links,
+            faces: Mutex::new(Arc::new(faces(&me, &trust, &guests)?)),
+            trust,
+            guests,
+            cluster: me.cluster,
+            me: Mutex::new(me),
+        }))
+    }
+
+    /// Notes where this server is, when it leads: the others find it there from then on.
+    ///
+    /// # Errors
+    /// The leader's.
+    pub async fn note_address(&self, leader: &Control) -> Result<(), Rejection> {
+        let (id, address) = (self.me().node, self.links.address.clone());
+        let same = |s: &State| s.server(id).is_none_or(|r| r.gone || r.address == address);
+        if leader.read(same).await {
+            return Ok(());
+        }
+        let moved = Command::MoveServer { id, address };
+        leader.propose(moved, None).await.map(drop)
+    }
+
+    /// A connection to another server (`HOST:PORT`), for what the protocol says.
+    async fn dial(&self, address: &str, protocol: &[u8]) -> Result<crate::Dialled, MemberError> {
+        let me = self.me().copy()?;
+        let mut last = None;
+        let found = tokio::net::lookup_host(address).await;
+        for address in found.map_err(|e| MemberError::Unknown(address.to_owned(), e))? {
+            match crate::dial::dial(address, &me, self.trust.clone(), protocol).await {
+                Ok(dialled) => return Ok(dialled),
+                Err(why) => last = Some(why),
+            }
+        }
+        let nothing = || std::io::Error::other("the name has no address");
+        Err(last.unwrap_or_else(|| MemberError::Unknown(address.to_owned(), nothing())))
+    }
+
+    /// A connection to another server that replicates the store.
+    ///
+    /// # Errors
+    /// When no server is there, or either does not trust the other.
+    pub async fn dial_raft(&self, address: &str) -> Result<crate::Dialled, MemberError> {
+        self.dial(address, alpn::RAFT).await
+    }
+
+    /// A connection to another server for requests to the API.
+    ///
+    /// # Errors
+    /// As of [`House::dial_raft`].
+    pub async fn dial_api(&self, address: &str) -> Result<crate::Dialled, MemberError> {
+        self.dial(address, alpn::API).await
+    }
+
+    /// A connection to another server for the session of what runs work here.
+    ///
+    /// # Errors
+    /// As of [`House::dial_raft`].
+    pub async fn dial_session(&self, address: &str) -> Result<crate::Dialled, MemberError> {
+        self.dial(address, alpn::SESSION).await
+    }
+
+    /// Asks another server who leads. If it does itself, it learns where this one is, and takes a token for those who use it.
+    ///
+    /// # Errors
+    /// As of [`House::dial_raft`].
+    pub async fn introduce(
+        &self,
+        address: &str,
+        token: Option<ServerToken>,
+    ) -> Result<Directions, MemberError> {
+        let mut dialled = self.dial(address, alpn::WHERE).await?;
+        let question = WhoLeads {
+            address: Some(self.links.address.clone()),
+            token,
+        };
+        crate::dial::ask_directions(&mut dialled, question).await
+    }
+
+    fn me(&self) -> MutexGuard<'_, Membership> {
+        self.me.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is connected and who was refused.
+    pub fn counts(&self) -> Counts {
+        self.guests.counts()
+    }
+
+    /// How it shows itself to those who come for this.
+    pub(crate) fn face(&self, purpose: Purpose) -> Arc<ServerConfig> {
+        let faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
+        match purpose {
+            Purpose::Join => faces.join.clone(),
+            Purpose::Renew => faces.members[0].clone(),
+            Purpose::Session => faces.members[1].clone(),
+            Purpose::Where => faces.members[2].clone(),
+            Purpose::Raft => faces.servers[0].clone(),
+            Purpose::Api => faces.servers[1].clone(),
+        }
+    }
+
+    /// The leader, if it is here; otherwise what to answer.
+    fn leader(&self) -> Result<Control, Answer> {
+        match self.links.seats.now() {
+            Seat::Here(control) => Ok(control),
+            Seat::There(address) => Err(Answer::Elsewhere(address)),
+            Seat::Nowhere => {
+                let why = "no server leads the cluster now; nothing was changed: try again";
+                Err(Answer::No(Rejection::retryable(Reason::NotLeader, why)))
+            }
+        }
+    }
+
+    /// Decides about a node that asks to join. The certificate is signed after the commit.
+    pub(crate) async fn admit(&self, ask: Ask, address: IpAddr) -> Answer {
+        let control = match self.leader() {
+            Ok(control) => control,
+            Err(answer) => return answer,
+        };
+        self.admitted(&control, ask, address)
+            .await
+            .map_or_else(Answer::No, |given| Answer::Given(Box::new(given)))
+    }
+
+    async fn admitted(
+        &self,
+        control: &Control,
+        ask: Ask,
+        address: IpAddr,
+    ) -> Result<Given, Rejection> {
+        let key = requested(&ask.request).map_err(|why| refusal(&why))?;
+        let (role, kind) = match ask.server {
+            Some(_) => (Role::Server, MemberRole::Server),
+            None => (Role::Worker, MemberRole::Worker),
+        };
+        let join = Join {
+            token: ask.token,
+            hash: JoinSecret::received(ask.secret).hash(),
+            node: ask.node,
+            role: kind,
+            name: ask.name,
+            key: key.0,
+            address: address.to_canonical(),
+            server: ask.server.as_ref().map(|s| s.address.clone()),
+        };
+        control.propose(Command::Join(join), None).await?;
+        let mut given = self.sign(&ask.request, role, ask.node)?;
+        if let Some(server) = ask.server {
+            let number = control.read(|s| s.server(ask.node).map(|s| s.number)).await;
+            let number = number.ok_or_else(|| {
+                Rejection::retryable(Reason::Internal, "the new server has no number yet")
+            })?;
+            given.server = Some(self.as_server(&server.request, ask.node, number)?);
+        }
+        Ok(given)
+    }
+
+    /// What a new server is given beside its certificate.
+    fn as_server(&self, request: &[u8], node: NodeId, number: u64) -> Result<ForServer, Rejection> {
+        let me = self.me();
+        let authority = me.authority.as_ref().ok_or_else(no_issuer)?;
+        let issuer = authority.sign_issuer(request, node, unix_now());
+        let root_key = authority.root_key.as_ref().ok_or_else(no_issuer)?;
+        Ok(ForServer {
+            number,
+            issuer: issuer.map_err(|why| refusal(&why))?,
+            root: authority.root.clone(),
+            root_key: root_key.key().to_pem(),
+        })
+    }
+
+    /// A new certificate for a member, for the key that it joined with.
+    pub(crate) async fn renew(&self, peer: &Peer, request: &[u8]) -> Answer {
+        let control = match self.leader() {
+            Ok(control) => control,
+            Err(answer) => return answer,
+        };
+        self.renewed(&control, peer, request)
+            .await
+            .map_or_else(Answer::No, |given| Answer::Given(Box::new(given)))
+    }
+
+    async fn renewed(
+        &self,
+        control: &Control,
+        peer: &Peer,
+        request: &[u8],
+    ) -> Result<Given, Rejection> {
+        let id = peer.holder.id;
+        let key = requested(request).map_err(|why| refusal(&why))?;
+        let known = control.read(|s| s.member(id).map(|m| m.key)).await;
+        control.confirm().await?;
+        if known != Some(key.0) {
+            return Err(Rejection::new(
+                Reason::Forbidden,
+                format!("node {id} is no member with this key; it is to join again"),
+            ));
+        }
+        self.sign(request, peer.holder.role, id)
+    }
+
+    fn sign(&self, request: &[u8], role: Role, id: NodeId) -> Result<Given, Rejection> {
+        let me = self.me();
+        let authority = me.authority.as_ref().ok_or_else(no_issuer)?;
+        let issued = authority.sign(request, role, id, unix_now());
+        let issued = issued.map_err(|why| refusal(&why))?;
+        Ok(Given {
+            cluster: self.cluster,
+            chain: issued.chain,
+            roots: me.roots.clone(),
+            server: None,
+        })
+    }
+
+    /// Who leads; a server that says where it is now is found there from now on.
+    pub(crate) async fn directions(&self, peer: &Peer, asked: WhoLeads) -> Directions {
+        let seat = self.links.seats.now();
+        if let (Seat::Here(control), Role::Server) = (&seat, peer.holder.role)
+            && let Err(why) = introduced(control, peer.holder.id, asked).await
+        {
+            tracing::warn!(server = %peer.holder.id, %why, "what a server says of itself was not noted");
+        }
+        let leads = match seat {
+            Seat::Here(_) => Leads::Me,
+            Seat::There(address) => Leads::Other(address),
+            Seat::Nowhere => Leads::Nobody,
+        };
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        Directions {
+            leads,
+            servers: servers.clone(),
+        }
+    }
+
+    /// Follows whom the cluster keeps out, and renews this server's own certificate in time, until it is told to stop.
+    pub async fn tend(self: Arc<Self>, dir: PathBuf, stop: CancellationToken) {
+        let mut seats = self.links.seats.clone();
+        let mut jitter = [0; 4];
+        let _zero_will_do = getrandom::fill(&mut jitter);
+        let jitter = u32::from_le_bytes(jitter);
+        let mut failed = false;
+        loop {
+            let here = match seats.look() {
+                Seat::Here(control) => Some(control),
+                _ => None,
+            };
+            let mut admission = here.as_ref().map(Control::admission_changed);
+            let mut news = async || {
+                let told = match &mut admission {
+                    Some(admission) => admission.changed().await.is_ok(),
+                    None => false,
+                };
+                if !told {
+                    tokio::time::sleep(FOLLOW).await;
+                }
+            };
+            self.follow(here.as_ref()).await;
+            let at = renew_at(self.me().life, jitter);
+            let left = u64::try_from(at.saturating_sub(unix_now())).unwrap_or(0);
+            let wait = match (left, failed) {
+                (0, true) => AGAIN,
+                (left, _) => Duration::from_secs(left).min(LOOK),
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = seats.changed() => {}
+                () = news() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            if unix_now() >= at {
+                let renewed = self.renew_own(&dir);
+                failed = renewed.is_err();
+                if let Err(why) = renewed {
+                    tracing::error!(%why, "this server's certificate is not renewed; it is tried again");
+                }
+            }
+        }
+    }
+
+    /// Takes over whom the cluster keeps out now, and sends those of them away who are connected.
+    async fn follow(&self, leader: Option<&Control>) {
+        let (denied, servers) = match leader {
+            Some(control) => control.read(kept_out).await,
+            None => match prism_control::admission(&*self.links.store).await {
+                Ok(state) => kept_out(&state),
+                Err(why) => return tracing::debug!(%why, "whom the cluster keeps out is not read"),
+            },
+        };
+        *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers;
+        self.trust.set_denied(denied);
+        self.guests.judge_again(&self.trust);
+    }
+
+    fn renew_own(&self, dir: &std::path::Path) -> Result<(), MemberError> {
+        let mut me = self.me();
+        me.renew_own(unix_now())?;
+        me.save(dir)?;
+        let faces = Arc::new(faces(&me, &self.trust, &self.guests)?);
+        *self.faces.lock().unwrap_or_else(PoisonError::into_inner) = faces;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prism_identity::{Key, Pin};
+    use prism_state::MemberRecord;
+    use prism_types::{Id, NodeId, TimeMs};
+
+    #[tokio::test]
+    async fn a_certificate_is_renewed_for_the_key_that_joined_only() {
+        let stop = CancellationToken::new();
+        let store = Arc::new(prism_store_kit::FakeStore::default());
+        let (control, leader) = prism_control::open(store.clone()).await.unwrap();
+        tokio::spawn(leader.run(stop.clone()));
+        let node = NodeId::new(1, 1);
+        let me = Membership::found(ClusterId(Id::new(1, 2)), node, unix_now()).unwrap();
+        let (leaf, rest) = me.chain.split_first().unwrap();
+        let rest: Vec<_> = rest.iter().map(|c| c.clone().into()).collect();
+        let peer = Peer::of(&leaf.clone().into(), &rest).unwrap();
+        let (own, other) = (me.key.request().unwrap(), Key::generate().unwrap());
+        let founder = |key: Pin| MemberRecord {
+            id: node,
+            role: MemberRole::Server,
+            name: "s".parse().unwrap(),
+            key: key.0,
+            labels: prism_types::Labels::default(),
+            token: None,
+            joined: TimeMs(0),
+        };
+        let key = me.key.pin();
+        let (seat, seats) = Seats::new();
+        let links = Links {
+            seats,
+            store,
+            address: "10.0.0.1:4200".to_owned(),
+            raft: None,
+            api: None,
+        };
+        let house = House::new(links, me).unwrap();
+        let renewed = async |request: &[u8]| match house.renew(&peer, request).await {
+            Answer::Given(given) => Ok(given.cluster),
+            Answer::No(why) => Err(why.reason),
+            Answer::Elsewhere(_) => Err(Reason::NotLeader),
+        };
+        assert_eq!(renewed(&own).await, Err(Reason::NotLeader), "nobody leads");
+        seat.send_replace(Seat::There("10.0.0.2:4200".to_owned()));
+        let sent_on = house.renew(&peer, &own).await;
+        assert!(matches!(sent_on, Answer::Elsewhere(to) if to == "10.0.0.2:4200"));
+        seat.send_replace(Seat::Here(control.clone()));
+        assert_eq!(renewed(&own).await, Err(Reason::Forbidden), "no member");
+        let found = Command::Found {
+            member: founder(key),
+            address: "10.0.0.1:4200".to_owned(),
+        };
+        control.propose(found, None).await.unwrap();
+        assert_eq!(renewed(&own).await, Ok(house.cluster));
+        let swapped = renewed(&other.request().unwrap()).await;
+        assert_eq!(swapped, Err(Reason::Forbidden));
+        let mut damaged = own.clone();
+        damaged[100] ^= 1;
+        assert_eq!(renewed(&damaged).await, Err(Reason::Invalid));
+        stop.cancel();
+    }
+}

@@ -1,0 +1,43 @@
+//! How the members of a cluster meet: what a node keeps of who it is, how a new one is let in, and the one listener to which members
+//! come. What a connection is for is said by its protocol name (ALPN); who may come for that, by certificates.
+//!
+//! | protocol | who comes | for |
+//! |---|---|---|
+//! | `prism/join/1` | a new node, with a join token | to become a member |
+//! | `prism/renew/1` | members | a new certificate for the key they have |
+//! | `prism/session/1` | workers and servers | the session of what runs work there ([`prism_wire`]) |
+//! | `prism/where/1` | members | to learn who leads; a server says where it is |
+//! | `prism/raft/1` | servers | to replicate the store |
+//! | `prism/api/1` | servers | requests to the API that they were asked and do not decide |
+//!
+//! What only the leader can answer is asked of it: whoever asks another server is told where it is.
+
+#![forbid(unsafe_code)]
+
+mod authority;
+mod dial;
+mod error;
+mod exchange;
+mod guests;
+mod house;
+mod listener;
+mod membership;
+
+pub use authority::Authority;
+pub use dial::{Dialled, Joining, dial_session, join, renew, who_leads};
+pub use error::MemberError;
+pub use exchange::{Directions, Leads, ServerToken};
+pub use guests::Counts;
+pub use house::{Hook, House, Links, Stream, note_token, unix_now};
+pub use listener::{UNKNOWN, serve};
+pub use membership::Membership;
+
+/// Protocol names, as in TLS.
+pub(crate) mod alpn {
+    pub(crate) const JOIN: &[u8] = b"prism/join/1";
+    pub(crate) const RENEW: &[u8] = b"prism/renew/1";
+    pub(crate) const SESSION: &[u8] = b"prism/session/1";
+    pub(crate) const WHERE: &[u8] = b"prism/where/1";
+    pub(crate) const RAFT: &[u8] = b"prism/raft/1";
+    pub(crate) const API: &[u8] = b"prism/api/1";
+}

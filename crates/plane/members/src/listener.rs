@@ -1,0 +1,264 @@
+//! The listener to which members come. Until it is known who somebody is, they have a place for ten seconds at most, and when all
+//! places are taken the one who has been there longest goes: who says nothing keeps nobody out who does.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prism_identity::Peer;
+use rustls::server::Acceptor;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::exchange::{self, Answer, Ask, PATIENCE, WhoLeads};
+use crate::house::{Hook, House, Purpose};
+
+/// Most who are not known yet, usually.
+pub const UNKNOWN: usize = 1_024;
+
+/// How long nobody is accepted after the system has refused to.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// Those who are not known yet, in the order in which they came.
+#[derive(Default)]
+struct Hall(Mutex<BTreeMap<u64, CancellationToken>>);
+
+/// A place there.
+struct Place {
+    hall: Arc<Hall>,
+    number: u64,
+    /// Cancelled when it is to be left.
+    leave: CancellationToken,
+}
+
+impl Hall {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one in, and sends the first away if there are more than `most`; says whether it did.
+    fn enter(self: &Arc<Self>, number: u64, most: usize) -> (Place, bool) {
+        let leave = CancellationToken::new();
+        let mut all = self.all();
+        all.insert(number, leave.clone());
+        let full = all.len() > most;
+        if full && let Some((_, first)) = all.pop_first() {
+            first.cancel();
+        }
+        let place = Place {
+            hall: Arc::clone(self),
+            number,
+            leave,
+        };
+        (place, full)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hall.all().remove(&self.number);
+    }
+}
+
+/// Takes in who comes until it is told to stop, which also ends all connections. At most so many may be unknown at once.
+pub async fn serve(
+    listener: TcpListener,
+    house: Arc<House>,
+    unknown: usize,
+    stop: CancellationToken,
+) {
+    let (hall, mut count) = (Arc::new(Hall::default()), 0);
+    let stop = stop.child_token();
+    let _all_leave = stop.clone().drop_guard();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                count += 1;
+                let (place, full) = hall.enter(count, unknown);
+                if full {
+                    house.guests.refuse("too_many");
+                }
+                tokio::spawn(welcome(stream, from, house.clone(), place, stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection of a member is not accepted");
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+async fn welcome(
+    stream: TcpStream,
+    from: SocketAddr,
+    house: Arc<House>,
+    place: Place,
+    stop: CancellationToken,
+) {
+    // Small messages that are waited for.
+    let _best_effort = stream.set_nodelay(true);
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(PATIENCE, shake(stream, &house)) => shaken,
+        () = place.leave.cancelled() => return,
+    };
+    let (purpose, mut stream) = match shaken {
+        Ok(Ok(shaken)) => shaken,
+        Ok(Err(error)) => {
+            house.guests.refuse("tls");
+            return tracing::debug!(%from, %error, "a connection is refused");
+        }
+        Err(_) => return house.guests.refuse("silent"),
+    };
+    let leave = place.leave.clone();
+    let done = match purpose {
+        Purpose::Join => tokio::select! {
+            done = join(&mut stream, from.ip(), &house) => done,
+            () = leave.cancelled() => return,
+        },
+        Purpose::Renew => renew(&mut stream, &house).await,
+        Purpose::Where => directions(&mut stream, &house).await,
+        Purpose::Raft | Purpose::Api => {
+            drop(place);
+            let hook = match purpose {
+                Purpose::Raft => house.links.raft.clone(),
+                _ => house.links.api.clone(),
+            };
+            linked(stream, &house, hook, &stop).await
+        }
+        Purpose::Session => {
+            drop(place);
+            session(stream, &house, &stop).await
+        }
+    };
+    if let Err(error) = done {
+        tracing::info!(%from, ?purpose, %error, "a connection of a member ends");
+    }
+}
+
+/// Learns what a connection is for, and who is at its other end as far as that asks for it.
+async fn shake(stream: TcpStream, house: &House) -> io::Result<(Purpose, TlsStream<TcpStream>)> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let asked = start.client_hello().alpn();
+    let purpose = asked.and_then(|mut names| names.find_map(Purpose::of));
+    let purpose = purpose.ok_or_else(|| io::Error::other("it speaks no protocol of ours"))?;
+    let stream = start.into_stream(house.face(purpose)).await?;
+    Ok((purpose, stream))
+}
+
+async fn join(stream: &mut TlsStream<TcpStream>, from: IpAddr, house: &House) -> io::Result<()> {
+    let ask: Ask = exchange::receive(stream).await?;
+    let (node, name) = (ask.node, ask.name.clone());
+    let answer = house.admit(ask, from).await;
+    match &answer {
+        Answer::Given(_) => tracing::info!(%node, %name, %from, "a node has joined"),
+        Answer::Elsewhere(leader) => {
+            tracing::debug!(%node, %leader, "a node is sent to the leader")
+        }
+        Answer::No(why) => {
+            house.guests.refuse("join");
+            tracing::warn!(%node, %name, %from, %why, "a node is not let in");
+        }
+    }
+    tell(stream, &answer).await
+}
+
+async fn renew(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<()> {
+    let peer = peer(stream)?;
+    let request: Vec<u8> = exchange::receive(stream).await?;
+    let answer = house.renew(&peer, &request).await;
+    if let Answer::No(why) = &answer {
+        house.guests.refuse("renew");
+        tracing::warn!(member = %peer.holder, %why, "a certificate is not renewed");
+    }
+    tell(stream, &answer).await
+}
+
+async fn directions(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<()> {
+    let peer = peer(stream)?;
+    let question: WhoLeads = exchange::receive(stream).await?;
+    tell(stream, &house.directions(&peer, question).await).await
+}
+
+/// A connection with another server, until either is told to end it.
+async fn linked(
+    stream: TlsStream<TcpStream>,
+    house: &House,
+    hook: Option<Hook>,
+    stop: &CancellationToken,
+) -> io::Result<()> {
+    let guest = house.guests.enter(peer(&stream)?, &house.trust);
+    let guest = guest.map_err(|why| {
+        house.guests.refuse(why.kind());
+        io::Error::other(why)
+    })?;
+    let hook = hook.ok_or_else(|| io::Error::other("this server is alone"))?;
+    tokio::select! {
+        () = hook(stream) => {}
+        () = guest.leave.cancelled() => {}
+        () = stop.cancelled() => {}
+    }
+    Ok(())
+}
+
+async fn tell<T: serde::Serialize>(
+    stream: &mut TlsStream<TcpStream>,
+    answer: &T,
+) -> io::Result<()> {
+    let told = async {
+        exchange::send(stream, answer).await?;
+        tokio::io::AsyncWriteExt::shutdown(stream).await
+    };
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the answer is not read");
+    tokio::time::timeout(PATIENCE, told).await.map_err(late)?
+}
+
+fn peer(stream: &TlsStream<TcpStream>) -> io::Result<Peer> {
+    let shown = stream.get_ref().1.peer_certificates();
+    match shown.and_then(<[_]>::split_first) {
+        Some((leaf, rest)) => Peer::of(leaf, rest).map_err(io::Error::other),
+        None => Err(io::Error::other("it shows no certificate")),
+    }
+}
+
+async fn session(
+    stream: TlsStream<TcpStream>,
+    house: &House,
+    stop: &CancellationToken,
+) -> io::Result<()> {
+    let peer = peer(&stream)?;
+    let member = peer.holder.id;
+    let guest = house.guests.enter(peer, &house.trust);
+    let guest = guest.map_err(|why| {
+        house.guests.refuse(why.kind());
+        io::Error::other(why)
+    })?;
+    let control = house.links.seats.here();
+    let control = control.ok_or_else(|| io::Error::other("this server does not lead"))?;
+    let (end, far) = prism_link::pair();
+    let carried = prism_wire::carry_control(stream, far).await;
+    let (link, carried) = carried.map_err(io::Error::other)?;
+    let node = Arc::new(link.node);
+    let mut serving = std::pin::pin!(control.serve_member(member, end, node));
+    // What carries ends first, and with it the session: it is to be closed as every other.
+    let gone = async {
+        tokio::select! {
+            why = carried => tracing::info!(node = %member, %why, "a worker's connection is over"),
+            () = guest.leave.cancelled() => {}
+            () = stop.cancelled() => {}
+            () = house.links.seats.over(&control) => {}
+        }
+    };
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = gone => serving.await,
+    };
+    served.map_err(io::Error::other)
+}

@@ -79,7 +79,7 @@ impl Control {
 
     /// Sends a message to a node's worker, if it has a session.
     pub(crate) fn tell(&self, node: NodeId, message: ToWorker) {
-        let mut sessions = self.sessions();
+        let sessions = self.sessions();
         let Some(session) = sessions.get(&node) else {
             return;
         };
@@ -90,10 +90,8 @@ impl Control {
         if matches!(e, mpsc::error::TrySendError::Full(_)) {
             tracing::warn!(%node, "a worker does not keep up with its messages; its session starts over");
         }
-        let heard = session.live.last_heartbeat;
-        sessions.remove(&node);
         drop(sessions);
-        self.note_heard(node, heard);
+        self.end_session(node);
     }
 
     fn job_over(&self, job: JobId) {
@@ -171,7 +169,8 @@ impl Control {
             let bundle = ToWorker::Job(Box::new(JobBundle { job, spec, blobs }));
             if session.outbox.try_send(bundle).is_err() {
                 // The worker does not keep up: its session starts over.
-                sessions.remove(&node);
+                drop(sessions);
+                self.end_session(node);
                 return false;
             }
         }

@@ -1,18 +1,19 @@
 //! The handle that the gateway and the sessions hold: propose, read, look at live nodes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use prism_link::{NodeFacts, NodeService, Readings};
 use prism_scheduler::{Config, Explanation, explain_job, explain_sandbox};
-use prism_state::{Command, IdempotencyKey, Proposal, Reply, State};
+use prism_state::{Command, IdempotencyKey, Origin, Proposal, Reply, Sight, State};
 use prism_store::Store;
-use prism_types::{NodeId, Reason, Rejection, TimeMs};
+use prism_types::{Fence, NodeId, Reason, Rejection, SandboxId, TimeMs};
 use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
 
 use crate::Clock;
 use crate::session::Session;
+use crate::waits::{SandboxWait, Waits};
 
 /// What the loop is asked.
 pub(crate) struct Request {
@@ -24,8 +25,14 @@ pub(crate) struct Request {
 pub(crate) struct Shared {
     pub(crate) state: RwLock<State>,
     pub(crate) store: Arc<dyn Store>,
+    /// Whether this leader decides no more: what it holds may never have been committed.
+    pub(crate) over: AtomicBool,
+    /// Of the leadership that decides here.
+    pub(crate) fence: Fence,
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) changed: watch::Sender<u64>,
+    pub(crate) waits: Arc<Waits>,
+    pub(crate) admission: watch::Sender<u64>,
     pub(crate) sessions: Mutex<BTreeMap<NodeId, Session>>,
     /// When nodes were last heard of in a session that is over: its end alone makes no node late.
     pub(crate) heard: Mutex<BTreeMap<NodeId, TimeMs>>,
@@ -93,10 +100,42 @@ impl Control {
         command: Command,
         key: Option<IdempotencyKey>,
     ) -> Result<Reply, Rejection> {
-        self.send(Proposal { command, key })
+        self.propose_for(command, key, None).await
+    }
+
+    /// The same for somebody, who is kept in an audit event with what changes.
+    ///
+    /// # Errors
+    /// As [`Control::propose`].
+    pub async fn propose_for(
+        &self,
+        command: Command,
+        key: Option<IdempotencyKey>,
+        origin: Option<Origin>,
+    ) -> Result<Reply, Rejection> {
+        let proposal = Proposal {
+            command,
+            key,
+            origin,
+        };
+        self.send(proposal)
             .await?
             .await
             .unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Has an audit event kept of a change that went to a node: waits for a place in the queue and not for the commit, so that
+    /// no exec pays for one.
+    ///
+    /// # Errors
+    /// When the loop has stopped.
+    pub async fn note(&self, command: Command, origin: Origin) -> Result<(), Rejection> {
+        let proposal = Proposal {
+            command,
+            key: None,
+            origin: Some(origin),
+        };
+        self.send(proposal).await.map(drop)
     }
 
     /// Queues a proposal; the answer comes later. Proposals of one sender keep their order.
@@ -113,14 +152,49 @@ impl Control {
         Ok(receiver)
     }
 
+    /// Whether what was read before this call is the truth: another server may lead by now. To be asked before an answer is given.
+    ///
+    /// # Errors
+    /// `not_leader`: the answer is not to be given.
+    pub async fn confirm(&self) -> Result<(), Rejection> {
+        let refuse = |why: &dyn std::fmt::Display| {
+            Rejection::retryable(
+                Reason::NotLeader,
+                format!("another server may lead the cluster by now ({why}): repeat the request"),
+            )
+        };
+        let held = self.shared.store.confirm(self.shared.fence).await;
+        held.map_err(|why| refuse(&why))?;
+        // Set before the state is given up that a commit has failed for; whoever has read it since sees this too.
+        if self.shared.over.load(Ordering::SeqCst) {
+            return Err(refuse(&"this one has stopped deciding"));
+        }
+        Ok(())
+    }
+
+    /// Whether this is a handle on the same leader.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Reads committed state. Keep the closure short: decisions wait for it.
     pub async fn read<R>(&self, f: impl FnOnce(&State) -> R) -> R {
         f(&*self.shared.state.read().await)
     }
 
-    /// Grows with every commit: for those who wait for a change.
+    /// For waiting until one sandbox changes.
+    pub fn await_sandbox(&self, id: SandboxId) -> SandboxWait {
+        self.shared.waits.begin(id)
+    }
+
+    /// Grows with every commit: for those who wait for any change.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.shared.changed.subscribe()
+    }
+
+    /// Grows when somebody is kept out or let in again, or a member comes or goes.
+    pub fn admission_changed(&self) -> watch::Receiver<u64> {
+        self.shared.admission.subscribe()
     }
 
     /// The store, for what the state does not keep in memory: results, events, contents of files.
@@ -174,11 +248,12 @@ impl Control {
         let views = self.views();
         let config = Config::default();
         self.read(|state| {
-            if let Ok(sandbox) = state.find_sandbox(subject) {
+            let sight = Sight::everything();
+            if let Ok(sandbox) = state.find_sandbox(subject, &sight) {
                 return Ok(explain_sandbox(state, &views, &config, sandbox));
             }
             state
-                .find_job(subject)
+                .find_job(subject, &sight)
                 .map(|job| explain_job(state, &views, &config, job))
         })
         .await

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use prism_scheduler::NodeView;
 use prism_state::{Action, Change, Command, Reply, State, encode_batch};
 use prism_store::{Batch, KeyRange, Leadership, Store, StoreError};
-use prism_types::{Id, JobId, NodeId, NodeState, Rejection, TimeMs};
+use prism_types::{Fence, Id, JobId, NodeId, NodeState, Rejection, TimeMs};
 use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -63,25 +63,10 @@ impl std::fmt::Debug for Leader {
 /// When the store does not grant it, or what is stored cannot be read.
 pub async fn open(store: Arc<dyn Store>) -> Result<(Control, Leader), ControlError> {
     let leadership = store.lead().await.map_err(ControlError::Store)?;
-    let state = load(&*store).await?;
-    let clock = Clock::start(latest_time(&state));
-    let (sender, requests) = mpsc::channel(QUEUE);
-    let shared = Shared {
-        state: RwLock::new(state),
-        store,
-        requests: sender,
-        changed: watch::channel(0).0,
-        sessions: std::sync::Mutex::default(),
-        heard: std::sync::Mutex::default(),
-        poke: Notify::new(),
-        clock,
-        numbers: Counters::default(),
-    };
-    let control = Control {
-        shared: Arc::new(shared),
-    };
+    let state = load(&*store, State::LOAD_PREFIXES).await?;
+    let (control, requests) = handle(store, state, leadership.fence);
     let leader = Leader {
-        started: clock.now(),
+        started: control.now(),
         control: control.clone(),
         leadership,
         requests,
@@ -91,10 +76,52 @@ pub async fn open(store: Arc<dyn Store>) -> Result<(Control, Leader), ControlErr
     Ok((control, leader))
 }
 
-async fn load(store: &dyn Store) -> Result<State, ControlError> {
+fn handle(store: Arc<dyn Store>, state: State, fence: Fence) -> (Control, mpsc::Receiver<Request>) {
+    let clock = Clock::start(state.latest_time());
+    let (sender, requests) = mpsc::channel(QUEUE);
+    let shared = Shared {
+        state: RwLock::new(state),
+        store,
+        over: AtomicBool::new(false),
+        fence,
+        requests: sender,
+        changed: watch::channel(0).0,
+        waits: Arc::default(),
+        admission: watch::channel(0).0,
+        sessions: std::sync::Mutex::default(),
+        heard: std::sync::Mutex::default(),
+        poke: Notify::new(),
+        clock,
+        numbers: Counters::default(),
+    };
+    let control = Control {
+        shared: Arc::new(shared),
+    };
+    (control, requests)
+}
+
+/// What this server knows now, whoever leads: reads are answered, perhaps with what is no longer so, and every change is refused.
+///
+/// # Errors
+/// When the store has stopped, or what is stored cannot be read.
+pub async fn frozen(store: Arc<dyn Store>) -> Result<Control, ControlError> {
+    let state = load(&*store, State::LOAD_PREFIXES).await?;
+    let fence = store.status().fence;
+    Ok(handle(store, state, fence).0)
+}
+
+/// The members and who is kept out, as far as this server knows: the rest of the state is left out.
+///
+/// # Errors
+/// As of [`frozen`].
+pub async fn admission(store: &dyn Store) -> Result<State, ControlError> {
+    load(store, &["meta", "members/", "servers/", "denied/"]).await
+}
+
+async fn load(store: &dyn Store, prefixes: &[&str]) -> Result<State, ControlError> {
     let revision = store.status().revision;
     let mut entries = Vec::new();
-    for prefix in State::LOAD_PREFIXES {
+    for prefix in prefixes {
         let mut range = KeyRange::prefix(*prefix);
         loop {
             let page = store.range(range.clone(), Some(revision), PAGE).await;
@@ -108,15 +135,6 @@ async fn load(store: &dyn Store) -> Result<State, ControlError> {
         }
     }
     State::load(entries).map_err(ControlError::Corrupt)
-}
-
-/// The latest moment that the state knows of: the clock must not start before it.
-fn latest_time(state: &State) -> TimeMs {
-    let jobs = state
-        .jobs()
-        .map(|j| j.record().finished.unwrap_or(j.record().created));
-    let nodes = state.nodes().map(|n| n.record().since);
-    jobs.chain(nodes).max().unwrap_or_default()
 }
 
 impl Leader {
@@ -221,7 +239,12 @@ impl Leader {
             round.command(&mut state, &Command::Assign(plan), now);
         }
         if !round.changes.is_empty() {
-            self.commit(&round.changes).await?;
+            let committed = self.commit(&round.changes).await;
+            if committed.is_err() {
+                // Before the state is given up: it holds what was not committed.
+                shared.over.store(true, Ordering::SeqCst);
+            }
+            committed?;
         }
         drop(state);
         self.finish(round, batch.drain(..taken)).await;
@@ -267,6 +290,20 @@ impl Leader {
         }
         if !round.changes.is_empty() {
             self.control.shared.changed.send_modify(|n| *n += 1);
+            for change in &round.changes {
+                match change {
+                    Change::Sandbox(record) => self.control.shared.waits.changed(record.id),
+                    Change::SandboxRemoved(id) => self.control.shared.waits.changed(*id),
+                    Change::Denied(_)
+                    | Change::DeniedRemoved(_)
+                    | Change::Member(_)
+                    | Change::MemberRemoved(_)
+                    | Change::Server(_) => {
+                        self.control.shared.admission.send_modify(|n| *n += 1);
+                    }
+                    _ => {}
+                }
+            }
         }
         self.control.act(round.actions, &round.over).await;
     }

@@ -11,10 +11,14 @@ mod error;
 mod handle;
 mod leader;
 mod results;
+mod seat;
 mod session;
+mod waits;
 
 pub use clock::Clock;
 pub use error::ControlError;
 pub use handle::{Control, LiveNode, Numbers};
-pub use leader::{Leader, open};
+pub use leader::{Leader, admission, frozen, open};
 pub use results::{results_page, sweep_rows};
+pub use seat::{Seat, Seats};
+pub use waits::SandboxWait;

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use prism_link::{ControlEnd, Hello, Holding, NodeService, SandboxStatus, ToControl, ToWorker};
 use prism_scheduler::NodeView;
-use prism_state::{Command, Desired, Metric, Proposal, Registration, Reply, TaskResult};
-use prism_types::{JobId, NodeId, NodeState, Rejection, RunReport, SandboxId, StopCause, TaskRef};
+use prism_state::{Command, Desired, Metric, Registration, Reply, TaskResult};
+use prism_types::{
+    JobId, NodeId, NodeState, Reason, Rejection, RunReport, SandboxId, StopCause, TaskRef,
+};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::{Control, LiveNode};
 
@@ -25,6 +28,10 @@ pub(crate) struct Session {
     /// Jobs whose spec was sent in this session.
     pub(crate) jobs: BTreeSet<JobId>,
     reliability: f64,
+    /// Whether it is a member's, who is bound to what it joined as.
+    bound: bool,
+    /// Ends it, when the same node begins another.
+    over: CancellationToken,
 }
 
 impl Session {
@@ -44,10 +51,23 @@ impl Session {
     }
 }
 
+/// What a worker says first; `None` when it says nothing.
+async fn greeting(end: &mut ControlEnd) -> Result<Option<Hello>, Rejection> {
+    match end.from_worker.recv().await {
+        Some(ToControl::Hello(hello)) => Ok(Some(*hello)),
+        Some(other) => {
+            let what = format!("a session begins with a greeting, not with {other:?}");
+            let what: String = what.chars().take(200).collect();
+            Err(Rejection::new(Reason::Invalid, what))
+        }
+        None => Ok(None),
+    }
+}
+
 type Pending = (Vec<TaskRef>, oneshot::Receiver<Result<Reply, Rejection>>);
 
 impl Control {
-    /// Serves a worker until it goes away.
+    /// Serves a worker of this process until it goes away.
     ///
     /// # Errors
     /// When its greeting is refused (its name is taken, say).
@@ -56,18 +76,65 @@ impl Control {
         mut end: ControlEnd,
         service: Arc<dyn NodeService>,
     ) -> Result<(), Rejection> {
-        let hello = match end.from_worker.recv().await {
-            Some(ToControl::Hello(hello)) => *hello,
-            Some(other) => {
-                let what = format!("a session begins with a greeting, not with {other:?}");
-                return Err(Rejection::new(
-                    prism_types::Reason::Invalid,
-                    what.chars().take(200).collect::<String>(),
-                ));
-            }
-            None => return Ok(()),
+        match greeting(&mut end).await? {
+            Some(hello) => self.serve(hello, false, end, service).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Serves a worker whose connection proves that it is this member. It speaks for nobody else: its name is the one that it
+    /// joined with, and the labels from its token count above its own.
+    ///
+    /// # Errors
+    /// As of [`Control::serve_worker`]; and `forbidden` when it says that it is somebody else.
+    pub async fn serve_member(
+        &self,
+        member: NodeId,
+        mut end: ControlEnd,
+        service: Arc<dyn NodeService>,
+    ) -> Result<(), Rejection> {
+        let Some(mut hello) = greeting(&mut end).await? else {
+            return Ok(());
         };
+        self.bind(member, &mut hello).await?;
+        self.serve(hello, true, end, service).await
+    }
+
+    /// Holds a greeting to what the member joined as.
+    async fn bind(&self, member: NodeId, hello: &mut Hello) -> Result<(), Rejection> {
+        let forbidden = |what: String| Err(Rejection::new(Reason::Forbidden, what));
+        if hello.node != member {
+            let node = hello.node;
+            return forbidden(format!("node {member} says that it is node {node}"));
+        }
+        let record = self.read(|s| s.member(member).cloned()).await;
+        let Some(record) = record else {
+            return forbidden(format!("node {member} is no member of this cluster"));
+        };
+        // A server runs work too, under the name that it joined with.
+        if record.name != hello.name {
+            return forbidden(format!(
+                "node {member} joined as {} {}, not as {}",
+                record.role, record.name, hello.name
+            ));
+        }
+        hello.labels.extend(record.labels);
+        Ok(())
+    }
+
+    async fn serve(
+        &self,
+        hello: Hello,
+        bound: bool,
+        mut end: ControlEnd,
+        service: Arc<dyn NodeService>,
+    ) -> Result<(), Rejection> {
         let node = hello.node;
+        // A node whose connection broke may be back before that was noticed here.
+        if let Some(before) = self.sessions().remove(&node) {
+            before.over.cancel();
+        }
+        let over = CancellationToken::new();
         self.register(&hello).await?;
         self.reconcile(&hello).await?;
         let now = self.now();
@@ -84,14 +151,28 @@ impl Control {
             credits: 0,
             jobs: BTreeSet::new(),
             reliability: 1.0,
+            bound,
+            over: over.clone(),
         };
         // First what it should hold, then the session: from then on the leader assigns, and nothing assigned may be dropped.
         self.send_desired(node, &end.to_worker).await;
-        self.sessions().insert(node, session);
-        self.send_rest(&hello).await;
-        self.read_reports(node, &mut end.from_worker).await;
-        let over = self.sessions().remove(&node);
-        if let Some(session) = over {
+        if let Some(before) = self.sessions().insert(node, session) {
+            before.over.cancel();
+        }
+        let served = async {
+            self.send_rest(&hello).await;
+            self.read_reports(node, &mut end.from_worker).await;
+        };
+        tokio::select! {
+            () = served => {}
+            () = over.cancelled() => return Ok(()),
+        }
+        let mut sessions = self.sessions();
+        let own = |s: &Session| s.outbox.same_channel(&end.to_worker);
+        if sessions.get(&node).is_some_and(own)
+            && let Some(session) = sessions.remove(&node)
+        {
+            drop(sessions);
             self.note_heard(node, session.live.last_heartbeat);
         }
         Ok(())
@@ -303,7 +384,11 @@ impl Control {
                 self.heartbeat(node, readings, credits).await;
                 return Ok(None);
             }
-            ToControl::Hello(hello) => {
+            ToControl::Hello(mut hello) => {
+                let bound = self.sessions().get(&node).is_some_and(|s| s.bound);
+                if bound {
+                    self.bind(node, &mut hello).await?;
+                }
                 self.register(&hello).await?;
                 if let Some(session) = self.sessions().get_mut(&node) {
                     session.live.facts = hello.facts;
@@ -335,7 +420,7 @@ impl Control {
                 (Vec::new(), Command::SandboxReport { node, id, status })
             }
         };
-        let answer = self.send(Proposal { command, key: None }).await?;
+        let answer = self.send(command.into()).await?;
         Ok(Some((tasks, answer)))
     }
 
@@ -373,14 +458,28 @@ impl Control {
             self.shared.poke.notify_one();
         }
         let state = self.read(|s| s.node(node).map(|n| n.record().state)).await;
-        if state.is_some_and(|s| s != NodeState::Healthy) {
-            let back = Command::SetNodeState {
-                id: node,
-                state: NodeState::Healthy,
-            };
-            if let Err(e) = self.propose(back, None).await {
-                tracing::warn!(%node, error = %e, "could not note that a node is back");
+        match state {
+            None | Some(NodeState::Healthy) => {}
+            // What it runs was given to others meanwhile: it greets again, and is told what to stop.
+            Some(NodeState::Offline) => self.end_session(node),
+            Some(NodeState::Suspect) => {
+                let back = Command::SetNodeState {
+                    id: node,
+                    state: NodeState::Healthy,
+                };
+                if let Err(e) = self.propose(back, None).await {
+                    tracing::warn!(%node, error = %e, "could not note that a node is back");
+                }
             }
+        }
+    }
+
+    /// Ends a node's session, so that the node begins another.
+    pub(crate) fn end_session(&self, node: NodeId) {
+        let ended = self.sessions().remove(&node);
+        if let Some(session) = ended {
+            self.note_heard(node, session.live.last_heartbeat);
+            session.over.cancel();
         }
     }
 

@@ -10,24 +10,26 @@ use axum::routing::{MethodFilter, on};
 use bytes::Bytes;
 use prism_api::{Method, Op, ROUTES, Route};
 use prism_control::Control;
-use prism_types::TimeMs;
+use prism_state::{Command, Reply, Subject};
+use prism_types::{Outcome, Rejection, TimeMs};
 use tokio_util::sync::CancellationToken;
 
 use crate::ask::Ask;
+use crate::desk::{self, Desk};
 use crate::idempotency::Replays;
 use crate::metrics::Metrics;
 use crate::refuse::Answered;
 use crate::room::Room;
 use crate::stream::Streams;
 use crate::{
-    GatewayConfig, answer, cluster, events, execs, explain, files, health, images, jobs, logs,
-    nodes, pipeline, results, sandboxes, snapshots, submit, sweeps, tasks, tokens,
+    GatewayConfig, answer, ca, cluster, events, execs, explain, files, health, images, jobs,
+    join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots, submit,
+    sweeps, tasks, tokens,
 };
 
-/// Shared by every request.
+/// Shared by every request, whoever leads.
 #[derive(Debug)]
-pub(crate) struct App {
-    pub(crate) control: Control,
+pub(crate) struct Common {
     pub(crate) config: GatewayConfig,
     pub(crate) metrics: Metrics,
     pub(crate) replays: Replays,
@@ -43,20 +45,40 @@ pub(crate) struct App {
     pub(crate) streams: Streams,
     pub(crate) address: String,
     pub(crate) started: TimeMs,
-    /// Ends open streams when the server stops.
+}
+
+/// What answers for one leader.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) control: Control,
+    common: Arc<Common>,
+    /// Ends open streams when the server stops, or leads no more.
     pub(crate) stop: CancellationToken,
 }
 
+impl std::ops::Deref for App {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
 impl App {
-    pub(crate) fn new(
-        control: Control,
-        config: GatewayConfig,
-        address: String,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(control: Control, common: Arc<Common>, stop: CancellationToken) -> Self {
+        Self {
+            control,
+            common,
+            stop,
+        }
+    }
+}
+
+impl Common {
+    pub(crate) fn new(config: GatewayConfig, address: String) -> Self {
         let document = prism_api::openapi(&config.version);
         Self {
-            started: control.now(),
+            started: desk::now(),
             openapi: serde_json::to_vec_pretty(&document)
                 .unwrap_or_default()
                 .into(),
@@ -67,16 +89,51 @@ impl App {
             streams: Streams::default(),
             metrics: Metrics::default(),
             replays: Replays::default(),
-            control,
             config,
             address,
-            stop,
         }
     }
 }
 
+/// Where requests come in: from people and programs, or from another server that hands them on.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) handed_on: bool,
+}
+
+impl App {
+    /// Proposes a change for whoever asks: with their key, and with an audit event.
+    pub(crate) async fn propose(&self, ask: &Ask, command: Command) -> Result<Reply, Rejection> {
+        let (key, origin) = (ask.key.clone(), ask.origin());
+        self.control.propose_for(command, key, origin).await
+    }
+
+    /// Does a thing on a node for whoever asks, and has an audit event kept unless it was certainly not done.
+    pub(crate) async fn on_node<T>(
+        &self,
+        ask: &Ask,
+        subject: Subject,
+        work: impl Future<Output = Result<T, Rejection>>,
+    ) -> Answered<T> {
+        let done = work.await;
+        let outcome = match &done {
+            Ok(_) => Outcome::Applied,
+            Err(why) => why.outcome,
+        };
+        if outcome != Outcome::NotApplied
+            && let Some(origin) = ask.origin()
+        {
+            self.control
+                .note(Command::Note { subject, outcome }, origin)
+                .await?;
+        }
+        Ok(done?)
+    }
+}
+
 /// A router with exactly the rows of the table.
-pub(crate) fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(entry: Entry) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         let filter = match route.method {
@@ -85,18 +142,18 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             Method::Put => MethodFilter::PUT,
             Method::Delete => MethodFilter::DELETE,
         };
-        let handler = move |State(app): State<Arc<App>>, params: Params, request: Request<Body>| {
-            pipeline::run(app, Some(route), params.0, request)
+        let handler = move |State(entry): State<Entry>, params: Params, request: Request<Body>| {
+            pipeline::run(entry, Some(route), params.0, request)
         };
         router = router.route(route.path, on(filter, handler));
     }
-    let unknown = move |State(app): State<Arc<App>>, request: Request<Body>| {
-        pipeline::run(app, None, Ok(Vec::new()), request)
+    let unknown = move |State(entry): State<Entry>, request: Request<Body>| {
+        pipeline::run(entry, None, Ok(Vec::new()), request)
     };
     router
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
-        .with_state(app)
+        .with_state(entry)
 }
 
 /// Names in the path, decoded; or why they cannot be.
@@ -128,8 +185,10 @@ pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answere
         Op::OpenApi | Op::OpenApiVersioned => {
             Ok(answer::of("application/json", app.openapi.clone()))
         }
-        Op::ClusterGet => cluster::get(app).await,
+        Op::ClusterGet => cluster::get(app, &ask).await,
         Op::ClusterMembers => cluster::members(app, &ask).await,
+        Op::PeerList => peers::list(app, &ask).await,
+        Op::PeerRemove => peers::remove(app, ask).await,
         Op::ClusterResources => cluster::resources(app).await,
         Op::NodeList => nodes::list(app, &ask).await,
         Op::NodeGet => nodes::get(app, &ask).await,
@@ -137,6 +196,7 @@ pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answere
         Op::NodeHealth => nodes::health(app, &ask).await,
         Op::NodeCordon => nodes::cordon(app, ask, true).await,
         Op::NodeUncordon => nodes::cordon(app, ask, false).await,
+        Op::NodeRemove => nodes::remove(app, ask).await,
         Op::JobSubmit => submit::job(app, ask).await,
         Op::JobList => jobs::list(app, &ask).await,
         Op::JobGet => jobs::get(app, &ask).await,
@@ -171,7 +231,18 @@ pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answere
         Op::TokenCreate => tokens::create(app, ask).await,
         Op::TokenList => tokens::list(app, &ask).await,
         Op::TokenRevoke => tokens::revoke(app, ask).await,
+        Op::NamespaceList => namespaces::list(app, &ask).await,
+        Op::NamespaceGet => namespaces::get(app, &ask).await,
+        Op::NamespacePut => namespaces::put(app, ask).await,
+        Op::NamespaceRemove => namespaces::remove(app, ask).await,
+        Op::CaGet => ca::get(app).await,
+        Op::CaDeny => ca::deny(app, ask).await,
+        Op::CaAllow => ca::allow(app, ask).await,
+        Op::JoinTokenCreate => join_tokens::create(app, ask).await,
+        Op::JoinTokenList => join_tokens::list(app, &ask).await,
+        Op::JoinTokenRevoke => join_tokens::revoke(app, ask).await,
         Op::EventList => events::list(app, &ask).await,
+        Op::EventVerify => events::verify(app).await,
         Op::Explain => explain::get(app, &ask).await,
         Op::ImageLoad => images::load(app, &ask).await,
         Op::ImageList => images::list(app, &ask).await,

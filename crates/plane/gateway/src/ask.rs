@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use prism_api::Route;
-use prism_state::IdempotencyKey;
-use prism_types::{Reason, nearest};
+use prism_state::{Actor, IdempotencyKey, Origin, Sight};
+use prism_types::{Name, Reason, nearest};
 use serde::de::DeserializeOwned;
 
+use crate::auth::Caller;
 use crate::query::Query;
 use crate::refuse::{Answered, Refusal};
 use crate::room::Taken;
@@ -20,6 +21,10 @@ pub(crate) struct Ask {
     /// The room that the body takes.
     pub(crate) room: Taken,
     pub(crate) key: Option<IdempotencyKey>,
+    /// Who asks; nobody in particular on an open route.
+    pub(crate) caller: Option<Caller>,
+    /// Where the connection comes from.
+    pub(crate) from: String,
     pub(crate) request_id: String,
     /// What the client says it takes.
     pub(crate) accept: String,
@@ -27,6 +32,35 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
+    /// Which namespaces there are for whoever asks, and where they look names up.
+    pub(crate) fn sight(&self) -> Sight {
+        let scope = self.caller.as_ref().map(|caller| &caller.scope);
+        Sight {
+            only: scope.and_then(|scope| scope.namespaces.clone()),
+            within: self.query.text("namespace").and_then(|n| n.parse().ok()),
+        }
+    }
+
+    /// Whether what is in a namespace is there for whoever asks.
+    pub(crate) fn sees(&self, namespace: &Name) -> bool {
+        let caller = self.caller.as_ref();
+        caller.is_none_or(|caller| caller.scope.sees(namespace))
+    }
+
+    /// Who asks, for the audit event of what changes.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        let caller = self.caller.as_ref()?;
+        Some(Origin {
+            actor: Actor::Token {
+                id: caller.token,
+                name: caller.name.as_str().into(),
+            },
+            op: snake(self.route.op.name()).into(),
+            from: self.from.as_str().into(),
+            request_id: self.request_id.as_str().into(),
+        })
+    }
+
     /// A name in the path, such as `id`.
     pub(crate) fn param(&self, name: &str) -> Answered<&str> {
         let found = self.params.iter().find(|(n, _)| n == name);
@@ -79,6 +113,18 @@ impl Ask {
     pub(crate) fn accepts(&self, kind: &str) -> bool {
         self.accept.contains(kind)
     }
+}
+
+/// `JobSubmit` as `job_submit`.
+fn snake(name: &str) -> String {
+    let mut text = String::with_capacity(name.len() + 4);
+    for (i, letter) in name.char_indices() {
+        if letter.is_ascii_uppercase() && i > 0 {
+            text.push('_');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
 }
 
 /// The nearest of the words that serde says it expected instead of an unknown one.

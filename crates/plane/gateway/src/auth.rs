@@ -1,22 +1,27 @@
-//! Tokens: `pt_<id>_<secret>`, of which only the SHA-256 of the secret is kept, compared in constant time.
+//! Tokens: `pt_<id>_<secret><check>`, of which only the SHA-256 of the secret is kept, compared in constant time.
 //!
-//! Roles come from the table of routes; there is no other place that lets anyone in.
+//! The check is the begin of the SHA-256 of all before it, so that a cut or mistyped copy is told from a wrong one, and a scanner
+//! from chance. Older texts have none. Who may what comes from the table of routes; nothing else lets anyone in.
 
-use prism_api::Role;
+use std::sync::Arc;
+
+use prism_api::{Denied, Role, Route};
 use prism_control::Control;
 use prism_state::TokenRecord;
-use prism_types::{Reason, TokenId};
+use prism_types::{Reason, Scope, TimeMs, TokenId};
 use sha2::{Digest, Sha256};
 
 use crate::refuse::{Answered, Refusal};
 
 /// Hexadecimal digits of a secret: 256 bits.
 const SECRET_DIGITS: usize = 64;
+/// Hexadecimal digits of the check: 32 bits.
+const CHECK_DIGITS: usize = 8;
 
 /// A token that was just made: its text for the user, and the hash for the state.
 #[derive(Clone)]
 pub struct NewToken {
-    /// `pt_<id>_<secret>`; show it once, keep it nowhere.
+    /// `pt_<id>_<secret><check>`; show it once, keep it nowhere.
     pub text: String,
     /// SHA-256 of the secret.
     pub hash: [u8; 32],
@@ -33,16 +38,24 @@ pub fn new_token(id: TokenId, secret: [u8; 32]) -> NewToken {
     let digits: String = secret.iter().map(|b| format!("{b:02x}")).collect();
     let hash = Sha256::digest(digits.as_bytes()).into();
     NewToken {
-        text: format!("pt_{id}_{digits}"),
+        text: format!("pt_{id}_{digits}{}", check_of(&id.to_string(), &digits)),
         hash,
     }
 }
 
+fn check_of(id: &str, digits: &str) -> String {
+    let all: [u8; 32] = Sha256::digest(format!("pt_{id}_{digits}")).into();
+    let some = &all[..CHECK_DIGITS / 2];
+    some.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// The id and the hash of a token's text, or `None` if it is no token.
 pub fn read_token(text: &str) -> Option<(TokenId, [u8; 32])> {
-    let (id, secret) = text.strip_prefix("pt_")?.split_once('_')?;
-    let id = id.parse().ok()?;
-    let well_formed = secret.len() == SECRET_DIGITS
+    let (id_text, digits) = text.strip_prefix("pt_")?.split_once('_')?;
+    let id = id_text.parse().ok()?;
+    let (secret, check) = digits.split_at_checked(SECRET_DIGITS)?;
+    let whole = check.is_empty() || check == check_of(id_text, secret);
+    let well_formed = whole
         && secret
             .bytes()
             .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -50,17 +63,20 @@ pub fn read_token(text: &str) -> Option<(TokenId, [u8; 32])> {
 }
 
 /// Who asks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) token: TokenId,
+    pub(crate) name: String,
     pub(crate) role: Role,
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) expires: Option<TimeMs>,
 }
 
-/// Checks the `Authorization` header for a route that needs `needed`.
+/// Checks the `Authorization` header for a route.
 pub(crate) async fn check(
     control: &Control,
     headers: &[&[u8]],
-    needed: Role,
+    route: &Route,
     hint: &str,
 ) -> Answered<Caller> {
     let now = control.now();
@@ -93,35 +109,62 @@ pub(crate) async fn check(
     // The comparison runs for an unknown id as well, so that time tells nothing about which ids exist.
     let stored = record.as_ref().map_or([0; 32], |r| r.hash);
     match record {
-        Some(record) if same(&stored, &hash) => allowed(&record, needed, now),
+        Some(record) if same(&stored, &hash) => allowed(&record, route, now),
         _ => Err(unauthenticated(
             "the token is not known here, or was revoked; get a new one with `prismctl token create`",
         )),
     }
 }
 
-fn allowed(record: &TokenRecord, needed: Role, now: prism_types::TimeMs) -> Answered<Caller> {
+fn allowed(record: &TokenRecord, route: &Route, now: TimeMs) -> Answered<Caller> {
     if record.expires.is_some_and(|at| at <= now) {
         return Err(unauthenticated(
             "the token has expired; get a new one with `prismctl token create`",
         ));
     }
     let role = wire_role(record.role);
-    if !role.satisfies(needed) {
-        return Err(Refusal::new(
-            Reason::Forbidden,
-            format!(
-                "the token {:?} is a {role}'s; this needs {needed}",
-                record.name
-            ),
-        )
-        .detail("role", role.as_str())
-        .detail("needed", needed.as_str()));
+    match route.admits(role, &record.scope) {
+        Ok(()) => Ok(Caller {
+            token: record.id,
+            name: record.name.clone(),
+            role,
+            scope: Arc::new(record.scope.clone()),
+            expires: record.expires,
+        }),
+        Err(why) => Err(forbidden(record, route, role, why)),
     }
-    Ok(Caller {
-        token: record.id,
-        role,
-    })
+}
+
+fn forbidden(record: &TokenRecord, route: &Route, role: Role, why: Denied) -> Refusal {
+    let name = &record.name;
+    let message = match why {
+        Denied::Role(needed) => format!("the token {name:?} is a {role}'s; this needs {needed}"),
+        Denied::Scope => format!(
+            "the token {name:?} is not for this: it needs {} of {}",
+            route.verb, route.noun
+        ),
+        Denied::Namespaces => {
+            format!("the token {name:?} is for some namespaces; this is about the whole cluster")
+        }
+    };
+    let refusal = Refusal::new(Reason::Forbidden, message).detail("role", role.as_str());
+    match why {
+        Denied::Role(needed) => refusal.detail("needed", needed.as_str()),
+        Denied::Scope => refusal
+            .detail("resource", route.noun.as_str())
+            .detail("verb", route.verb.as_str()),
+        Denied::Namespaces => refusal,
+    }
+}
+
+/// Whether a token that was good before is so still: neither revoked nor expired.
+pub(crate) async fn is_good(control: &Control, token: TokenId) -> bool {
+    let now = control.now();
+    let record = |s: &prism_state::State| {
+        s.token(token)
+            .is_some_and(|t| t.expires.is_none_or(|at| at > now))
+    };
+    control.read(record).await
 }
 
 fn unauthenticated(message: &str) -> Refusal {
@@ -169,7 +212,14 @@ mod tests {
         let id = TokenId::new(1_700_000_000_000, 9);
         let token = new_token(id, [7; 32]);
         assert_eq!(read_token(&token.text), Some((id, token.hash)));
+        // As texts were before they had a check.
+        let old = &token.text[..token.text.len() - CHECK_DIGITS];
+        assert_eq!(read_token(old), Some((id, token.hash)));
         let upper = token.text.to_uppercase();
+        let mut mistyped = token.text.clone();
+        mistyped.replace_range(40..41, "f");
+        assert_eq!(read_token(&mistyped), None);
+        assert_eq!(read_token(&token.text[..token.text.len() - 1]), None);
         for bad in ["", "pt_", "pt__", &token.text[..80], &upper, "Bearer x"] {
             assert_eq!(read_token(bad), None, "{bad}");
         }

@@ -44,14 +44,18 @@ fn count(state: &State) -> NodeCounts {
     }
 }
 
-pub(crate) async fn get(app: &Arc<App>) -> Answered<Response<Body>> {
+/// Work is counted as far as it is there for whoever asks.
+pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let store = app.control.store().status();
     let now = app.control.now();
     let info = app
         .control
         .read(|s| {
             let (capacity, allocated) = totals(s);
-            let active = || s.jobs().filter(|j| !j.record().state.is_final());
+            let jobs = || s.jobs().filter(|j| ask.sees(&j.spec().namespace));
+            let active = || jobs().filter(|j| !j.record().state.is_final());
+            let sandboxes = s.sandboxes().filter(|b| !b.state.is_final());
+            let sandboxes = sandboxes.filter(|b| ask.sees(&b.spec.namespace));
             let tasks = active()
                 .map(|j| j.counts())
                 .fold(jobs::no_tasks(), |sum, counts: Counts| {
@@ -61,13 +65,12 @@ pub(crate) async fn get(app: &Arc<App>) -> Answered<Response<Body>> {
                 name: app.config.server.clone(),
                 version: app.config.version.clone(),
                 leader: store.leader.then(|| app.config.server.clone()),
-                servers: 1,
+                servers: u32::try_from(s.servers().count().max(1)).unwrap_or(u32::MAX),
                 nodes: count(s),
                 jobs_active: u32::try_from(active().count()).unwrap_or(u32::MAX),
-                jobs_total: u32::try_from(s.jobs().count()).unwrap_or(u32::MAX),
+                jobs_total: u32::try_from(jobs().count()).unwrap_or(u32::MAX),
                 tasks,
-                sandboxes: u32::try_from(s.sandboxes().filter(|b| !b.state.is_final()).count())
-                    .unwrap_or(u32::MAX),
+                sandboxes: u32::try_from(sandboxes.count()).unwrap_or(u32::MAX),
                 capacity,
                 allocated,
                 revision: store.revision.0,

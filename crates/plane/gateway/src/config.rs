@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::join_tokens::Joining;
+
 /// How much room the server's disk has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskRoom {
@@ -32,6 +34,44 @@ impl DiskGauge {
 impl std::fmt::Debug for DiskGauge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("DiskGauge")
+    }
+}
+
+/// A server, as the leader knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number in the configuration of the state.
+    pub number: u64,
+    /// Where the others reach it.
+    pub address: String,
+    /// Whether it leads.
+    pub leader: bool,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Entries that it does not have yet, if it was heard of.
+    pub behind: Option<u64>,
+    /// How long ago it was heard of, if it was.
+    pub heard: Option<Duration>,
+}
+
+/// Tells of the servers.
+#[derive(Clone)]
+pub struct Peers(Arc<dyn Fn() -> Vec<Peer> + Send + Sync>);
+
+impl Peers {
+    /// Asks this at each request.
+    pub fn new(ask: impl Fn() -> Vec<Peer> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Peer> {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Peers")
     }
 }
 
@@ -65,6 +105,12 @@ pub struct GatewayConfig {
     pub start_wait: Duration,
     /// Silence after which an open stream of events gets a comment.
     pub keep_alive: Duration,
+    /// Tells of the servers in the configuration of the state, if there may be several.
+    pub peers: Option<Peers>,
+    /// How often a stream looks whether its token is still good.
+    pub token_check: Duration,
+    /// How machines join by this server, if they can.
+    pub joining: Option<Joining>,
     /// Tells how much room the disk has; without it there is always enough.
     pub disk: Option<DiskGauge>,
     /// How long open requests may go on after the end is asked for.
@@ -90,6 +136,9 @@ impl GatewayConfig {
             room_wait: Duration::from_secs(10),
             start_wait: Duration::from_secs(10),
             keep_alive: Duration::from_secs(15),
+            peers: None,
+            token_check: Duration::from_secs(3),
+            joining: None,
             disk: None,
             drain: Duration::from_secs(3),
         }

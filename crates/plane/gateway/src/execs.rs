@@ -9,6 +9,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use prism_api::{ErrorBody, ExecBody, ExecEvent, ExecView, SignalBody, Stream, TtySize};
 use prism_link::{ExecRequest, LogOf, NodeError, NodeService};
+use prism_state::Subject;
 use prism_types::{Reason, SandboxId, parse_duration};
 
 use crate::app::App;
@@ -113,7 +114,8 @@ pub(crate) async fn start(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> 
     let request = request(&ask, ask.json()?)?;
     let place = place(app, &ask, false).await?;
     let exec = request.id.clone();
-    let info = place.node.exec(place.id, request).await?;
+    let work = place.node.exec(place.id, request);
+    let info = app.on_node(&ask, Subject::Sandbox(place.id), work).await?;
     let streams = ask
         .query
         .given("stream")
@@ -337,7 +339,8 @@ pub(crate) async fn signal(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>
     let number = signal_number(ask)?;
     let place = place(app, ask, false).await?;
     let exec = ask.param("exec")?.to_owned();
-    place.node.exec_signal(place.id, exec, number).await?;
+    let work = place.node.exec_signal(place.id, exec, number);
+    app.on_node(ask, Subject::Sandbox(place.id), work).await?;
     Ok(answer::nothing())
 }
 
@@ -346,11 +349,12 @@ pub(crate) async fn signal_all(app: &Arc<App>, ask: &Ask) -> Answered<Response<B
     let place = place(app, ask, false).await?;
     let running = place.node.execs(place.id).await?;
     for exec in running.into_iter().filter(|e| e.report.is_none()) {
-        match place.node.exec_signal(place.id, exec.id, number).await {
+        let work = place.node.exec_signal(place.id, exec.id, number);
+        match app.on_node(ask, Subject::Sandbox(place.id), work).await {
             Ok(()) => {}
             // It ended in between.
-            Err(e) if matches!(e.reason, Reason::WrongState | Reason::NotFound) => {}
-            Err(e) => return Err(e.into()),
+            Err(e) if matches!(e.rejection.reason, Reason::WrongState | Reason::NotFound) => {}
+            Err(e) => return Err(e),
         }
     }
     Ok(answer::nothing())

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::Response;
 use prism_api::{CandidateView, ExplainView};
 use prism_scheduler::{Explanation, Verdict};
-use prism_state::State;
+use prism_state::{Sight, State};
 use prism_types::{JobId, NodeState, Reason, Rejection, TaskState};
 use serde_json::{Value, json};
 
@@ -25,17 +25,17 @@ enum Subject {
 
 type Named = (Subject, String, Option<Reason>);
 
-fn resolve(state: &State, text: &str) -> Result<Named, Rejection> {
+fn resolve(state: &State, text: &str, sight: &Sight) -> Result<Named, Rejection> {
     let task = text
         .rsplit_once('.')
-        .and_then(|(job, index)| Some((state.find_job(job).ok()?, index.parse().ok()?)));
+        .and_then(|(job, index)| Some((state.find_job(job, sight).ok()?, index.parse().ok()?)));
     if let Some((job, index)) = task
         && let Some(view) = state.task(job.id(), index)
     {
         let status = view.state.to_string();
         return Ok((Subject::Task(job.id(), index), status, view.reason));
     }
-    if let Ok(job) = state.find_job(text) {
+    if let Ok(job) = state.find_job(text, sight) {
         let record = job.record();
         return Ok((
             Subject::Job(job.id()),
@@ -43,7 +43,7 @@ fn resolve(state: &State, text: &str) -> Result<Named, Rejection> {
             record.cancel,
         ));
     }
-    if let Ok(sandbox) = state.find_sandbox(text) {
+    if let Ok(sandbox) = state.find_sandbox(text, sight) {
         let id = sandbox.id.to_string();
         return Ok((
             Subject::Sandbox(id),
@@ -62,7 +62,8 @@ fn resolve(state: &State, text: &str) -> Result<Named, Rejection> {
 
 pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let text = ask.param("id")?;
-    let (subject, status, reason) = app.control.read(|s| resolve(s, text)).await?;
+    let sight = ask.sight();
+    let (subject, status, reason) = app.control.read(|s| resolve(s, text, &sight)).await?;
     let blank = |kind: &str| ExplainView {
         subject: text.to_owned(),
         kind: kind.to_owned(),

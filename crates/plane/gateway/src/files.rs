@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::Response;
 use prism_api::{FileList, Written};
 use prism_spec::TASK_DIR;
+use prism_state::Subject;
 
 use crate::app::App;
 use crate::ask::Ask;
@@ -96,12 +97,13 @@ pub(crate) async fn put(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
                 "a directory that is made has no content; send no body",
             ));
         }
-        place.node.file_mkdir(place.id, path.clone()).await?;
+        let work = place.node.file_mkdir(place.id, path.clone());
+        app.on_node(&ask, Subject::Sandbox(place.id), work).await?;
     } else {
-        place
+        let work = place
             .node
-            .file_write(place.id, path.clone(), ask.body, mode)
-            .await?;
+            .file_write(place.id, path.clone(), ask.body.clone(), mode);
+        app.on_node(&ask, Subject::Sandbox(place.id), work).await?;
     }
     answer::json(&Written { path, bytes })
 }
@@ -109,6 +111,7 @@ pub(crate) async fn put(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
 pub(crate) async fn delete(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let path = path_of(ask)?;
     let place = place(app, ask, false).await?;
-    place.node.file_remove(place.id, path).await?;
+    let work = place.node.file_remove(place.id, path);
+    app.on_node(ask, Subject::Sandbox(place.id), work).await?;
     Ok(answer::nothing())
 }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::{Request, Response, StatusCode};
 use prism_api::HealthView;
+use prism_control::Seat;
 use prism_types::{NodeState, SandboxState, TaskState};
 
 use crate::answer;
 use crate::app::App;
 use crate::ask::Ask;
 use crate::config::{DiskGauge, DiskRoom};
+use crate::desk::Desk;
 use crate::metrics::{Text, label};
 use crate::refuse::Answered;
 
@@ -44,6 +46,27 @@ pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
         version: app.config.version.clone(),
     })?;
     if !ready && !ask.query.flag("always") {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    Ok(response)
+}
+
+/// Of a server that does not lead: it is ready when it knows who does.
+pub(crate) fn following(desk: &Desk, request: &Request<Body>) -> Answered<Response<Body>> {
+    let ready = matches!(desk.ground.seats.now(), Seat::There(_));
+    let reason = if ready {
+        "another server leads; requests are handed on to it"
+    } else {
+        "no server leads the cluster now; changes are refused"
+    };
+    let mut response = answer::json(&HealthView {
+        live: true,
+        ready,
+        reasons: vec![reason.to_owned()],
+        version: desk.common.config.version.clone(),
+    })?;
+    let always = request.uri().query().is_some_and(|q| q.contains("always"));
+    if !ready && !always {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     Ok(response)

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::Response;
 use prism_api::{ImageLoad, ImageView};
 use prism_link::NodeService;
+use prism_state::Subject;
 use prism_types::Reason;
 
 use crate::app::App;
@@ -56,9 +57,8 @@ pub(crate) async fn load(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
     let mut image: Option<String> = body.name.clone();
     let mut done = Vec::new();
     for (name, node) in nodes(app, body.node.as_deref()).await? {
-        let loaded = node
-            .image_load(body.path.clone(), body.name.clone())
-            .await?;
+        let work = node.image_load(body.path.clone(), body.name.clone());
+        let loaded = app.on_node(ask, Subject::Cluster, work).await?;
         image = Some(loaded);
         done.push(name);
     }

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::Response;
 use prism_api::{JobKind, JobView, Op, TaskCounts};
 use prism_spec::Work;
-use prism_state::{Command, Counts, Job, State};
+use prism_state::{Command, Counts, Job, Sight, State};
 use prism_types::{JobId, JobState, TaskState};
 
 use crate::answer;
@@ -100,7 +100,7 @@ pub(crate) async fn select<T: Send>(
     let passes = |job: &Job| {
         let spec = job.spec();
         wanted(job)
-            && filter.takes(&spec.labels, spec.namespace.as_str())
+            && filter.takes(&spec.labels, &spec.namespace)
             && state.is_none_or(|s| Some(job.record().state) == s)
             && name.is_none_or(|n| n == spec.name.as_str())
     };
@@ -140,16 +140,22 @@ pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
 
 pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let text = ask.param("id")?;
+    let sight = ask.sight();
     let found = app
         .control
-        .read(|s| s.find_job(text).map(|job| view(job, true)))
+        .read(|s| s.find_job(text, &sight).map(|job| view(job, true)))
         .await?;
     answer::json(&found)
 }
 
 /// Finds a job; with `sweep`, only if it is one.
-pub(crate) fn find<'a>(state: &'a State, text: &str, sweep: bool) -> Answered<&'a Job> {
-    let job = state.find_job(text)?;
+pub(crate) fn find<'a>(
+    state: &'a State,
+    text: &str,
+    sight: &Sight,
+    sweep: bool,
+) -> Answered<&'a Job> {
+    let job = state.find_job(text, sight)?;
     if sweep && job.spec().sweep().is_none() {
         return Err(Refusal::not_found(format!(
             "{text} is a job, not a sweep; see GET /api/v1/jobs/{text}"
@@ -161,9 +167,10 @@ pub(crate) fn find<'a>(state: &'a State, text: &str, sweep: bool) -> Answered<&'
 /// Proposes the verb of the route; answers with the job's id.
 pub(crate) async fn change(app: &Arc<App>, ask: &Ask, sweep: bool) -> Answered<JobId> {
     let text = ask.param("id")?;
+    let sight = ask.sight();
     let id = app
         .control
-        .read(|s| find(s, text, sweep).map(Job::id))
+        .read(|s| find(s, text, &sight, sweep).map(Job::id))
         .await?;
     let command = match ask.route.op {
         Op::JobRetry => Command::RetryJob { id },
@@ -171,7 +178,7 @@ pub(crate) async fn change(app: &Arc<App>, ask: &Ask, sweep: bool) -> Answered<J
         Op::JobResume | Op::SweepResume => Command::ResumeJob { id },
         _ => Command::CancelJob { id },
     };
-    app.control.propose(command, ask.key.clone()).await?;
+    app.propose(ask, command).await?;
     Ok(id)
 }
 

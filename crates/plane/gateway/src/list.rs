@@ -3,7 +3,8 @@
 use std::str::FromStr;
 
 use prism_api::{LIMIT_DEFAULT, LIMIT_MAX, Page};
-use prism_types::Labels;
+use prism_state::Sight;
+use prism_types::{Labels, Name};
 
 use crate::ask::Ask;
 use crate::refuse::{Answered, Refusal};
@@ -76,6 +77,7 @@ pub(crate) fn slice<T>(
 pub(crate) struct Filter {
     labels: Vec<(String, String)>,
     namespace: Option<String>,
+    sight: Sight,
 }
 
 impl Filter {
@@ -93,11 +95,24 @@ impl Filter {
             })
             .collect::<Answered<_>>()?;
         let namespace = ask.query.text("namespace").map(str::to_owned);
-        Ok(Self { labels, namespace })
+        let sight = ask.sight();
+        Ok(Self {
+            labels,
+            namespace,
+            sight,
+        })
     }
 
-    pub(crate) fn takes(&self, labels: &Labels, namespace: &str) -> bool {
+    /// Whether a thing without a namespace is wanted.
+    pub(crate) fn takes_labels(&self, labels: &Labels) -> bool {
         self.labels.iter().all(|(k, v)| labels.get(k) == Some(v))
-            && self.namespace.as_ref().is_none_or(|n| n == namespace)
+    }
+
+    /// Whether a thing of a namespace is wanted, and there for whoever asks.
+    pub(crate) fn takes(&self, labels: &Labels, namespace: &Name) -> bool {
+        let named = self.namespace.as_ref();
+        self.takes_labels(labels)
+            && self.sight.sees(namespace)
+            && named.is_none_or(|n| n == namespace.as_str())
     }
 }

@@ -171,7 +171,7 @@ async fn attempt(app: &App, ask: &Ask, follow: bool) -> Answered<(TaskRef, Vec<N
     loop {
         changed.mark_unchanged();
         let found = app.control.read(|s| {
-            let job = s.find_job(text)?;
+            let job = s.find_job(text, &ask.sight())?;
             let task = s.task(job.id(), index).ok_or_else(|| {
                 let last = job.record().tasks.saturating_sub(1);
                 Refusal::not_found(format!(

@@ -14,7 +14,10 @@ const BUCKETS: &[f64] = &[
 
 /// What the gateway counts. Its labels are routes of the table and statuses, so their number is bounded.
 #[derive(Debug, Default)]
-pub(crate) struct Metrics(Mutex<BTreeMap<(&'static str, u16), Series>>);
+pub(crate) struct Metrics(Mutex<BTreeMap<(&'static str, u16), Series>>, Mutex<Denied>);
+
+/// Requests that were denied, by route and reason.
+type Denied = BTreeMap<(&'static str, &'static str), u64>;
 
 #[derive(Debug, Default, Clone)]
 struct Series {
@@ -37,7 +40,36 @@ impl Metrics {
         }
     }
 
+    /// Counts a request that was denied.
+    pub(crate) fn denied(&self, route: Option<&'static Route>, reason: &'static str) {
+        let name = route.map_or("unknown", |r| r.op.name());
+        let mut all = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry((name, reason)).or_default() += 1;
+    }
+
+    fn write_denied(&self, text: &mut Text) {
+        let all = self
+            .1
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let name = "prism_denied_total";
+        text.head(
+            name,
+            "counter",
+            "Requests that were denied, by route and reason.",
+        );
+        for ((route, reason), count) in all {
+            text.sample(
+                name,
+                &format!("route=\"{route}\",reason=\"{reason}\""),
+                count,
+            );
+        }
+    }
+
     pub(crate) fn write(&self, text: &mut Text) {
+        self.write_denied(text);
         let all = self
             .0
             .lock()

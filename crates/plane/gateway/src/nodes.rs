@@ -8,11 +8,11 @@ use prism_api::{NodeFactsView, NodeHealth, NodeReadings, NodeResources, NodeView
 use prism_control::Control;
 use prism_link::{NodeFacts, Readings};
 use prism_state::{Command, Node};
-use prism_types::NodeState;
+use prism_types::{NodeState, Reason};
 
 use crate::app::App;
 use crate::ask::Ask;
-use crate::refuse::Answered;
+use crate::refuse::{Answered, Refusal};
 use crate::{answer, list};
 
 fn facts(facts: NodeFacts) -> NodeFactsView {
@@ -82,7 +82,7 @@ pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
         .control
         .read(|s| {
             s.nodes()
-                .filter(|n| filter.takes(&n.record().labels, "default"))
+                .filter(|n| filter.takes_labels(&n.record().labels))
                 .map(|n| view(&app.control, n))
                 .collect()
         })
@@ -159,6 +159,51 @@ pub(crate) async fn cordon(app: &Arc<App>, ask: Ask, on: bool) -> Answered<Respo
         .read(|s| s.find_node(text).map(|n| n.record().id))
         .await?;
     let command = Command::Cordon { id, on };
-    app.control.propose(command, ask.key.clone()).await?;
+    app.propose(&ask, command).await?;
     get(app, &ask).await
+}
+
+/// Forgets a node that has no work; one that has joined is no member any more, and is kept out.
+pub(crate) async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+    let text = ask.param("id")?;
+    let found = |s: &prism_state::State| {
+        let node = s.find_node(text).map(|n| n.record().id);
+        let mut members = s.members();
+        let named = members.find(|m| m.name.as_str() == text || m.id.to_string() == text);
+        match (node, named) {
+            (Ok(id), _) => Ok((id, true, s.member(id).map(|m| m.role))),
+            // A member that has never come, or was forgotten before.
+            (Err(_), Some(m)) => Ok((m.id, false, Some(m.role))),
+            (Err(why), None) => Err(why),
+        }
+    };
+    let (id, is_node, role) = app.control.read(found).await?;
+    let is_worker = role == Some(prism_state::MemberRole::Worker);
+    if role == Some(prism_state::MemberRole::Server) {
+        let several = app.control.read(|s| s.servers().count() > 1).await;
+        if several {
+            return Err(Refusal::new(
+                Reason::WrongState,
+                format!(
+                    "{text} is a server of the cluster; take it out with prismctl peer rm {text}"
+                ),
+            ));
+        }
+    }
+    if !is_worker && app.control.node(id).is_some() {
+        return Err(Refusal::new(
+            Reason::WrongState,
+            format!("node {text} is this server's own; it comes back as long as the server runs"),
+        ));
+    }
+    if is_node {
+        let command = Command::RemoveNode { id };
+        app.propose(&ask, command).await?;
+    }
+    if is_worker {
+        let command = Command::RemoveMember { id };
+        let origin = ask.origin();
+        app.control.propose_for(command, None, origin).await?;
+    }
+    Ok(answer::nothing())
 }

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
 use axum::http::header::{
@@ -13,19 +13,27 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use prism_api::{Access, Op, Payload, ROUTES, Route};
-use prism_types::{Id, Millis, Reason, nearest};
+use prism_types::{Id, Millis, Name, Outcome, Reason, nearest};
 
-use crate::app::{App, dispatch};
+use crate::app::{App, Entry, dispatch};
 use crate::ask::Ask;
 use crate::config::DiskRoom;
+use crate::desk::{Desk, Place};
+use crate::forward::{Again, Lost};
 use crate::query::Query;
 use crate::refuse::{Answered, Refusal};
 use crate::room::Taken;
-use crate::{answer, auth, connections, idempotency};
+use crate::server::Peer;
+use crate::{answer, auth, connections, desk, forward, health, idempotency, watch};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where the connection of a request came from that is handed on.
+const X_FROM: HeaderName = HeaderName::from_static("x-prism-from");
 /// When to try again on a full disk.
 const DISK_AGAIN: Millis = Millis(5_000);
+/// How long it is tried to hand a request on, and the pause between two attempts.
+const HAND_ON: Duration = Duration::from_secs(5);
+const HAND_ON_PAUSE: Duration = Duration::from_millis(50);
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_MAX: usize = 128;
 /// A body up to this many bytes is a small one.
@@ -38,15 +46,20 @@ type Params = Result<Vec<(String, String)>, String>;
 
 /// Serves a request; `route` is `None` when no row of the table matches.
 pub(crate) async fn run(
-    app: Arc<App>,
+    entry: Entry,
     route: Option<&'static Route>,
     params: Params,
     request: Request<Body>,
 ) -> Response<Body> {
     let began = Instant::now();
-    let request_id = request_id(&app, request.headers());
+    let request_id = request_id(request.headers());
     let method = request.method().clone();
-    let served = AssertUnwindSafe(serve(&app, route, params, request, &request_id)).catch_unwind();
+    // Another server says who asked it; nobody else is believed.
+    let told = request.headers().get(X_FROM).filter(|_| entry.handed_on);
+    let told = told.and_then(|v| Some(v.to_str().ok()?.to_owned()));
+    let from = told.unwrap_or_else(|| Peer::of(&request));
+    let served = placed(&entry, route, params, request, (&request_id, &from));
+    let served = AssertUnwindSafe(served).catch_unwind();
     let served = served.await.unwrap_or_else(|_| {
         Err(Refusal::new(
             Reason::Internal,
@@ -63,7 +76,20 @@ pub(crate) async fn run(
             }
             response
         }
-        Err(refusal) => refused(&refusal, &request_id),
+        Err(refusal) => {
+            if matches!(
+                refusal.rejection.reason,
+                Reason::Unauthenticated | Reason::Forbidden
+            ) {
+                // Counted and logged, never stored: a flood of them must not grow the store.
+                let reason = refusal.rejection.reason;
+                entry.desk.common.metrics.denied(route, reason.as_str());
+                let why = &refusal.rejection.message;
+                let name = route.map_or("unknown", |r| r.op.name());
+                tracing::info!(%request_id, route = name, from, %why, "denied");
+            }
+            refused(&refusal, &request_id)
+        }
     };
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
@@ -71,7 +97,7 @@ pub(crate) async fn run(
     let took = began.elapsed();
     let status = response.status().as_u16();
     let name = route.map_or("unknown", |r| r.op.name());
-    app.metrics.observe(route, status, took);
+    entry.desk.common.metrics.observe(route, status, took);
     if status >= 500 {
         tracing::warn!(%request_id, %method, route = name, status, ?took, "request failed");
     } else {
@@ -80,12 +106,103 @@ pub(crate) async fn run(
     response
 }
 
+/// Answers it here, or hands it on to the server that leads.
+async fn placed(
+    entry: &Entry,
+    route: Option<&'static Route>,
+    params: Params,
+    request: Request<Body>,
+    whence: (&str, &str),
+) -> Answered<Response<Body>> {
+    let desk = &entry.desk;
+    let own = matches!(
+        route.map(|r| r.op),
+        Some(Op::Health | Op::Metrics | Op::OpenApi | Op::OpenApiVersioned)
+    );
+    if !desk.leads() && route.is_some() {
+        if route.is_some_and(|r| r.op == Op::Health) {
+            return health::following(desk, &request);
+        }
+        if own {
+            return serve(&desk.known().await?, route, params, request, whence).await;
+        }
+        if desk::content(&request) {
+            let request = desk::without_stale(request);
+            let answer = serve(&desk.known().await?, route, params, request, whence).await?;
+            return Ok(desk.marked(answer).await);
+        }
+    }
+    if route.is_none() {
+        let (parts, _) = request.into_parts();
+        return Err(unknown(&parts));
+    }
+    match desk.place().await? {
+        Place::Here(app) => {
+            let request = desk::without_stale(request);
+            let answer = serve(&app, route, params, request, whence).await;
+            // What another leader has changed meanwhile is not in it.
+            let told = match &answer {
+                Ok(_) => route.is_some_and(|r| !r.changes()),
+                Err(refusal) => refusal.rejection.outcome == Outcome::NotApplied,
+            };
+            if told && !own {
+                app.control.confirm().await?;
+            }
+            answer
+        }
+        Place::There(_) if entry.handed_on => Err(desk::nobody()),
+        Place::There(leader) => hand_on(desk, leader, request, whence).await,
+    }
+}
+
+/// Hands a request on to the leader; if it was not sent, and can be sent again, to whoever leads next.
+async fn hand_on(
+    desk: &Desk,
+    leader: String,
+    mut request: Request<Body>,
+    whence: (&str, &str),
+) -> Answered<Response<Body>> {
+    for (name, text) in [(X_REQUEST_ID, whence.0), (X_FROM, whence.1)] {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            request.headers_mut().insert(name, value);
+        }
+    }
+    let (mut request, mut again) = match Again::hold(request).await {
+        Ok(again) => (again.request(), Some(Box::new(again))),
+        Err(request) => (*request, None),
+    };
+    let mut leader = leader;
+    let end = Instant::now() + HAND_ON;
+    loop {
+        let lost = match desk.forwarder.send(&leader, request, again).await {
+            Ok(answer) => return Ok(answer),
+            Err(lost) => lost,
+        };
+        let held = match lost {
+            Lost::Unsent(_, Some(held)) => held,
+            Lost::Unknown(_, Some(held)) if Instant::now() < end => held,
+            lost => return Err(forward::refusal(lost)),
+        };
+        if Instant::now() > end {
+            return Err(desk::nobody());
+        }
+        tokio::time::sleep(HAND_ON_PAUSE).await;
+        match desk.place().await? {
+            Place::There(next) => leader = next,
+            // This server leads by now: whoever asked asks it again.
+            Place::Here(_) => return Err(desk::nobody()),
+        }
+        request = held.request();
+        again = Some(held);
+    }
+}
+
 async fn serve(
     app: &Arc<App>,
     route: Option<&'static Route>,
     params: Params,
     request: Request<Body>,
-    request_id: &str,
+    (request_id, from): (&str, &str),
 ) -> Answered<Response<Body>> {
     let (parts, body) = request.into_parts();
     let Some(route) = route else {
@@ -94,16 +211,23 @@ async fn serve(
     refuse_when_full(app, route)?;
     let caller = match route.access {
         Access::Open => None,
-        Access::Token(needed) => {
+        Access::Token(_) => {
             let headers = parts.headers.get_all(AUTHORIZATION);
             let headers: Vec<&[u8]> = headers.iter().map(HeaderValue::as_bytes).collect();
-            Some(auth::check(&app.control, &headers, needed, &app.config.token_hint).await?)
+            Some(auth::check(&app.control, &headers, route, &app.config.token_hint).await?)
         }
     };
     let params = params.map_err(|why| Refusal::not_found(format!("the path: {why}")))?;
     let query = Query::parse(route, parts.uri.query())?;
+    if let Some(text) = query.text("namespace") {
+        // Where a name is looked up must not depend on whether what was sent is one.
+        text.parse::<Name>().map_err(|why| {
+            Refusal::invalid(format!("query parameter namespace: {why}"))
+                .detail("field", "namespace")
+        })?;
+    }
     let (body, room) = read_body(app, route, &parts.headers, body).await?;
-    let key = match caller {
+    let key = match &caller {
         Some(caller) if route.changes() => idempotency::key_of(
             &parts.headers,
             caller.token,
@@ -113,7 +237,7 @@ async fn serve(
         )?,
         _ => None,
     };
-    if let Some(caller) = caller
+    if let Some(caller) = &caller
         && route.changes()
     {
         let (token, role) = (caller.token, caller.role);
@@ -132,6 +256,8 @@ async fn serve(
         body,
         room,
         key,
+        caller: caller.clone(),
+        from: from.to_owned(),
         request_id: request_id.to_owned(),
         accept: text(ACCEPT).unwrap_or_default().to_owned(),
         last_event_id: text(HeaderName::from_static("last-event-id")).and_then(|v| v.parse().ok()),
@@ -139,7 +265,12 @@ async fn serve(
     if matches!(route.request, Payload::Empty) && route.op != Op::Health {
         ask.no_body()?;
     }
-    whole(app, dispatch(app, route, ask).await?).await
+    let answer = dispatch(app, route, ask).await?;
+    let answer = match &caller {
+        Some(caller) => watch::while_good(app, caller, answer),
+        None => answer,
+    };
+    whole(app, answer).await
 }
 
 /// Takes room for an answer that is large and already whole, until it is sent.
@@ -186,6 +317,8 @@ fn adds(op: Op) -> bool {
             | Op::ImageLoad
             | Op::FilePut
             | Op::TokenCreate
+            | Op::JoinTokenCreate
+            | Op::NamespacePut
     )
 }
 
@@ -335,7 +468,7 @@ fn refused(refusal: &Refusal, request_id: &str) -> Response<Body> {
 }
 
 /// The client's request id if it is fit for logs, otherwise a new one.
-fn request_id(app: &App, headers: &HeaderMap) -> String {
+fn request_id(headers: &HeaderMap) -> String {
     let fit = |text: &&str| {
         (1..=REQUEST_ID_MAX).contains(&text.len())
             && text
@@ -346,8 +479,9 @@ fn request_id(app: &App, headers: &HeaderMap) -> String {
     match given.filter(fit) {
         Some(text) => text.to_owned(),
         None => {
-            let (ms, entropy) = app.control.mint();
-            Id::new(ms, entropy).to_string()
+            let mut entropy = [0; 16];
+            let _zero_will_do = getrandom::fill(&mut entropy);
+            Id::new(desk::now().0, u128::from_le_bytes(entropy)).to_string()
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) async fn stream(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>
     let (job, spec, tasks) = app
         .control
         .read(|s| {
-            let job = s.find_job(text)?;
+            let job = s.find_job(text, &ask.sight())?;
             Ok::<_, Refusal>((job.id(), job.spec().clone(), job.record().tasks))
         })
         .await?;

@@ -56,7 +56,7 @@ pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
                 .rev()
                 .filter(|b| before.is_none_or(|id| b.id < id))
                 .filter(|b| all || !b.state.is_final())
-                .filter(|b| filter.takes(&b.spec.labels, b.spec.namespace.as_str()))
+                .filter(|b| filter.takes(&b.spec.labels, &b.spec.namespace))
                 .take(limit + 1)
                 .map(|b| view(s, b))
                 .collect()
@@ -67,7 +67,10 @@ pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
 
 async fn id_of(app: &App, ask: &Ask) -> Answered<SandboxId> {
     let text = ask.param("id")?;
-    let found = app.control.read(|s| s.find_sandbox(text).map(|b| b.id));
+    let sight = ask.sight();
+    let found = app
+        .control
+        .read(|s| s.find_sandbox(text, &sight).map(|b| b.id));
     Ok(found.await?)
 }
 
@@ -90,7 +93,7 @@ pub(crate) async fn by_id(app: &Arc<App>, id: SandboxId) -> Answered<Response<Bo
 pub(crate) async fn delete(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let id = id_of(app, &ask).await?;
     let command = Command::DeleteSandbox { id };
-    app.control.propose(command, ask.key).await?;
+    app.propose(&ask, command).await?;
     by_id(app, id).await
 }
 
@@ -101,7 +104,7 @@ pub(crate) async fn timeout(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>
     let id = id_of(app, &ask).await?;
     let until = length.map(|length| app.control.now().after(length));
     let command = Command::SetSandboxTimeout { id, until };
-    app.control.propose(command, ask.key).await?;
+    app.propose(&ask, command).await?;
     by_id(app, id).await
 }
 
@@ -142,4 +145,30 @@ pub(crate) async fn place(app: &App, ask: &Ask, over: bool) -> Answered<Place> {
         )
         .retryable()),
     }
+}
+
+/// Refuses a snapshot unless it is of a sandbox that is there for whoever asks.
+pub(crate) async fn snapshot_there(app: &App, ask: &Ask, snapshot: &str) -> Answered<()> {
+    let nodes: Vec<_> = app
+        .control
+        .read(|s| s.nodes().map(|n| n.record().id).collect())
+        .await;
+    for node in nodes.into_iter().filter_map(|id| app.control.node(id)) {
+        let all = node.snapshots(None).await?;
+        let Some(found) = all.into_iter().find(|s| s.id == snapshot) else {
+            continue;
+        };
+        let sees = |s: &State| {
+            let origin = s.sandbox(found.sandbox);
+            origin.is_some_and(|b| ask.sees(&b.spec.namespace))
+        };
+        if app.control.read(sees).await {
+            return Ok(());
+        }
+    }
+    let shown: String = snapshot.chars().take(80).collect();
+    Err(Refusal::not_found(format!(
+        "there is no snapshot {shown:?} of a sandbox that this token sees"
+    ))
+    .detail("field", "snapshot"))
 }

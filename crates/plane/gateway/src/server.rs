@@ -13,13 +13,13 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use prism_control::Control;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::GatewayConfig;
-use crate::app::{App, router};
+use crate::app::{Common, Entry, router};
 use crate::connections::{self, Connections, Place};
+use crate::desk::{Desk, Ground, Pipe};
 use crate::patient::Patient;
 
 /// Largest head of a request, bytes.
@@ -29,41 +29,77 @@ const HEADERS_MAX: usize = 100;
 /// Pause after `accept` failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the API on `listener` until `shutdown`; then lets open requests end for a moment.
-///
-/// # Errors
-/// When the listener is not on loopback (this version has no TLS), or its address cannot be read.
-pub async fn serve(
-    listener: TcpListener,
-    control: Control,
-    config: GatewayConfig,
+/// The API of a server.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    desk: Arc<Desk>,
     shutdown: CancellationToken,
-) -> io::Result<()> {
-    let address = listener.local_addr()?;
-    if !address.ip().is_loopback() {
-        return Err(refuse_open(address));
+}
+
+impl Gateway {
+    /// The API of a server that is reached at this address.
+    pub fn new(
+        address: SocketAddr,
+        ground: Ground,
+        config: GatewayConfig,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let common = Common::new(config, format!("http://{address}"));
+        let desk = Arc::new(Desk::new(common, ground, shutdown.clone()));
+        Self { desk, shutdown }
     }
-    let (drain, patience) = (config.drain, config.write_timeout);
-    let connections = Connections::new(config.connections_max);
+
+    /// Answers requests that another server hands on, until the stream ends. Who asks is checked for each of them, as everywhere.
+    pub async fn answer(&self, stream: impl Pipe + 'static) {
+        let entry = Entry {
+            desk: self.desk.clone(),
+            handed_on: true,
+        };
+        let service = TowerToHyperService::new(router(entry));
+        let http = http(&self.desk.common.config);
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection of another server ended");
+            },
+            () = self.shutdown.cancelled() => {}
+        }
+    }
+}
+
+fn http(config: &GatewayConfig) -> hyper::server::conn::http1::Builder {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
         .max_buf_size(HEAD_MAX)
         .max_headers(HEADERS_MAX)
         .keep_alive(true);
-    let app = Arc::new(App::new(
-        control,
-        config,
-        format!("http://{address}"),
-        shutdown.clone(),
-    ));
-    let service = router(app);
+    http
+}
+
+/// Serves the API on `listener` until its end is asked for; then lets open requests end for a moment.
+///
+/// # Errors
+/// When the listener is not on loopback (this version has no TLS), or its address cannot be read.
+pub async fn serve(listener: TcpListener, gateway: Gateway) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        return Err(refuse_open(address));
+    }
+    let (config, shutdown) = (&gateway.desk.common.config, gateway.shutdown.clone());
+    let (drain, patience) = (config.drain, config.write_timeout);
+    let connections = Connections::new(config.connections_max);
+    let http = http(config);
+    let service = router(Entry {
+        desk: gateway.desk.clone(),
+        handed_on: false,
+    });
     let graceful = GracefulShutdown::new();
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(e) => {
                     tracing::warn!(error = %e, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -77,7 +113,10 @@ pub async fn serve(
         };
         let stream = TokioIo::new(Patient::new(tuned(stream), patience));
         let (service, taken) = (service.clone(), place.clone());
-        let service = service_fn(move |request| answered(service.clone(), taken.clone(), request));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            answered(service.clone(), taken.clone(), request)
+        });
         let connection = graceful.watch(http.serve_connection(stream, service));
         tokio::spawn(end_of(connection, place));
     }
@@ -88,6 +127,18 @@ pub async fn serve(
         tracing::info!("open requests were cut off at the end");
     }
     Ok(())
+}
+
+/// Where a request's connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(SocketAddr);
+
+impl Peer {
+    /// As text, for logs and audit events.
+    pub(crate) fn of<B>(request: &Request<B>) -> String {
+        let peer = request.extensions().get::<Self>();
+        peer.map_or_else(|| "unknown".to_owned(), |peer| peer.0.to_string())
+    }
 }
 
 /// Answers a request; its connection is busy until the last byte of the answer.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Response;
 use prism_api::SnapshotView;
+use prism_state::Subject;
 
 use crate::app::App;
 use crate::ask::Ask;
@@ -23,7 +24,8 @@ pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
 pub(crate) async fn create(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let place = place(app, &ask, false).await?;
     let take = async {
-        let info = place.node.snapshot(place.id).await?;
+        let work = place.node.snapshot(place.id);
+        let info = app.on_node(&ask, Subject::Sandbox(place.id), work).await?;
         let json = serde_json::to_vec(&output::snapshot(info)).map_err(|e| {
             Refusal::new(
                 prism_types::Reason::Internal,

@@ -1,13 +1,12 @@
 //! Submissions: a body read by `prism-spec`, an id, a seed, a command. Also waits for a sandbox to run.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::Response;
 use bytes::Bytes;
 use prism_spec::{SpecError, WireKind, parse_sandbox_wire, parse_wire};
-use prism_state::{Command, Reply, Submission};
+use prism_state::{Command, Reply, State, Submission};
 use prism_types::{JobId, Reason, SandboxId, SandboxState};
 
 use crate::app::App;
@@ -42,9 +41,8 @@ pub(crate) fn unexpected(reply: &Reply) -> Refusal {
 }
 
 async fn submit(app: &Arc<App>, ask: Ask, kind: WireKind) -> Answered<JobId> {
-    let Ask {
-        body, key, room, ..
-    } = ask;
+    let (key, origin, sight) = (ask.key.clone(), ask.origin(), ask.sight());
+    let Ask { body, room, .. } = ask;
     // Large ones go one at a time, from here until they are in the state or refused.
     let _turn = match body.len() > SMALL {
         true => Some(app.reader.lock().await),
@@ -52,6 +50,9 @@ async fn submit(app: &Arc<App>, ask: Ask, kind: WireKind) -> Answered<JobId> {
     };
     let submission = read(kind, body).await?;
     drop(room);
+    let namespace = submission.spec.namespace.as_str();
+    let there = |s: &State| s.find_namespace(namespace, &sight).map(drop);
+    app.control.read(there).await?;
     let (ms, entropy) = app.control.mint();
     let command = Command::SubmitJob(Submission {
         id: JobId::new(ms, entropy),
@@ -59,7 +60,7 @@ async fn submit(app: &Arc<App>, ask: Ask, kind: WireKind) -> Answered<JobId> {
         blobs: submission.blobs.into_iter().collect(),
         seed: seed(entropy),
     });
-    match app.control.propose(command, key).await? {
+    match app.control.propose_for(command, key, origin).await? {
         Reply::JobCreated { id } => Ok(id),
         other => Err(unexpected(&other)),
     }
@@ -103,10 +104,16 @@ pub(crate) async fn sandbox(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>
         &ask.body
     };
     let spec = Arc::new(parse_sandbox_wire(body)?);
+    let sight = ask.sight();
+    let there = |s: &State| s.find_namespace(spec.namespace.as_str(), &sight).map(drop);
+    app.control.read(there).await?;
+    if let Some(snapshot) = spec.snapshot.as_deref().filter(|_| sight.only.is_some()) {
+        sandboxes::snapshot_there(app, &ask, snapshot).await?;
+    }
     let (ms, entropy) = app.control.mint();
     let id = SandboxId::new(ms, entropy);
     let command = Command::CreateSandbox { id, spec };
-    let id = match app.control.propose(command, ask.key.clone()).await? {
+    let id = match app.propose(&ask, command).await? {
         Reply::SandboxCreated { id } => id,
         other => return Err(unexpected(&other)),
     };
@@ -118,22 +125,19 @@ pub(crate) async fn sandbox(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>
 
 /// Waits until a sandbox neither waits nor starts, or for as long as is configured; answers with its state then.
 pub(crate) async fn settled(app: &App, id: SandboxId) -> Option<SandboxState> {
-    let deadline = Instant::now() + app.config.start_wait;
-    let mut changed = app.control.changed();
+    let deadline = tokio::time::Instant::now() + app.config.start_wait;
+    let wait = app.control.await_sandbox(id);
     loop {
-        changed.mark_unchanged();
+        let change = wait.change();
         let state = app.control.read(|s| s.sandbox(id).map(|b| b.state)).await;
         match state {
             Some(SandboxState::Pending | SandboxState::Starting) => {}
             other => return other,
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let closed = match tokio::time::timeout(left, changed.changed()).await {
-            Ok(result) => result.is_err(),
-            Err(_) => true,
-        };
-        if closed || app.stop.is_cancelled() {
-            return state;
+        tokio::select! {
+            () = change => {}
+            () = app.stop.cancelled() => return state,
+            () = tokio::time::sleep_until(deadline) => return state,
         }
     }
 }

@@ -244,7 +244,7 @@ fn output(part: &Part) -> Option<RunnerOutput> {
 async fn id_of(app: &App, ask: &Ask) -> Answered<JobId> {
     let text = ask.param("id")?;
     app.control
-        .read(|s| jobs::find(s, text, true).map(Job::id))
+        .read(|s| jobs::find(s, text, &ask.sight(), true).map(Job::id))
         .await
 }
 

@@ -226,7 +226,7 @@ pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
     let (id, spec, total) = app
         .control
         .read(|s| {
-            let job = s.find_job(text)?;
+            let job = s.find_job(text, &ask.sight())?;
             Ok::<_, Refusal>((job.id(), job.spec().clone(), job.record().tasks))
         })
         .await?;

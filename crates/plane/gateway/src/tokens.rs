@@ -1,12 +1,13 @@
 //! `/tokens`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
 use prism_api::{TokenCreate, TokenCreated, TokenView};
-use prism_state::{Command, Reply, TokenRecord};
-use prism_types::{Reason, TokenId, parse_duration};
+use prism_state::{Command, Reply, State, TokenRecord};
+use prism_types::{Reason, Scope, TokenId, parse_duration};
 
 use crate::app::App;
 use crate::ask::Ask;
@@ -17,15 +18,53 @@ use crate::{answer, auth};
 
 /// Longest name, characters.
 const NAME_MAX: usize = 100;
+/// Most namespaces of one token.
+const LISTED_MAX: usize = 64;
 
 fn view(record: &TokenRecord) -> TokenView {
     TokenView {
         id: record.id,
         name: record.name.clone(),
         role: auth::wire_role(record.role),
+        namespaces: listed(record.scope.namespaces.as_ref()),
+        resources: listed(record.scope.nouns.as_ref()),
+        verbs: listed(record.scope.verbs.as_ref()),
         created: record.created,
         expires: record.expires,
     }
+}
+
+fn listed<T: Clone>(some: Option<&BTreeSet<T>>) -> Option<Vec<T>> {
+    some.map(|some| some.iter().cloned().collect())
+}
+
+/// A part of a scope as it was asked for. None at all would be a token for nothing.
+fn limit_of<T: Ord + Clone>(field: &str, some: Option<&Vec<T>>) -> Answered<Option<BTreeSet<T>>> {
+    let some: Option<BTreeSet<T>> = some.map(|some| some.iter().cloned().collect());
+    if some
+        .as_ref()
+        .is_some_and(|s| s.is_empty() || s.len() > LISTED_MAX)
+    {
+        return Err(Refusal::invalid(format!(
+            "{field} is to name 1 to {LISTED_MAX}; leave it out for no limit"
+        ))
+        .detail("field", field));
+    }
+    Ok(some)
+}
+
+fn scope_of(body: &TokenCreate) -> Answered<Scope> {
+    Ok(Scope {
+        namespaces: limit_of("namespaces", body.namespaces.as_ref())?,
+        nouns: limit_of("resources", body.resources.as_ref())?,
+        verbs: limit_of("verbs", body.verbs.as_ref())?,
+    })
+}
+
+/// Whether a token is there for whoever asks: one that they could have made.
+fn there(ask: &Ask, record: &TokenRecord) -> bool {
+    let caller = ask.caller.as_ref();
+    caller.is_none_or(|caller| caller.scope.covers(&record.scope))
 }
 
 pub(crate) async fn create(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
@@ -37,6 +76,7 @@ pub(crate) async fn create(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>>
         ))
         .detail("field", "name"));
     }
+    let scope = scope_of(&body)?;
     let length = body.expires_in.as_deref().map(parse_duration).transpose();
     let length = length.map_err(|why| Refusal::invalid(why).detail("field", "expires_in"))?;
     if length.is_some_and(|length| length.0 == 0) {
@@ -60,10 +100,12 @@ pub(crate) async fn create(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>>
         id: minted,
         name: body.name.clone(),
         role: auth::state_role(body.role),
+        scope: Box::new(scope),
+        by: ask.caller.as_ref().map(|caller| caller.token),
         hash: token.hash,
         expires,
     };
-    let id = match app.control.propose(command, ask.key).await? {
+    let id = match app.propose(&ask, command).await? {
         Reply::TokenCreated { id } => id,
         other => return Err(unexpected(&other)),
     };
@@ -74,6 +116,9 @@ pub(crate) async fn create(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>>
         token: (id == minted).then_some(token.text),
         name: body.name,
         role: body.role,
+        namespaces: body.namespaces,
+        resources: body.resources,
+        verbs: body.verbs,
         expires: stored.unwrap_or(expires),
     })
 }
@@ -85,7 +130,7 @@ pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
         .control
         .read(|s| {
             s.tokens()
-                .filter(|t| after.is_none_or(|id| t.id > id))
+                .filter(|t| after.is_none_or(|id| t.id > id) && there(ask, t))
                 .take(limit + 1)
                 .map(view)
                 .collect()
@@ -99,8 +144,10 @@ pub(crate) async fn revoke(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>>
     let id: TokenId = text
         .parse()
         .map_err(|e| Refusal::not_found(format!("there is no token {text:?}: {e}")))?;
-    app.control
-        .propose(Command::RevokeToken { id }, ask.key)
-        .await?;
+    let hidden = |s: &State| s.token(id).is_some_and(|t| !there(&ask, t));
+    if app.control.read(hidden).await {
+        return Err(Refusal::not_found(format!("there is no token {id}")));
+    }
+    app.propose(&ask, Command::RevokeToken { id }).await?;
     Ok(answer::nothing())
 }

@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{Request, bare, config, server};
+use harness::{Request, bare, config};
 use prism_api::{Access, ROUTES, Role};
 use prism_state::Command;
 
@@ -27,41 +27,6 @@ async fn without_any_token_everything_is_refused_with_how_to_set_one() {
                 let error = answer.error(503);
                 assert_eq!(error["reason"], "unauthenticated", "{}", route.path);
                 assert!(error["message"].as_str().unwrap().contains("prismd dev"));
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn every_route_is_open_to_its_role_and_closed_below() {
-    let server = server().await;
-    let mut tokens = Vec::new();
-    for role in Role::ALL {
-        tokens.push((*role, server.token(*role).await));
-    }
-    for route in ROUTES {
-        let Access::Token(needed) = route.access else {
-            continue;
-        };
-        let plain = Request::new(route.method.as_str(), &target(route.path));
-        server.ask(plain.clone()).await.error(401);
-        for (role, token) in &tokens {
-            let answer = server.ask(plain.clone().token(token)).await;
-            let name = route.op.name();
-            if role.satisfies(needed) {
-                assert!(
-                    !matches!(answer.status, 401 | 403),
-                    "{name} {role}: {}",
-                    answer.status
-                );
-                assert!(
-                    answer.status < 500 || answer.status == 503,
-                    "{name} {role}: {}",
-                    answer.status
-                );
-            } else {
-                let error = answer.error(403);
-                assert_eq!(error["details"]["needed"], needed.as_str(), "{name} {role}");
             }
         }
     }
@@ -156,6 +121,8 @@ async fn an_expired_token_is_refused() {
         id,
         name: "short".to_owned(),
         role: prism_state::Role::Admin,
+        scope: Box::default(),
+        by: None,
         hash: token.hash,
         expires: Some(server.control.now().after(prism_types::Millis(1))),
     };

@@ -167,6 +167,8 @@ async fn the_same_key_submits_once_and_another_body_is_refused() {
 async fn lists_are_newest_first_with_cursors_labels_and_namespaces() {
     let server = server().await;
     let token = server.token(Role::Submitter).await;
+    server.namespace("even").await;
+    server.namespace("odd").await;
     for i in 0..7 {
         let space = if i % 2 == 0 { "even" } else { "odd" };
         let body = json!({"job": format!("j{i}"), "command": ["x"], "namespace": space, "labels": {"n": i.to_string()}});

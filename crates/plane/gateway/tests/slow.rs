@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use harness::{Request, bare, config, http};
 use prism_api::Role;
-use prism_gateway::{GatewayConfig, serve};
+use prism_gateway::{Gateway, GatewayConfig, Ground, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -185,7 +185,10 @@ async fn bodies_that_do_not_fit_are_told_to_come_again() {
 async fn it_is_not_served_off_loopback() {
     let server = bare(config()).await;
     let open = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let refused = serve(open, server.control.clone(), config(), server.stop.clone()).await;
+    let ground = Ground::alone(server.control.clone());
+    let at = open.local_addr().unwrap();
+    let gateway = Gateway::new(at, ground, config(), server.stop.clone());
+    let refused = serve(open, gateway).await;
     let message = refused.unwrap_err().to_string();
     assert!(
         message.contains("TLS") && message.contains("ssh -L"),

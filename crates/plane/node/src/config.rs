@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use prism_types::{Labels, Name, Resources};
 
+use crate::JoinConfig;
+
 /// Settings of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -16,6 +18,12 @@ pub struct NodeConfig {
     pub labels: Labels,
     /// Where the API listens; loopback only. Port 0: any free one.
     pub api: SocketAddr,
+    /// Where members come to, if they may; a server that joins others listens in any case.
+    pub serf: Option<SocketAddr>,
+    /// Where the others reach that, `HOST`, `ADDRESS` or `HOST:PORT`; `None`: it is found out.
+    pub advertise: Option<String>,
+    /// A server that is to join others; `None`: it is the first of its cluster, or what it was.
+    pub join: Option<JoinConfig>,
     /// Whether plain, unisolated tasks may run here.
     pub allow_plain: bool,
     /// What it offers; `None`: what the machine has.
@@ -29,13 +37,17 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// Defaults for a node with this directory.
+    /// Defaults for a node with this directory, which may be relative: the processes that it starts have other working directories,
+    /// so it is made absolute here.
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
-            data_dir,
+            data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
             name: None,
             labels: Labels::new(),
             api: SocketAddr::from(([127, 0, 0, 1], 0)),
+            serf: None,
+            advertise: None,
+            join: None,
             allow_plain: false,
             capacity: None,
             pressure_threshold: 0.8,

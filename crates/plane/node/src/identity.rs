@@ -17,17 +17,23 @@ pub(crate) struct Identity {
     pub(crate) name: Name,
 }
 
+/// Who a directory's node is, if it is any.
+pub(crate) fn kept(dir: &Path) -> io::Result<Option<Identity>> {
+    let path = dir.join("node.json");
+    match fs::read(&path) {
+        Ok(bytes) => read(&path, &bytes).map(Some).map_err(|e| {
+            let what = format!("{e}; restore it, or move the directory away to start a new node");
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// Reads the identity of a directory, or makes one. A given name replaces the kept one.
 pub(crate) fn load(dir: &Path, name: Option<&Name>, fresh: NodeId) -> io::Result<Identity> {
     let path = dir.join("node.json");
-    let kept: Option<Identity> = match fs::read(&path) {
-        Ok(bytes) => Some(read(&path, &bytes).map_err(|e| {
-            let what = format!("{e}; restore it, or move the directory away to start a new node");
-            io::Error::new(io::ErrorKind::InvalidData, what)
-        })?),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        Err(e) => return Err(e),
-    };
+    let kept = kept(dir)?;
     let wanted = Identity {
         id: kept.as_ref().map_or(fresh, |k| k.id),
         name: name

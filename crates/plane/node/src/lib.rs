@@ -3,13 +3,22 @@
 
 #![forbid(unsafe_code)]
 
+mod advertise;
 mod config;
 mod embed;
 mod host_files;
 mod identity;
+mod members;
 mod node;
+mod seat;
+mod servers;
+mod session;
+mod way;
+mod worker_node;
 
 pub use config::NodeConfig;
 pub use embed::{EmbedConfig, Embedded, embed};
 pub use host_files::EngineFiles;
 pub use node::{Node, NodeError, start};
+pub use prism_identity::JoinToken;
+pub use worker_node::{JoinConfig, WorkerNode, start_worker};

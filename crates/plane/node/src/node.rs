@@ -8,17 +8,17 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use prism_control::{Control, ControlError};
+use prism_control::{ControlError, Seat, Seats};
 use prism_faults::point;
-use prism_gateway::{DiskGauge, DiskRoom, GatewayConfig};
+use prism_gateway::{DiskGauge, DiskRoom, Gateway, GatewayConfig, Ground, Peer, Peers};
+use prism_members::{House, MemberError, ServerToken};
 use prism_raft::{OpenError, RaftStore};
 use prism_runtime::{Runtime, RuntimeError};
 use prism_sandbox::ProcessRuntime;
-use prism_state::{Command, Role};
 use prism_store::Store;
-use prism_types::{Bytes, Fault, NodeId, Reason, Rejection, TokenId};
+use prism_types::{Bytes, Fault, NodeId, Reason, Rejection};
 use prism_worker::{Worker, WorkerError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -26,10 +26,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::NodeConfig;
 use crate::host_files::EngineFiles;
-use crate::identity;
+use crate::members::{self, Opening};
+use crate::way::{self, Way};
+use crate::{identity, seat, servers, session};
 
+/// How long a start waits for a leader when there are several servers, and how often it looks.
+const SETTLE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(200);
 /// How long the parts of a node may take to stop.
-const STOP_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const STOP_WAIT: Duration = Duration::from_secs(10);
 /// Share of the disk in use above which nothing new is started.
 const PRESSURE_DISK: f64 = 0.95;
 /// The exit status of a process in which a part of the node panicked.
@@ -56,6 +61,30 @@ pub enum NodeError {
     Listen(SocketAddr, io::Error),
     /// The leader refused what a node needs.
     Refused(Rejection),
+    /// The address for members cannot be listened on.
+    Serf(SocketAddr, io::Error),
+    /// What goes wrong between members.
+    Member(MemberError),
+    /// The directory is another node's.
+    Foreign(String),
+    /// Another process has the directory open.
+    InUse(String),
+    /// It is no member, and has nothing to join with.
+    NoToken,
+    /// It was away for longer than its certificate is good.
+    Expired,
+    /// It is told of no server.
+    NoServer,
+    /// The servers have no leader now.
+    NoLeader,
+    /// A server's name leads nowhere.
+    Unknown(String, io::Error),
+    /// The directory is of one of several servers, and says no more who it is.
+    NoIdentity(String),
+    /// A directory that has lost its part of the cluster's state.
+    StoreGone(String),
+    /// It cannot be said where the others reach it.
+    Advertise(String),
 }
 
 impl std::fmt::Display for NodeError {
@@ -77,6 +106,34 @@ impl std::fmt::Display for NodeError {
                 "cannot listen on {address}: {e}; nothing was started; choose another address with --api"
             ),
             Self::Refused(e) => write!(f, "{e}"),
+            Self::Serf(address, e) => write!(
+                f,
+                "cannot listen for members on {address}: {e}; nothing was started; choose another address with --serf"
+            ),
+            Self::Member(e) => write!(f, "{e}"),
+            Self::Foreign(what) => write!(f, "{what}; nothing was started"),
+            Self::InUse(data) => write!(
+                f,
+                "{data} is in use by another process; stop that process, or use another directory"
+            ),
+            Self::NoToken => f.write_str(
+                "this node is no member of a cluster yet, and has no token to join with; nothing was started",
+            ),
+            Self::Expired => f.write_str(
+                "this node was away for longer than its certificate is good; its place in the cluster is kept, and it needs a new token to come back",
+            ),
+            Self::NoLeader => f.write_str("no server leads the cluster now"),
+            Self::NoServer => f.write_str("no server of the cluster was named or found"),
+            Self::Unknown(server, e) => write!(f, "cannot find {server}: {e}"),
+            Self::NoIdentity(data) => write!(
+                f,
+                "{data} is of one of several servers, and its identity.json is gone; nothing was started"
+            ),
+            Self::StoreGone(data) => write!(
+                f,
+                "{data} is of a server of a cluster, and its store is gone; it may have promised others what it does not know any more, so it takes no part; nothing was started"
+            ),
+            Self::Advertise(why) => f.write_str(why),
         }
     }
 }
@@ -100,7 +157,15 @@ impl NodeError {
                 Fault::DataDamaged
             }
             Self::Control(_) => Fault::DiskFailed,
-            Self::Listen(..) => Fault::Listen,
+            Self::Listen(..) | Self::Serf(..) => Fault::Listen,
+            Self::Member(e) => return Self::member_code(e),
+            Self::Foreign(_) => Fault::DataForeign,
+            Self::InUse(_) => Fault::DataInUse,
+            Self::NoToken | Self::NoServer => Fault::Usage,
+            Self::Expired => return Reason::Unauthenticated.as_code(),
+            Self::Unknown(..) | Self::NoLeader => Fault::Unreachable,
+            Self::NoIdentity(_) | Self::StoreGone(_) => Fault::DataDamaged,
+            Self::Advertise(_) => Fault::Usage,
             Self::Worker(WorkerError::Runtime(e)) | Self::Files(e) => {
                 return match e {
                     RuntimeError::Unsupported(_) => Reason::Unsupported.as_code(),
@@ -127,13 +192,31 @@ impl NodeError {
             Self::Listen(..) => "take a free port: --api 127.0.0.1:0",
             Self::Worker(WorkerError::Runtime(_)) | Self::Files(_) => "prismctl doctor",
             Self::Refused(_) => "start it again",
+            Self::Serf(..) => "take a free port: --serf 0.0.0.0:0",
+            Self::NoIdentity(_) => "restore identity.json from its copy",
+            Self::StoreGone(_) => {
+                "on another server: prismctl peer rm NAME; then let this one join with an empty directory"
+            }
+            Self::Advertise(_) => "say where the others reach this server: --advertise ADDRESS",
+            Self::Member(MemberError::Kept(_)) | Self::Foreign(_) | Self::InUse(_) => {
+                "use another directory: --data-dir DIR"
+            }
+            Self::Member(MemberError::Unreachable { .. })
+            | Self::NoServer
+            | Self::NoLeader
+            | Self::Unknown(..) => {
+                "see that a server is there, started with --serf: --join HOST:PORT"
+            }
+            Self::Member(_) | Self::NoToken | Self::Expired => {
+                "on a server: prismctl server join-token; then start this with --token-file FILE"
+            }
         }
     }
 }
 
 /// Held by a part without which the node only seems to live. When that part panics, the process ends as it does when the disk
 /// fails: the next start reads back what is true.
-struct Vital(&'static str);
+pub(crate) struct Vital(pub(crate) &'static str);
 
 impl Drop for Vital {
     fn drop(&mut self) {
@@ -155,11 +238,13 @@ impl Drop for Vital {
 pub struct Node {
     /// Where its API is.
     pub api: SocketAddr,
+    /// Where members come to, if they may.
+    pub serf: Option<String>,
     /// An administrator's token.
     pub token: String,
     /// Its id.
     pub id: NodeId,
-    control: Control,
+    seats: Seats,
     store: Arc<RaftStore>,
     runtime: Arc<ProcessRuntime>,
     runs_end: bool,
@@ -167,9 +252,10 @@ pub struct Node {
     stop_leading: CancellationToken,
     serving: Vec<JoinHandle<()>>,
     leading: JoinHandle<Result<(), ControlError>>,
+    _lock: Option<fs::File>,
 }
 
-/// Starts a node and waits until it takes work.
+/// Starts a node and waits until it takes work. A server that has joined others waits until one of them leads, for a moment.
 ///
 /// # Errors
 /// When a part of it does not start; nothing is left running.
@@ -182,11 +268,16 @@ pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
         .and_then(|()| private.create(data))
         .and_then(|()| point!("node.dir.after_make"))
         .map_err(directory)?;
+    let kept = members::kept(data)?;
+    let opening = members::prepare(&config, kept).await?;
+    let way = Way::default();
+    let mut settings = prism_raft::Config::new(data.join("store"));
+    settings.server = opening.number();
+    settings.bootstrap = opening.founds;
+    settings.dial = Some(Arc::new(way.clone()));
     // Its lock keeps a second node out of the directory before anything else is touched.
-    let store = prism_raft::open(prism_raft::Config::new(data.join("store")))
-        .await
-        .map_err(NodeError::Store)?;
-    match start_on(&config, store.clone()).await {
+    let store = prism_raft::open(settings).await.map_err(NodeError::Store)?;
+    match start_on(&config, store.clone(), way, opening).await {
         Ok(node) => Ok(node),
         Err(e) => {
             store.close().await;
@@ -195,7 +286,21 @@ pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
     }
 }
 
-async fn start_on(config: &NodeConfig, store: Arc<RaftStore>) -> Result<Node, NodeError> {
+/// What a node consists of while it is put together.
+struct Parts {
+    seats: Seats,
+    stop_serving: CancellationToken,
+    stop_leading: CancellationToken,
+    leading: JoinHandle<Result<(), ControlError>>,
+    serving: Vec<JoinHandle<()>>,
+}
+
+async fn start_on(
+    config: &NodeConfig,
+    store: Arc<RaftStore>,
+    way: Way,
+    mut opening: Opening,
+) -> Result<Node, NodeError> {
     let data = &config.data_dir;
     let listener = TcpListener::bind(config.api)
         .await
@@ -203,52 +308,173 @@ async fn start_on(config: &NodeConfig, store: Arc<RaftStore>) -> Result<Node, No
     let api = listener
         .local_addr()
         .map_err(|e| NodeError::Listen(config.api, e))?;
-    let object: Arc<dyn Store> = store.clone();
-    let (control, leader) = prism_control::open(object)
-        .await
-        .map_err(NodeError::Control)?;
-    let (ms, entropy) = control.mint();
-    let identity = identity::load(data, config.name.as_ref(), NodeId::new(ms, entropy))
-        .map_err(|e| NodeError::Directory(data.display().to_string(), e))?;
+    if opening.me.is_none() && store.standing().borrow().servers.len() > 1 {
+        return Err(NodeError::NoIdentity(data.display().to_string()));
+    }
+    let identity = opening.identity(data, config.name.as_ref())?;
+    let mut parts = lead(&store, way.clone()).await?;
     // On a thread that may block: a supervisor that went away tells so while the runtime opens.
     let (settings, own) = (config.clone(), identity.clone());
-    let opening = tokio::task::spawn_blocking(move || open_worker(&settings, &own));
-    let (worker, runtime) = opening.await.expect("opening a worker does not panic")?;
-    let stop_leading = CancellationToken::new();
-    let stop = stop_leading.clone();
-    let leading = tokio::spawn(async move {
-        let _vital = Vital("the leader");
-        leader.run(stop).await
-    });
-    let stop_serving = CancellationToken::new();
-    let token = make_token(&control, &config.token_name)
-        .await
-        .map_err(NodeError::Refused)?;
+    let opened = tokio::task::spawn_blocking(move || open_worker(&settings, &own));
+    let (worker, runtime) = opened.await.expect("opening a worker does not panic")?;
+    opening.found(data, &parts.seats, &identity).await?;
     let mut gateway = GatewayConfig::new(identity.name.to_string(), env!("CARGO_PKG_VERSION"));
     gateway.token_hint =
         "restart this server: it makes an administrator's token at every start".to_owned();
     gateway.disk = Some(disk_gauge(data, &store, &identity.name.to_string()));
-    let (serving_control, stop) = (control.clone(), stop_serving.clone());
+    gateway.joining = opening.joining()?;
+    gateway.peers = Some(peers(&store));
+    let ground = Ground {
+        seats: parts.seats.clone(),
+        store: store.clone(),
+        reach: Some(way.reach()),
+    };
+    let gateway = Gateway::new(api, ground, gateway, parts.stop_serving.clone());
+    let serf = opening.advertised.clone().filter(|_| opening.me.is_some());
+    let known = opening
+        .open(
+            &mut parts.serving,
+            &parts.seats,
+            &store,
+            &gateway,
+            data,
+            &parts.stop_serving,
+        )
+        .await?;
+    if let Some(house) = &known {
+        way.open(house.clone());
+    }
+    let token = introduce(config, &parts.seats, &store, known.as_ref(), &opening).await?;
     let serve = tokio::spawn(async move {
         let _vital = Vital("the API");
-        if let Err(e) = prism_gateway::serve(listener, serving_control, gateway, stop).await {
+        if let Err(e) = prism_gateway::serve(listener, gateway).await {
             tracing::error!(error = %e, "the API stopped");
         }
     });
-    let session = tokio::spawn(keep_session(control.clone(), worker, stop_serving.clone()));
+    let (seats, stop) = (parts.seats.clone(), parts.stop_serving.clone());
+    let session = tokio::spawn(session::keep(seats, way, worker, stop));
+    parts.serving.extend([serve, session]);
     Ok(Node {
         api,
+        serf,
         token,
         id: identity.id,
-        control,
+        seats: parts.seats,
         store,
         runtime,
         runs_end: config.runs_end_with_node,
+        stop_serving: parts.stop_serving,
+        stop_leading: parts.stop_leading,
+        serving: parts.serving,
+        leading: parts.leading,
+        _lock: opening.lock,
+    })
+}
+
+/// Tells the gateway of the servers.
+fn peers(store: &Arc<RaftStore>) -> Peers {
+    let store = store.clone();
+    Peers::new(move || {
+        let standing = store.standing().borrow().clone();
+        let progress = store.progress();
+        let of = |server: prism_raft::Server| {
+            let known = progress.iter().find(|p| p.number == server.number);
+            let leader = standing.leader == Some(server.number);
+            Peer {
+                number: server.number,
+                address: server.address,
+                leader,
+                voter: server.voter,
+                behind: known.map_or(leader.then_some(0), |p| p.behind),
+                heard: known.map_or(leader.then_some(Duration::ZERO), |p| p.heard),
+            }
+        };
+        standing.servers.iter().cloned().map(of).collect()
+    })
+}
+
+/// Begins to lead when it is this server's turn; at once when it is alone.
+async fn lead(store: &Arc<RaftStore>, way: Way) -> Result<Parts, NodeError> {
+    let standing = store.standing().borrow().clone();
+    let mut first = None;
+    if standing.servers.len() == 1 && standing.leading {
+        let object: Arc<dyn Store> = store.clone();
+        let opened = prism_control::open(object).await;
+        first = Some(opened.map_err(NodeError::Control)?);
+    }
+    let (seat, seats) = Seats::new();
+    if let Some((control, _)) = &first {
+        seat.send_replace(Seat::Here(control.clone()));
+    }
+    let stop_leading = CancellationToken::new();
+    let stop_serving = CancellationToken::new();
+    let (store, stop) = (store.clone(), stop_leading.clone());
+    let number = store.number();
+    let tend = servers::tend(
+        store.clone(),
+        (seats.clone(), way),
+        number,
+        stop_serving.clone(),
+    );
+    let leading = tokio::spawn(async move {
+        let _vital = Vital("the leader");
+        seat::lead(store, first, seat, stop).await
+    });
+    Ok(Parts {
+        seats,
         stop_serving,
         stop_leading,
-        serving: vec![serve, session],
         leading,
+        serving: vec![tokio::spawn(tend)],
     })
+}
+
+/// Makes an administrator's token, in place of the one of the same name before: here, or at the leader, to which this server says where
+/// it is.
+async fn introduce(
+    config: &NodeConfig,
+    seats: &Seats,
+    store: &RaftStore,
+    house: Option<&Arc<House>>,
+    opening: &Opening,
+) -> Result<String, NodeError> {
+    let (id, secret) = members::token_parts();
+    let token = prism_gateway::new_token(id, secret);
+    let made = ServerToken {
+        id,
+        name: config.token_name.clone(),
+        hash: token.hash,
+    };
+    let end = Instant::now() + SETTLE;
+    let mut seats = seats.clone();
+    loop {
+        let told = match (seats.look(), house) {
+            (Seat::Here(control), _) => {
+                match prism_members::note_token(&control, made.clone()).await {
+                    // Another leads by now.
+                    Err(why) if why.reason == Reason::NotLeader && house.is_some() => false,
+                    noted => noted.map(|()| true).map_err(NodeError::Refused)?,
+                }
+            }
+            (Seat::There(leader), Some(house)) => {
+                way::introduce(house, [leader], Some(&made)).await
+            }
+            // Whoever has just joined, or has moved, hears of the leader when that calls; the others may know.
+            (Seat::Nowhere, Some(house)) => {
+                let known = servers::others(store, opening.peers.iter());
+                way::introduce(house, known, Some(&made)).await
+            }
+            _ => false,
+        };
+        if told {
+            return Ok(token.text);
+        }
+        if Instant::now() > end {
+            tracing::warn!("no server leads yet; this one takes part, and answers when one does");
+            return Ok(token.text);
+        }
+        let _changed = tokio::time::timeout(LOOK, seats.changed()).await;
+    }
 }
 
 /// Tells the gateway how much room there is: a last part of the disk is kept for the results of what was accepted.
@@ -273,7 +499,7 @@ fn disk_gauge(data: &Path, store: &Arc<RaftStore>, node: &str) -> DiskGauge {
     })
 }
 
-fn open_worker(
+pub(crate) fn open_worker(
     config: &NodeConfig,
     identity: &identity::Identity,
 ) -> Result<(Worker, Arc<ProcessRuntime>), NodeError> {
@@ -302,60 +528,6 @@ fn open_worker(
     Ok((worker, runtime))
 }
 
-/// Joins worker and leader, again and again until the node stops: a session may end because one end did not keep up.
-async fn keep_session(control: Control, mut worker: Worker, stop: CancellationToken) {
-    let _vital = Vital("the worker's session");
-    let service = worker.service();
-    while !stop.is_cancelled() {
-        let (control_end, worker_end) = prism_link::pair();
-        let (control, service) = (control.clone(), service.clone());
-        let other = tokio::spawn(async move {
-            if let Err(e) = control.serve_worker(control_end, service).await {
-                tracing::error!(error = %e, "the worker's session was refused");
-            }
-        });
-        worker.run(worker_end, stop.clone()).await;
-        let _ended_or_panicked = other.await;
-        // A refused greeting must not spin.
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(200)) => {}
-            () = stop.cancelled() => {}
-        }
-    }
-}
-
-/// Makes an administrator's token, in place of the one of the same name before.
-async fn make_token(control: &Control, name: &str) -> Result<String, Rejection> {
-    let old: Vec<TokenId> = control
-        .read(|s| {
-            s.tokens()
-                .filter(|t| t.name == name)
-                .map(|t| t.id)
-                .collect()
-        })
-        .await;
-    for id in old {
-        control.propose(Command::RevokeToken { id }, None).await?;
-    }
-    let (ms, entropy) = control.mint();
-    let id = TokenId::new(ms, entropy);
-    let mut secret = [0u8; 32];
-    let (_, a) = control.mint();
-    let (_, b) = control.mint();
-    secret[..16].copy_from_slice(&a.to_le_bytes());
-    secret[16..].copy_from_slice(&b.to_le_bytes());
-    let token = prism_gateway::new_token(id, secret);
-    let create = Command::CreateToken {
-        id,
-        name: name.to_owned(),
-        role: Role::Admin,
-        hash: token.hash,
-        expires: None,
-    };
-    control.propose(create, None).await?;
-    Ok(token.text)
-}
-
 impl Node {
     /// Waits until the leader had to stop by itself.
     ///
@@ -370,10 +542,23 @@ impl Node {
 
     /// Waits until the node's own worker has a session, so that work is placed.
     pub async fn ready(&self) {
-        let mut changed = self.control.changed();
-        while self.control.node(self.id).is_none() {
-            let _look_again =
-                tokio::time::timeout(Duration::from_millis(20), changed.changed()).await;
+        let mut seats = self.seats.clone();
+        loop {
+            match seats.look() {
+                Seat::Here(control) => {
+                    let mut changed = control.changed();
+                    if control.node(self.id).is_some() {
+                        return;
+                    }
+                    let _look_again =
+                        tokio::time::timeout(Duration::from_millis(20), changed.changed()).await;
+                }
+                // Its session is with another server, which knows.
+                Seat::There(_) => return,
+                // Too few servers are there to decide, or it is no server of the cluster yet: it answers, and says so.
+                Seat::Nowhere if self.store.standing().borrow().servers.len() != 1 => return,
+                Seat::Nowhere => seats.changed().await,
+            }
         }
     }
 
@@ -392,11 +577,13 @@ impl Node {
             }
         });
         let _ended_or_panicked = ended.await;
+        // Whoever takes over need not wait until this server is missed.
+        self.store.hand_over().await;
         self.stop_leading.cancel();
         if !self.leading.is_finished() {
             let _ended = tokio::time::timeout(STOP_WAIT, self.leading).await;
         }
-        drop(self.control);
+        drop(self.seats);
         self.store.close().await;
     }
 }

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use prism_api::Role;
 use prism_control::{Control, open};
-use prism_gateway::{GatewayConfig, new_token, serve};
+use prism_gateway::{Gateway, GatewayConfig, Ground, new_token, serve};
 use prism_state::Command;
 use prism_store_kit::FakeStore;
-use prism_types::TokenId;
+use prism_types::{Scope, TimeMs, TokenId};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,9 @@ pub async fn bare(config: GatewayConfig) -> Server {
     tokio::spawn(leader.run(stop.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, control.clone(), config, stop.clone()));
+    let ground = Ground::alone(control.clone());
+    let gateway = Gateway::new(address, ground, config, stop.clone());
+    tokio::spawn(serve(listener, gateway));
     Server {
         address,
         control,
@@ -89,6 +91,21 @@ impl Server {
 
     /// A token of a role.
     pub async fn token(&self, role: Role) -> String {
+        self.scoped(role, Scope::default()).await.1
+    }
+
+    /// A token of a role with a scope, and its id.
+    pub async fn scoped(&self, role: Role, scope: Scope) -> (TokenId, String) {
+        self.token_until(role, scope, None).await
+    }
+
+    /// The same, good until a moment.
+    pub async fn token_until(
+        &self,
+        role: Role,
+        scope: Scope,
+        expires: Option<TimeMs>,
+    ) -> (TokenId, String) {
         let (ms, entropy) = self.control.mint();
         let id = TokenId::new(ms, entropy);
         let secret: [u8; 32] = std::array::from_fn(|i| (entropy >> (i % 16 * 8)) as u8);
@@ -103,11 +120,23 @@ impl Server {
             id,
             name: role_name(role),
             role,
+            scope: Box::new(scope),
+            by: None,
             hash: token.hash,
-            expires: None,
+            expires,
         };
         self.control.propose(command, None).await.unwrap();
-        token.text
+        (id, token.text)
+    }
+
+    /// Makes a namespace without a quota.
+    pub async fn namespace(&self, name: &str) {
+        let command = Command::PutNamespace {
+            name: name.parse().unwrap(),
+            quota: prism_state::Quota::default(),
+            new: None,
+        };
+        self.control.propose(command, None).await.unwrap();
     }
 
     /// Waits until something committed makes this true, at most 20 s.

@@ -1,0 +1,122 @@
+//! A leader that could not commit: what it has in memory is told nobody.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use prism_control::{Seat, Seats};
+use prism_state::{Command, Role};
+use prism_store::{
+    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, Status, Store, StoreError,
+    Watch,
+};
+use prism_store_kit::FakeStore;
+use prism_types::{Fence, Outcome, TokenId};
+use tokio_util::sync::CancellationToken;
+
+/// Refuses commits when it is told to, and otherwise knows of no change: as a server whose lead lapses for a moment.
+#[derive(Debug, Default)]
+struct Lapsing {
+    store: FakeStore,
+    lapsed: AtomicBool,
+}
+
+impl Store for Lapsing {
+    fn lead(&self) -> BoxFuture<'_, Result<Leadership, StoreError>> {
+        self.store.lead()
+    }
+
+    fn commit(&self, fence: Fence, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        if self.lapsed.load(Ordering::SeqCst) {
+            let leader = "nobody does".to_owned();
+            let refused = Err(StoreError::NotLeader { leader });
+            return Box::pin(std::future::ready(refused));
+        }
+        self.store.commit(fence, batch)
+    }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a [u8],
+        at: Option<Revision>,
+    ) -> BoxFuture<'a, Result<Option<Item>, StoreError>> {
+        self.store.get(key, at)
+    }
+
+    fn range(
+        &self,
+        range: KeyRange,
+        at: Option<Revision>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        self.store.range(range, at, limit)
+    }
+
+    fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {
+        self.store.watch(prefix, after)
+    }
+
+    fn compact(&self, to: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.compact(to)
+    }
+
+    fn status(&self) -> Status {
+        self.store.status()
+    }
+}
+
+fn token(n: u128) -> Command {
+    Command::CreateToken {
+        id: TokenId::new(1, n),
+        name: format!("t{n}"),
+        role: Role::Viewer,
+        scope: Box::default(),
+        by: None,
+        hash: [u8::try_from(n).expect("small"); 32],
+        expires: None,
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_committed_is_told_nobody() {
+    let store = Arc::new(Lapsing::default());
+    let (control, leader) = prism_control::open(store.clone()).await.expect("it leads");
+    let led = tokio::spawn(leader.run(CancellationToken::new()));
+    control.propose(token(1), None).await.expect("committed");
+    control.confirm().await.expect("it leads");
+    store.lapsed.store(true, Ordering::SeqCst);
+    let refused = control.propose(token(2), None).await.expect_err("lost");
+    assert_eq!(refused.outcome, Outcome::Unknown, "{refused}");
+    assert!(led.await.expect("no panic").is_err());
+    // The store knows of no other leader, and the state may hold the second token.
+    store.lapsed.store(false, Ordering::SeqCst);
+    assert!(store.status().leader);
+    assert!(control.confirm().await.is_err());
+    // What another knows without leading is what was committed, and it decides nothing.
+    let known = prism_control::frozen(store).await.expect("it reads");
+    assert_eq!(known.read(|s| s.tokens().count()).await, 1);
+    assert!(known.propose(token(3), None).await.is_err());
+}
+
+#[tokio::test]
+async fn who_waits_for_the_leader_hears_when_it_comes_and_goes() {
+    let store = Arc::new(FakeStore::default());
+    let (control, _leader) = prism_control::open(store).await.expect("it leads");
+    let (seat, mut seats) = Seats::new();
+    assert!(seats.here().is_none());
+    let waits = tokio::spawn({
+        let mut seats = seats.clone();
+        async move { seats.control().await }
+    });
+    seat.send_replace(Seat::There("10.0.0.1:1".to_owned()));
+    seat.send_replace(Seat::Here(control.clone()));
+    assert!(waits.await.expect("no panic").is(&control));
+    assert!(matches!(seats.look(), Seat::Here(now) if now.is(&control)));
+    let over = tokio::spawn({
+        let (seats, control) = (seats.clone(), control.clone());
+        async move { seats.over(&control).await }
+    });
+    seat.send_replace(Seat::Nowhere);
+    over.await.expect("no panic");
+    seats.changed().await;
+    assert!(matches!(seats.now(), Seat::Nowhere));
+}

@@ -1,0 +1,96 @@
+//! `/namespaces`: their quotas, and what of them is in use.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Response;
+use prism_api::{NamespaceView, QuotaView, UsageView};
+use prism_state::{Command, NamespaceRecord, Quota, Sight, Usage};
+use prism_types::{Name, Reason};
+
+use crate::answer;
+use crate::app::App;
+use crate::ask::Ask;
+use crate::list;
+use crate::refuse::{Answered, Refusal};
+
+fn view(record: &NamespaceRecord, used: Usage) -> NamespaceView {
+    let quota = record.quota;
+    NamespaceView {
+        name: record.name.clone(),
+        quota: QuotaView {
+            cpu: quota.cpu,
+            memory: quota.memory,
+            disk: quota.disk,
+            instances: quota.instances,
+            sandboxes: quota.sandboxes,
+        },
+        used: UsageView {
+            cpu: used.resources.cpu,
+            memory: used.resources.memory,
+            disk: used.resources.disk,
+            instances: used.instances,
+            sandboxes: used.sandboxes,
+            jobs: used.jobs,
+        },
+        created: record.created,
+    }
+}
+
+pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+    let views: Vec<NamespaceView> = app
+        .control
+        .read(|s| {
+            let there = s.namespaces().filter(|(r, _)| ask.sees(&r.name));
+            there.map(|(record, used)| view(record, used)).collect()
+        })
+        .await;
+    let at = |n: &NamespaceView| n.name.to_string();
+    answer::json(&list::slice(ask, views, "n", at)?)
+}
+
+async fn by_name(app: &App, text: &str, sight: &Sight) -> Answered<Response<Body>> {
+    let found = app.control.read(|s| {
+        let record = s.find_namespace(text, sight)?;
+        Ok::<_, Refusal>(view(record, s.usage(&record.name)))
+    });
+    answer::json(&found.await?)
+}
+
+pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+    by_name(app, ask.param("name")?, &ask.sight()).await
+}
+
+pub(crate) async fn put(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+    let text = ask.param("name")?;
+    let name: Name = text.parse().map_err(|why: prism_types::NameError| {
+        Refusal::new(Reason::Invalid, why.to_string()).detail("field", "name")
+    })?;
+    let quota = if ask.body.is_empty() {
+        Quota::default()
+    } else {
+        let body: prism_api::Quota = ask.json()?;
+        Quota {
+            cpu: body.cpu,
+            memory: body.memory,
+            disk: body.disk,
+            instances: body.instances,
+            sandboxes: body.sandboxes,
+        }
+    };
+    let new = ask.query.given("new");
+    let command = Command::PutNamespace { name, quota, new };
+    app.propose(&ask, command).await?;
+    by_name(app, text, &ask.sight()).await
+}
+
+pub(crate) async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+    let text = ask.param("name")?;
+    let found = |s: &prism_state::State| {
+        let record = s.find_namespace(text, &ask.sight());
+        record.map(|record| record.name.clone())
+    };
+    let name = app.control.read(found).await?;
+    app.propose(&ask, Command::RemoveNamespace { name }).await?;
+    Ok(answer::nothing())
+}

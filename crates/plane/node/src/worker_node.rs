@@ -1,0 +1,417 @@
+//! A node that runs work and nothing else: it joins with a token, then dials a server of its cluster, again and again, and opens no
+//! port. What it runs goes on while no server can be reached.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use prism_identity::{ClusterId, JoinToken, Key, Role, renew_at};
+use prism_members::{
+    Joining, Leads, MemberError, Membership, dial_session, join, renew, unix_now, who_leads,
+};
+use prism_sandbox::ProcessRuntime;
+use prism_types::{Name, NodeId};
+use prism_wire::carry_worker;
+use prism_worker::Worker;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::NodeConfig;
+use crate::identity::{self, Identity};
+use crate::node::{NodeError, STOP_WAIT, Vital, open_worker};
+
+/// Between two attempts to reach a server: at first, and at most.
+const SOON: Duration = Duration::from_millis(200);
+const LATER: Duration = Duration::from_secs(5);
+
+/// A session of this length was a good one: the next attempt is soon.
+const GOOD: Duration = Duration::from_secs(10);
+
+/// How soon a renewal that failed is tried again.
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
+
+/// How a worker comes to its cluster.
+#[derive(Clone, Debug)]
+pub struct JoinConfig {
+    /// Servers, `HOST:PORT`; any of them will do.
+    pub servers: Vec<String>,
+    /// What it joins with; needed once.
+    pub token: Option<JoinToken>,
+}
+
+/// A node that runs work.
+#[derive(Debug)]
+pub struct WorkerNode {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    runtime: Arc<ProcessRuntime>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    _lock: File,
+}
+
+/// Starts a node that runs work; it joins first, if it has not before.
+///
+/// # Errors
+/// When the directory cannot be used, or the cluster does not let it in. Later no server need be reachable.
+pub async fn start_worker(
+    config: NodeConfig,
+    joining: JoinConfig,
+) -> Result<WorkerNode, NodeError> {
+    let data = &config.data_dir;
+    let directory = |e| NodeError::Directory(data.display().to_string(), e);
+    let mut private = fs::DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    private.create(data).map_err(directory)?;
+    let lock = lock(data)?;
+    if data.join("store").exists() {
+        let data = data.display();
+        return Err(NodeError::Foreign(format!(
+            "{data} is the directory of a server, and this is to be a worker"
+        )));
+    }
+    let (own, me) = member(&config, &joining).await?;
+    let settings = (config.clone(), own.clone());
+    let opening = tokio::task::spawn_blocking(move || open_worker(&settings.0, &settings.1));
+    let (worker, runtime) = opening.await.expect("opening a worker does not panic")?;
+    let stop = CancellationToken::new();
+    let cluster = me.cluster;
+    let trust = me.trust().map_err(NodeError::Member)?;
+    let member = Arc::new(Member {
+        servers: joining.servers,
+        known: std::sync::Mutex::default(),
+        me: Mutex::new(me),
+        trust,
+    });
+    let tasks = vec![
+        tokio::spawn(keep_session(member.clone(), worker, stop.clone())),
+        tokio::spawn(keep_certificate(member, data.clone(), stop.clone())),
+    ];
+    Ok(WorkerNode {
+        id: own.id,
+        name: own.name,
+        cluster,
+        runtime,
+        stop,
+        tasks,
+        _lock: lock,
+    })
+}
+
+/// Who this node is, as it was kept or after it has joined.
+async fn member(
+    config: &NodeConfig,
+    joining: &JoinConfig,
+) -> Result<(Identity, Membership), NodeError> {
+    let data = &config.data_dir;
+    let directory = |e| NodeError::Directory(data.display().to_string(), e);
+    let kept = Membership::load(data).map_err(NodeError::Member)?;
+    let before = identity::kept(data).map_err(directory)?;
+    if let (Some(_), Some(before), Some(name)) = (&kept, &before, &config.name)
+        && before.name != *name
+    {
+        return Err(NodeError::Foreign(format!(
+            "this node has joined as {}, and is started as {name}; leave --name out, or start with an empty directory",
+            before.name
+        )));
+    }
+    let own = identity::load(data, config.name.as_ref(), fresh_id()).map_err(directory)?;
+    let me = match kept {
+        Some(me) if me.role == Role::Worker && me.node == own.id => {
+            if me.life.until > unix_now() {
+                me
+            } else if joining.token.is_some() {
+                // With the key that it has: to the cluster it is the member that it was.
+                enter(data, joining, &own, &me.key, None).await?
+            } else {
+                return Err(NodeError::Expired);
+            }
+        }
+        Some(me) => {
+            return Err(NodeError::Foreign(format!(
+                "{} is of {} {}, and this is worker {}",
+                data.join("identity.json").display(),
+                me.role,
+                me.node,
+                own.id
+            )));
+        }
+        None => {
+            let me = enter(data, joining, &own, &joining_key(data)?, None).await?;
+            let _only_a_copy = fs::remove_file(data.join("joining.key"));
+            me
+        }
+    };
+    Ok((own, me))
+}
+
+impl WorkerNode {
+    /// Stops in order. What runs goes on, and is taken up again at the next start.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            if tokio::time::timeout(STOP_WAIT, task).await.is_err() {
+                tracing::warn!("a part of the node does not stop; going on without it");
+            }
+        }
+        drop(self.runtime);
+    }
+}
+
+/// Keeps a second node out of a directory.
+pub(crate) fn lock(data: &Path) -> Result<File, NodeError> {
+    let path = data.join("node.lock");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| NodeError::Directory(path.display().to_string(), e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(NodeError::InUse(data.display().to_string())),
+        Err(fs::TryLockError::Error(e)) => Err(NodeError::Directory(path.display().to_string(), e)),
+    }
+}
+
+pub(crate) fn fresh_id() -> NodeId {
+    let mut entropy = [0; 16];
+    let n = rustix::rand::getrandom(&mut entropy, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(n, Ok(entropy.len()), "the kernel gives random bytes");
+    let ms = u64::try_from(unix_now()).unwrap_or_default() * 1000;
+    NodeId::new(ms, u128::from_le_bytes(entropy))
+}
+
+/// The key that this node joins with: kept before it is used, so that it is the same when the answer to a join was lost.
+pub(crate) fn joining_key(data: &Path) -> Result<Key, NodeError> {
+    let path = data.join("joining.key");
+    let failed = |e| NodeError::Directory(path.display().to_string(), e);
+    match fs::read_to_string(&path) {
+        Ok(pem) => return Key::from_pem(&pem).map_err(|e| NodeError::Member(e.into())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed(e)),
+    }
+    let key = Key::generate().map_err(|e| NodeError::Member(e.into()))?;
+    let temporary = path.with_extension("tmp");
+    let write = || {
+        let _left_by_a_crash = fs::remove_file(&temporary);
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(key.to_pem().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        File::open(data)?.sync_all()
+    };
+    write().map_err(failed)?;
+    Ok(key)
+}
+
+/// Joins: tries each server in turn, and says of the last why not.
+pub(crate) async fn enter(
+    data: &Path,
+    joining: &JoinConfig,
+    own: &Identity,
+    key: &Key,
+    server: Option<String>,
+) -> Result<Membership, NodeError> {
+    let token = joining.token.ok_or(NodeError::NoToken)?;
+    let who = Joining {
+        node: own.id,
+        name: own.name.clone(),
+        server,
+    };
+    let mut last = None;
+    for server in &joining.servers {
+        for address in resolve(server).await? {
+            let key = Key::from_pem(&key.to_pem()).map_err(|e| NodeError::Member(e.into()))?;
+            match join(address, &token, &who, key).await {
+                Ok(me) => {
+                    me.save(data).map_err(NodeError::Member)?;
+                    return Ok(me);
+                }
+                Err(e @ MemberError::Refused(_)) => return Err(NodeError::Member(e)),
+                Err(e) => last = Some(e),
+            }
+        }
+    }
+    Err(last.map_or(NodeError::NoServer, NodeError::Member))
+}
+
+pub(crate) async fn resolve(server: &str) -> Result<Vec<SocketAddr>, NodeError> {
+    let found = tokio::net::lookup_host(server).await;
+    let found = found.map_err(|e| NodeError::Unknown(server.to_owned(), e))?;
+    Ok(found.collect())
+}
+
+/// What this node is, and where its cluster is.
+struct Member {
+    /// Those that it was told of.
+    servers: Vec<String>,
+    /// All that the cluster has, as it said last.
+    known: std::sync::Mutex<Vec<String>>,
+    me: Mutex<Membership>,
+    trust: Arc<prism_identity::Trust>,
+}
+
+impl Member {
+    /// Every server that it knows of.
+    fn all(&self) -> Vec<String> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = known.clone();
+        all.extend(self.servers.iter().filter(|s| !known.contains(s)).cloned());
+        all
+    }
+
+    /// A connection to the leader: whichever server answers knows where it is.
+    async fn dial(&self) -> Result<prism_members::Dialled, NodeError> {
+        let me = self.me.lock().await;
+        let mut last = NodeError::NoServer;
+        for server in self.all() {
+            let addresses = match resolve(&server).await {
+                Ok(addresses) => addresses,
+                Err(e) => {
+                    last = e;
+                    continue;
+                }
+            };
+            for address in addresses {
+                match self.led(address, &me).await {
+                    Ok(dialled) => return Ok(dialled),
+                    Err(e) => last = e,
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// A connection to the leader, as this server knows it.
+    async fn led(
+        &self,
+        address: SocketAddr,
+        me: &Membership,
+    ) -> Result<prism_members::Dialled, NodeError> {
+        let asked = who_leads(address, me, self.trust.clone()).await;
+        let said = asked.map_err(NodeError::Member)?;
+        if !said.servers.is_empty() {
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = said.servers;
+        }
+        let leader = match said.leads {
+            Leads::Me => vec![address],
+            Leads::Other(leader) => resolve(&leader).await?,
+            Leads::Nobody => return Err(NodeError::NoLeader),
+        };
+        let mut last = NodeError::NoLeader;
+        for leader in leader {
+            match dial_session(leader, me, self.trust.clone()).await {
+                Ok(dialled) => return Ok(dialled),
+                Err(e) => last = NodeError::Member(e),
+            }
+        }
+        Err(last)
+    }
+
+    async fn renew(&self, data: &Path) -> Result<(), NodeError> {
+        let mut last = NodeError::NoServer;
+        for server in self.all() {
+            for address in resolve(&server).await.unwrap_or_default() {
+                let mut me = self.me.lock().await;
+                match renew(address, &mut me, self.trust.clone()).await {
+                    Ok(()) => return me.save(data).map_err(NodeError::Member),
+                    Err(e) => last = NodeError::Member(e),
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+/// A little more or less, so that workers that lost their server together do not all come back together.
+fn spread(wait: Duration) -> Duration {
+    let mut byte = [0];
+    let _zero_will_do = rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::empty());
+    wait.mul_f64(0.5 + f64::from(byte[0]) / 255.0)
+}
+
+async fn keep_session(member: Arc<Member>, mut worker: Worker, stop: CancellationToken) {
+    let _vital = Vital("the worker's session");
+    let service = worker.service();
+    let (mut wait, mut told) = (SOON, String::new());
+    while !stop.is_cancelled() {
+        let dialled = tokio::select! {
+            dialled = member.dial() => dialled,
+            () = stop.cancelled() => return,
+        };
+        match dialled {
+            Ok(dialled) => {
+                told.clear();
+                let began = Instant::now();
+                tracing::info!(server = %dialled.peer.holder.id, "connected");
+                let (far, end) = prism_link::pair();
+                let carried = tokio::spawn(carry_worker(dialled.stream, far, service.clone()));
+                worker.run(end, stop.clone()).await;
+                if carried.is_finished() {
+                    if let Ok(why) = carried.await {
+                        tracing::warn!(%why, "the session is over; what runs goes on");
+                    }
+                } else {
+                    carried.abort();
+                }
+                if began.elapsed() > GOOD {
+                    wait = SOON;
+                }
+            }
+            Err(why) => {
+                let why = why.to_string();
+                // Once, not at every attempt.
+                if why != told {
+                    tracing::warn!(%why, "no session with a server; what runs goes on, and it is tried again");
+                    told = why;
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(spread(wait)) => {}
+            () = stop.cancelled() => return,
+        }
+        wait = (wait * 2).min(LATER);
+    }
+}
+
+async fn keep_certificate(member: Arc<Member>, data: std::path::PathBuf, stop: CancellationToken) {
+    let mut jitter = [0; 4];
+    let _zero_will_do = rustix::rand::getrandom(&mut jitter, rustix::rand::GetRandomFlags::empty());
+    let jitter = u32::from_le_bytes(jitter);
+    loop {
+        let at = renew_at(member.me.lock().await.life, jitter);
+        let left = u64::try_from(at.saturating_sub(unix_now())).unwrap_or_default();
+        // Clocks may be set: it is looked at often.
+        let wait = Duration::from_secs(left.min(60));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.cancelled() => return,
+        }
+        if unix_now() < at {
+            continue;
+        }
+        if let Err(why) = member.renew(&data).await {
+            tracing::warn!(%why, "this node's certificate is not renewed; it is tried again");
+            tokio::select! {
+                () = tokio::time::sleep(spread(RENEW_AGAIN)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}

@@ -85,6 +85,15 @@ pub enum Command {
     /// Look at the machines, and say which take new work
     #[command(subcommand)]
     Node(verb::node::NodeCommand),
+    /// Look at the servers that keep the cluster's state, and take one out
+    #[command(subcommand)]
+    Peer(verb::peer::PeerCommand),
+    /// Let machines join
+    #[command(subcommand)]
+    Server(verb::server::ServerCommand),
+    /// See who belongs to the cluster, and keep somebody out
+    #[command(subcommand)]
+    Ca(verb::ca::CaCommand),
     /// The cluster in one look
     Info(verb::info::InfoArgs),
     /// Print what happened, and go on printing with --follow
@@ -96,6 +105,9 @@ pub enum Command {
     /// Make and revoke access tokens
     #[command(subcommand)]
     Token(verb::token::TokenCommand),
+    /// Make namespaces, and say how much of the machines each may use
+    #[command(subcommand)]
+    Namespace(verb::namespace::NamespaceCommand),
     /// Say which clusters you know and which one is meant
     #[command(subcommand)]
     Context(verb::context::ContextCommand),
@@ -120,6 +132,10 @@ impl Command {
                 let ls = matches!(c, verb::token::TokenCommand::Ls(_));
                 ("token", true, (None, !ls))
             }
+            Self::Peer(c) => ("peer", true, c.about()),
+            Self::Namespace(c) => ("namespace", true, c.about()),
+            Self::Server(c) => ("join token", false, (None, c.changes())),
+            Self::Ca(c) => ("node", true, (None, c.changes())),
             Self::Explain(_) => ("job", true, (None, false)),
             Self::Info(_) | Self::Events(_) => ("job", false, (None, false)),
             Self::Doctor(_) | Self::Context(_) | Self::Completion(_) => {
@@ -229,7 +245,14 @@ mod tests {
             "explain PRISM-T003",
             "doctor -o json",
             "token create ci --role submitter --expires-in 90d",
+            "token create eyes --role viewer --namespace team --namespace b --resource jobs --verb read --expires-in 1d",
             "token ls",
+            "namespace create team --cpu 8 --memory 16Gi",
+            "namespace set team --sandboxes none",
+            "namespace ls",
+            "namespace rm team",
+            "events --kind audit",
+            "events --verify",
             "token revoke 01k8z3v6m0000000000000000a",
             "context ls",
             "context use dev",
@@ -239,6 +262,21 @@ mod tests {
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
+    }
+
+    /// The flag that says elsewhere where to work, says here what the token is for.
+    #[test]
+    fn a_token_is_limited_to_every_namespace_that_is_named() {
+        for line in [
+            "token create x --namespace team --namespace b",
+            "--timeout 5s token create x --namespace team --namespace b",
+        ] {
+            let said = format!("{:?}", parse(line).unwrap().command);
+            let wanted = r#"namespace: [Name("team"), Name("b")]"#;
+            assert!(said.contains(wanted), "{said}");
+        }
+        let none = format!("{:?}", parse("token create x").unwrap().command);
+        assert!(none.contains("namespace: []"), "{none}");
     }
 
     #[test]

@@ -104,9 +104,13 @@ async fn ask(command: Command, server: &Server, out: &Out) -> Done {
         Command::Sandbox(command) => verb::sandbox::run(command, server, out).await,
         Command::Image(command) => verb::image::run(command, server, out).await,
         Command::Node(command) => verb::node::run(command, server, out).await,
+        Command::Peer(command) => verb::peer::run(command, server, out).await,
         Command::Info(args) => verb::info::run(&args, server, out).await,
         Command::Events(args) => verb::events::run(&args, server, out).await,
         Command::Explain(args) => verb::explain::run(&args, server, out).await,
+        Command::Ca(command) => verb::ca::run(command, server, out).await,
+        Command::Server(command) => verb::server::run(command, server, out).await,
+        Command::Namespace(command) => verb::namespace::run(command, server, out).await,
         Command::Token(command) => verb::token::run(command, server, out).await,
         Command::Run(_) | Command::Doctor(_) | Command::Context(_) | Command::Completion(_) => {
             Ok(Exit::Ok)

@@ -28,6 +28,7 @@ impl Server {
     /// When the address is none.
     pub fn new(target: &Target, patience: Duration, out: &Out) -> Result<Self, Failure> {
         let client = Client::new(&target.api, target.token.as_deref(), patience)?;
+        let client = client.within(target.namespace.as_ref().map(prism_types::Name::as_str));
         Ok(Self {
             client,
             target: target.clone(),

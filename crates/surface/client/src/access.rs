@@ -2,8 +2,8 @@
 
 use hyper::Method;
 use prism_api::{
-    EventView, ExplainView, HealthView, ImageLoad, ImageView, Page, TokenCreate, TokenCreated,
-    TokenView,
+    AuditCheck, EventView, ExplainView, HealthView, ImageLoad, ImageView, NamespaceView, Page,
+    Quota, TokenCreate, TokenCreated, TokenView,
 };
 
 use crate::stream::{ByteStream, EventStream};
@@ -12,6 +12,7 @@ use crate::url::Target;
 use crate::{Client, ClientError, Result};
 
 const TOKENS: &str = "/api/v1/tokens";
+const NAMESPACES: &str = "/api/v1/namespaces";
 const EVENTS: &str = "/api/v1/events";
 const IMAGES: &str = "/api/v1/images";
 
@@ -22,6 +23,10 @@ pub struct EventsQuery {
     pub since: Option<u64>,
     /// Only about this id.
     pub subject: Option<String>,
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only of this kind or family of kinds.
+    pub kind: Option<String>,
     /// Most of them in one answer.
     pub limit: Option<u32>,
 }
@@ -31,6 +36,8 @@ impl EventsQuery {
         Target::new(EVENTS)
             .maybe("since", self.since)
             .maybe("subject", self.subject.as_ref())
+            .maybe("namespace", self.namespace.as_ref())
+            .maybe("kind", self.kind.as_ref())
             .maybe("limit", self.limit)
     }
 }
@@ -95,6 +102,51 @@ impl Client {
     /// As the server says, or when it cannot be reached.
     pub async fn token_revoke(&self, id: &str) -> Result<()> {
         self.done(Call::change(Method::DELETE, Target::new(TOKENS).push(id)))
+            .await
+    }
+
+    /// Namespaces by name.
+    ///
+    /// # Errors
+    /// As the server says, or when it cannot be reached.
+    pub async fn namespaces(&self, cursor: Option<&str>) -> Result<Page<NamespaceView>> {
+        let target = Target::new(NAMESPACES).maybe("cursor", cursor);
+        self.answer(Call::get(target)).await
+    }
+
+    /// A namespace with its quota and what of it is in use.
+    ///
+    /// # Errors
+    /// As the server says, or when it cannot be reached.
+    pub async fn namespace(&self, name: &str) -> Result<NamespaceView> {
+        self.answer(Call::get(Target::new(NAMESPACES).push(name)))
+            .await
+    }
+
+    /// Makes a namespace, or replaces its quota.
+    ///
+    /// # Errors
+    /// As the server says, or when it cannot be reached.
+    pub async fn namespace_put(&self, name: &str, quota: &Quota) -> Result<NamespaceView> {
+        let call = Call::change(Method::PUT, Target::new(NAMESPACES).push(name));
+        self.answer(call.json(quota)?).await
+    }
+
+    /// Removes a namespace in which nothing lives.
+    ///
+    /// # Errors
+    /// As the server says, or when it cannot be reached.
+    pub async fn namespace_remove(&self, name: &str) -> Result<()> {
+        let target = Target::new(NAMESPACES).push(name);
+        self.done(Call::change(Method::DELETE, target)).await
+    }
+
+    /// Looks through the stored audit events.
+    ///
+    /// # Errors
+    /// As the server says, or when it cannot be reached.
+    pub async fn events_verify(&self) -> Result<AuditCheck> {
+        self.answer(Call::get(Target::new(EVENTS).push("verify")))
             .await
     }
 

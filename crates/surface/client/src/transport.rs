@@ -34,6 +34,7 @@ type Pool = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: Arc<Inner>,
+    namespace: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -206,6 +207,7 @@ impl Client {
             .pool_max_idle_per_host(8)
             .build(connector);
         Ok(Self {
+            namespace: None,
             inner: Arc::new(Inner {
                 pool,
                 base,
@@ -246,8 +248,18 @@ impl Client {
         }
     }
 
+    /// The same client, which looks names of jobs, sweeps and sandboxes up in this namespace. Ids say themselves what they mean.
+    #[must_use]
+    pub fn within(mut self, namespace: Option<&str>) -> Self {
+        self.namespace = namespace.map(Into::into);
+        self
+    }
+
     /// Sends a call until it is answered, with success or an error body.
-    pub(crate) async fn send(&self, call: Call) -> Result<Response<Incoming>> {
+    pub(crate) async fn send(&self, mut call: Call) -> Result<Response<Incoming>> {
+        if let Some(namespace) = &self.namespace {
+            call.target = call.target.within(namespace);
+        }
         let deadline = Instant::now() + self.inner.timeout + call.patience;
         let mut pause = Duration::from_millis(20);
         loop {

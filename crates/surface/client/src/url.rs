@@ -65,6 +65,21 @@ impl Target {
         if on { self.query(name, "true") } else { self }
     }
 
+    /// Says in which namespace the name in the path is looked up, where there is one and nothing is said yet.
+    pub(crate) fn within(self, namespace: &str) -> Self {
+        const NAMED: &[&str] = &["jobs", "sweeps", "sandboxes", "explain"];
+        let (path, query) = self.text.split_once('?').unwrap_or((&self.text, ""));
+        let names = |noun: &&str| {
+            let rest = path.strip_prefix("/api/v1/")?.strip_prefix(*noun)?;
+            rest.strip_prefix('/')
+        };
+        let said = query.split('&').any(|pair| pair.starts_with("namespace="));
+        match NAMED.iter().find_map(names) {
+            Some(_) if !said => self.query("namespace", namespace),
+            _ => self,
+        }
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
@@ -73,6 +88,25 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_goes_where_a_name_is_looked_up_and_nothing_is_said() {
+        let plain = |path: &str| Target::new(path).within("lab").as_str().to_owned();
+        assert_eq!(
+            plain("/api/v1/jobs/x/logs"),
+            "/api/v1/jobs/x/logs?namespace=lab"
+        );
+        for other in ["/api/v1/jobs", "/api/v1/nodes/x", "/api/v1/tokens/x"] {
+            assert_eq!(plain(other), other);
+        }
+        let said = Target::new("/api/v1/sandboxes")
+            .push("b")
+            .query("namespace", "z");
+        assert_eq!(
+            said.within("lab").as_str(),
+            "/api/v1/sandboxes/b?namespace=z"
+        );
+    }
 
     #[test]
     fn nothing_leaves_its_place() {

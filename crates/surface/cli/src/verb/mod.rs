@@ -1,5 +1,6 @@
 //! One noun per file: its arguments, what it asks the server, how the answer is shown.
 
+pub mod ca;
 pub mod completion;
 pub mod context;
 pub mod doctor;
@@ -8,8 +9,11 @@ pub mod explain;
 pub mod image;
 pub mod info;
 pub mod job;
+pub mod namespace;
 pub mod node;
+pub mod peer;
 pub mod run;
 pub mod sandbox;
+pub mod server;
 pub mod sweep;
 pub mod token;

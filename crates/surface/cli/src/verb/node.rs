@@ -17,7 +17,8 @@ use prism_client::Ask;
 Examples:
   prismctl node ls
   prismctl node top --watch
-  prismctl node cordon n2        # what runs there goes on, nothing new comes")]
+  prismctl node cordon n2        # what runs there goes on, nothing new comes
+  prismctl node rm n2            # when nothing runs there any more")]
 pub enum NodeCommand {
     /// List the nodes
     Ls(ListArgs),
@@ -38,6 +39,11 @@ pub enum NodeCommand {
         /// Name or id
         node: String,
     },
+    /// Forget a node that has no work; one that has joined is kept out from then on
+    Rm {
+        /// Name or id
+        node: String,
+    },
 }
 
 impl NodeCommand {
@@ -46,7 +52,9 @@ impl NodeCommand {
         match self {
             Self::Ls(_) | Self::Top(_) => (None, false),
             Self::Info { node } => (Some(node.clone()), false),
-            Self::Cordon { node } | Self::Uncordon { node } => (Some(node.clone()), true),
+            Self::Cordon { node } | Self::Uncordon { node } | Self::Rm { node } => {
+                (Some(node.clone()), true)
+            }
         }
     }
 }
@@ -79,6 +87,10 @@ pub async fn run(command: NodeCommand, server: &Server, out: &Out) -> Done {
             let answer = server.ask(Ask::new(Op::NodeUncordon).at(&*node)).await?;
             changed(&answer, out)?;
             out.note(&format!("node {node} takes new work"));
+        }
+        NodeCommand::Rm { node } => {
+            server.ask(Ask::new(Op::NodeRemove).at(&*node)).await?;
+            out.note(&format!("node {node} is forgotten"));
         }
     }
     Ok(Exit::Ok)

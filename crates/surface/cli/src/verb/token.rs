@@ -2,7 +2,7 @@
 
 use clap::{Subcommand, ValueEnum};
 use prism_api::{Op, Role, TokenCreate, TokenCreated, TokenView};
-use prism_types::parse_duration;
+use prism_types::{Name, Noun, Verb, parse_duration};
 use serde_json::Value;
 
 use crate::exit::{Done, Exit, Failure};
@@ -40,6 +40,8 @@ impl From<RoleArg> for Role {
 #[command(after_help = "\
 Examples:
   prismctl token create ci --role submitter --expires-in 90d > token-file
+  prismctl token create eyes --role viewer --namespace team --verb read
+  prismctl token create lead --role admin --namespace team --expires-in 7d
   prismctl token ls
   prismctl token revoke 01k8z3v6m0000000000000000a")]
 pub enum TokenCommand {
@@ -50,6 +52,15 @@ pub enum TokenCommand {
         /// What it may do
         #[arg(long, value_enum, default_value = "submitter")]
         role: RoleArg,
+        /// Only in this namespace; may be repeated [default: in all]
+        #[arg(long = "namespace", value_name = "NAME")]
+        namespace: Vec<Name>,
+        /// Only to these things; may be repeated [default: to all]
+        #[arg(long = "resource", value_name = "RESOURCE", value_parser = words(Noun::ALL))]
+        resources: Vec<Noun>,
+        /// Only so; may be repeated [default: in every way of the role]
+        #[arg(long = "verb", value_name = "VERB", value_parser = words(Verb::ALL))]
+        verbs: Vec<Verb>,
         /// How long it is good [default: for ever]
         #[arg(long, value_name = "TIME", value_parser = duration_text)]
         expires_in: Option<String>,
@@ -68,6 +79,23 @@ pub fn duration_text(s: &str) -> Result<String, String> {
     parse_duration(s).map(|_| s.to_owned())
 }
 
+/// What is said, or nothing at all.
+fn some<T>(said: Vec<T>) -> Option<Vec<T>> {
+    (!said.is_empty()).then_some(said)
+}
+
+/// Takes one of these words.
+fn words<T>(all: &'static [T]) -> impl clap::builder::TypedValueParser<Value = T>
+where
+    T: Copy + std::fmt::Display + std::str::FromStr<Err = String> + Send + Sync + 'static,
+{
+    use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+    let words = all
+        .iter()
+        .map(|word| PossibleValue::new(word.to_string().leak() as &'static str));
+    PossibleValuesParser::new(words).try_map(|text| text.parse::<T>())
+}
+
 /// Does it.
 ///
 /// # Errors
@@ -77,11 +105,17 @@ pub async fn run(command: TokenCommand, server: &Server, out: &Out) -> Done {
         TokenCommand::Create {
             name,
             role,
+            namespace,
+            resources,
+            verbs,
             expires_in,
         } => {
             let body = TokenCreate {
                 name,
                 role: role.into(),
+                namespaces: some(namespace),
+                resources: some(resources),
+                verbs: some(verbs),
                 expires_in,
             };
             let answer = server.ask(Ask::new(Op::TokenCreate).json(&body)).await?;
@@ -135,6 +169,7 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
         ("id", Column::Whole),
         ("name", Column::Cut),
         ("role", Column::Whole),
+        ("for", Column::Cut),
         ("age", Column::Right),
         ("good until", Column::Whole),
     ]);
@@ -142,11 +177,35 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
     for token in typed_all::<TokenView>(items)? {
         t.row([
             token.id.to_string(),
-            token.name,
+            token.name.clone(),
             token.role.to_string(),
+            scope_of(&token),
             human::age(token.created, now),
             token.expires.map_or("for ever".to_owned(), human::moment),
         ]);
     }
     Ok(t)
+}
+
+/// What a token is for, such as `in team: read of jobs, events`.
+fn scope_of(token: &TokenView) -> String {
+    let joined = |words: Vec<String>| words.join(", ");
+    let texts = |all: &[Noun]| joined(all.iter().map(ToString::to_string).collect());
+    let verbs = token.verbs.as_ref();
+    let verbs = verbs.map(|all| joined(all.iter().map(ToString::to_string).collect()));
+    let nouns = token.resources.as_deref().map(texts);
+    let what = match (verbs, nouns) {
+        (None, None) => None,
+        (Some(verbs), None) => Some(format!("{verbs} of all")),
+        (None, Some(nouns)) => Some(nouns),
+        (Some(verbs), Some(nouns)) => Some(format!("{verbs} of {nouns}")),
+    };
+    let spaces = token.namespaces.as_ref();
+    let spaces = spaces.map(|all| joined(all.iter().map(ToString::to_string).collect()));
+    match (spaces, what) {
+        (None, None) => "all".to_owned(),
+        (None, Some(what)) => what,
+        (Some(spaces), None) => format!("in {spaces}"),
+        (Some(spaces), Some(what)) => format!("in {spaces}: {what}"),
+    }
 }

@@ -37,6 +37,12 @@ impl Drive<'_> {
     /// # Errors
     /// What the server says.
     pub async fn start(&self, new: bool, alone: bool) -> Result<String, Failure> {
+        let namespace = &self.submission.spec.namespace;
+        if alone && namespace.as_str() != "default" {
+            // A server of one's own has the namespaces that one names.
+            let make = Ask::new(Op::NamespacePut).at(namespace.as_str());
+            self.server.ask(make).await?;
+        }
         let ask = Ask::new(Op::JobList)
             .query("label", format!("{LABEL}={}", self.digest))
             .query("namespace", &self.submission.spec.namespace);

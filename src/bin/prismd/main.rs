@@ -9,6 +9,7 @@ use clap::{CommandFactory, FromArgMatches};
 use prism_node::{Node, NodeConfig, NodeError};
 use prism_types::{Fault, Reason};
 use settings::{Args, Mode, Settings};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -118,13 +119,31 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     config.api = settings.api;
     config.allow_plain = settings.allow_plain;
     config.pressure_threshold = settings.pressure_threshold;
+    config.serf = settings.serf;
+    config.advertise = settings.advertise.clone();
     config.runs_end_with_node = settings.mode == Mode::Dev;
     config.token_name = match settings.mode {
         Mode::Dev => "dev".to_owned(),
         Mode::Bootstrap => "bootstrap".to_owned(),
+        Mode::Join => {
+            config.join = Some(settings.join.clone());
+            format!(
+                "server-{}",
+                settings.name.as_ref().map_or("other", |n| n.as_str())
+            )
+        }
+        Mode::Worker => return work(config, settings).await,
     };
     let mut node = prism_node::start(config).await?;
-    let told = announce(&settings, &node).await;
+    // Before anybody is told that it is ready: whoever knows may end it at once, and then it ends in order.
+    let mut end = End::listen();
+    let told = tokio::select! {
+        told = announce(&settings, &node) => told,
+        () = end.asked() => {
+            node.stop().await;
+            return Ok(());
+        }
+    };
     if let Err(message) = told {
         node.stop().await;
         return Err(Failed {
@@ -135,7 +154,7 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     }
     let failed = tokio::select! {
         outcome = node.failed() => Some(outcome),
-        () = asked_to_end() => None,
+        () = end.asked() => None,
     };
     if let Some(Err(e)) = failed {
         let cause = std::error::Error::source(&e)
@@ -152,13 +171,30 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     Ok(())
 }
 
+/// The life of a node that runs work for a server.
+async fn work(config: NodeConfig, settings: Settings) -> Result<(), Failed> {
+    let node = prism_node::start_worker(config, settings.join).await?;
+    let mut end = End::listen();
+    let (name, cluster, data) = (&node.name, node.cluster, settings.data_dir.display());
+    // Whoever started it may not listen any more; that is no reason to end.
+    let _ = writeln!(
+        std::io::stdout(),
+        "prismd is ready: worker {name} of cluster {cluster}\n  data     {data}\n  \
+         what it runs goes on when it is stopped, and is taken up again at the next start"
+    );
+    end.asked().await;
+    tracing::info!("stopping");
+    node.stop().await;
+    Ok(())
+}
+
 /// Tells people and `prismctl` how to reach the node.
 async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
     node.ready().await;
     let api = format!("http://{}", node.api);
     let name = match settings.mode {
         Mode::Dev => "dev".to_owned(),
-        Mode::Bootstrap => settings
+        Mode::Bootstrap | Mode::Join | Mode::Worker => settings
             .name
             .as_ref()
             .map_or_else(|| "local".to_owned(), ToString::to_string),
@@ -172,32 +208,46 @@ async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
     let path = prism_cli::context::save(&parsed, context, true).map_err(|e| e.to_string())?;
     let ends = match settings.mode {
         Mode::Dev => "Ctrl-C ends it and everything it runs",
-        Mode::Bootstrap => {
+        Mode::Bootstrap | Mode::Join | Mode::Worker => {
             "what it runs goes on when it is stopped, and is taken up again at the next start"
         }
     };
     let (data, saved) = (settings.data_dir.display(), path.display());
+    let members = node.serf.as_ref().map_or_else(String::new, |address| {
+        format!("\n  members  come to {address}; let one join with: prismctl server join-token")
+    });
     // Whoever started it may not listen any more; that is no reason to end.
     let _ = writeln!(
         std::io::stdout(),
-        "prismd is ready: {api}\n  data     {data}\n  context  {name} (in {saved}): prismctl uses it from now on\n  \
+        "prismd is ready: {api}\n  data     {data}\n  context  {name} (in {saved}): prismctl uses it from now on{members}\n  \
          try      prismctl info\n  {ends}"
     );
     Ok(())
 }
 
-async fn asked_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = match signal(SignalKind::terminate()) {
-        Ok(signal) => signal,
-        Err(e) => {
-            tracing::warn!(error = %e, "SIGTERM cannot be waited for; use Ctrl-C");
-            std::future::pending::<()>().await;
-            return;
+/// Signals that ask for the end; what comes from the moment it listens is not lost.
+struct End([Option<Signal>; 2]);
+
+impl End {
+    fn listen() -> Self {
+        Self([SignalKind::interrupt(), SignalKind::terminate()].map(|kind| {
+            let listening = signal(kind);
+            let warn = |e: &std::io::Error| {
+                tracing::warn!(error = %e, ?kind, "a signal cannot be waited for: it ends this process at once");
+            };
+            listening.inspect_err(warn).ok()
+        }))
+    }
+
+    async fn asked(&mut self) {
+        let one = async |signal: &mut Option<Signal>| match signal {
+            Some(signal) => drop(signal.recv().await),
+            None => std::future::pending().await,
+        };
+        let [interrupt, terminate] = &mut self.0;
+        tokio::select! {
+            () = one(interrupt) => {}
+            () = one(terminate) => {}
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+use prism_node::{JoinConfig, JoinToken};
 use prism_types::{Labels, Name, nearest};
 use serde::Deserialize;
 
@@ -22,6 +23,10 @@ Examples:
   prismd dev                             a node for trying things; Ctrl-C ends it
                                          and everything it runs
   prismd --bootstrap --name=first-node   a server that keeps its state and work
+  prismd --bootstrap --serf=0.0.0.0:4200   one to which other machines may come
+  prismd --role=worker --join=first-node:4200 --token-file=F
+                                         run work for it; dials out, opens no port;
+                                         F is made by `prismctl server join-token`
 
 Every flag is also in the environment (PRISM_API, PRISM_DATA_DIR, ...) and a key
 of the configuration file (api, data_dir, ...). A flag comes before the
@@ -33,6 +38,21 @@ pub(crate) struct Args {
     /// Start a cluster of one server that keeps its state
     #[arg(long)]
     bootstrap: bool,
+    /// What this node is: `server`, or `worker` for one that runs work for a server and nothing else [default: server]
+    #[arg(long, global = true, env = "PRISM_ROLE")]
+    role: Option<String>,
+    /// Where other machines come to, with mutual TLS, such as 0.0.0.0:4200; nowhere unless given
+    #[arg(long, global = true, env = "PRISM_SERF", value_name = "ADDRESS")]
+    serf: Option<String>,
+    /// Where the others reach that, when it is not what the route says: HOST, ADDRESS or HOST:PORT
+    #[arg(long, global = true, env = "PRISM_ADVERTISE", value_name = "ADDRESS")]
+    advertise: Option<String>,
+    /// Servers of the cluster to join, HOST:PORT,HOST:PORT; the first that answers is taken
+    #[arg(long, global = true, env = "PRISM_JOIN", value_name = "SERVERS")]
+    join: Option<String>,
+    /// File with the join token; needed until this machine has joined
+    #[arg(long, global = true, env = "PRISM_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Name of this node, a-z 0-9 and - [default: the host's name]
     #[arg(long, global = true, env = "PRISM_NAME")]
     name: Option<Name>,
@@ -72,6 +92,11 @@ enum Verb {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct File {
+    role: Option<String>,
+    serf: Option<String>,
+    advertise: Option<String>,
+    join: Option<String>,
+    token_file: Option<PathBuf>,
     name: Option<Name>,
     api: Option<String>,
     data_dir: Option<PathBuf>,
@@ -84,7 +109,12 @@ struct File {
     unknown: BTreeMap<String, toml::Value>,
 }
 
-const FILE_KEYS: [&str; 8] = [
+const FILE_KEYS: [&str; 13] = [
+    "role",
+    "serf",
+    "advertise",
+    "join",
+    "token_file",
     "name",
     "api",
     "data_dir",
@@ -102,12 +132,19 @@ pub(crate) enum Mode {
     Dev,
     /// What it runs goes on without it.
     Bootstrap,
+    /// One of several servers; what it runs goes on without it.
+    Join,
+    /// It runs work for a server; what it runs goes on without it.
+    Worker,
 }
 
 /// Checked settings.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) mode: Mode,
+    pub(crate) serf: Option<SocketAddr>,
+    pub(crate) advertise: Option<String>,
+    pub(crate) join: JoinConfig,
     pub(crate) name: Option<Name>,
     pub(crate) api: SocketAddr,
     pub(crate) data_dir: PathBuf,
@@ -125,11 +162,20 @@ impl Settings {
             Some(path) => read_file(path)?,
             None => File::default(),
         };
-        let mode = match (&args.command, args.bootstrap) {
-            (Some(Verb::Dev), false) => Mode::Dev,
-            (None, true) => Mode::Bootstrap,
-            (Some(Verb::Dev), true) => return Err("`dev` and --bootstrap exclude each other: `prismd dev` is for trying things, `prismd --bootstrap` keeps its work".to_owned()),
-            (None, false) => return Err("say how to start: `prismd dev` to try things, or `prismd --bootstrap` for a server that keeps its state; `prismd --help` shows all".to_owned()),
+        let role = args
+            .role
+            .or(file.role)
+            .unwrap_or_else(|| "server".to_owned());
+        let worker = one_of("--role", &role, &["server", "worker"])? == "worker";
+        let servers_given = args.join.or(file.join);
+        let joins = servers_given.is_some();
+        let mode = mode(args.command.as_ref(), args.bootstrap, worker, joins)?;
+        let join = JoinConfig {
+            servers: servers(servers_given.as_deref(), mode)?,
+            token: match args.token_file.or(file.token_file) {
+                Some(path) if matches!(mode, Mode::Worker | Mode::Join) => token(&path)?,
+                _ => None,
+            },
         };
         let mut labels: Labels = file.labels;
         for pair in args
@@ -162,6 +208,9 @@ impl Settings {
             .unwrap_or_else(|| "text".to_owned());
         Ok(Self {
             mode,
+            serf: serf(args.serf.or(file.serf).as_deref(), mode)?,
+            advertise: args.advertise.or(file.advertise),
+            join,
             name: args.name.or(file.name),
             api: api(args.api.or(file.api).as_deref(), mode)?,
             data_dir: args
@@ -178,6 +227,80 @@ impl Settings {
             )?,
             log_json: one_of("--log-format", &format, &["text", "json"])? == "json",
         })
+    }
+}
+
+/// How the node lives, as the command line says.
+fn mode(verb: Option<&Verb>, bootstrap: bool, worker: bool, joins: bool) -> Result<Mode, String> {
+    match (verb, bootstrap) {
+        (None, false) if joins && !worker => Ok(Mode::Join),
+        (None, false) if worker => Ok(Mode::Worker),
+        (Some(_), _) | (None, true) if worker => Err("--role=worker goes with --join and --token-file, and with neither `dev` nor --bootstrap: a worker runs work for a server that is there".to_owned()),
+        (Some(Verb::Dev), false) => Ok(Mode::Dev),
+        (None, true) => Ok(Mode::Bootstrap),
+        (Some(Verb::Dev), true) => Err("`dev` and --bootstrap exclude each other: `prismd dev` is for trying things, `prismd --bootstrap` keeps its work".to_owned()),
+        (None, false) => Err("say how to start: `prismd dev` to try things, or `prismd --bootstrap` for a server that keeps its state, `prismd --join=SERVER:4200` for another server of a cluster, or `prismd --role=worker --join=SERVER:4200` to run work for one; `prismd --help` shows all".to_owned()),
+    }
+}
+
+/// Where members come to.
+fn serf(given: Option<&str>, mode: Mode) -> Result<Option<SocketAddr>, String> {
+    let Some(text) = given else {
+        return Ok(None);
+    };
+    if mode == Mode::Worker {
+        return Err("--serf is for servers: a worker dials out and opens no port".to_owned());
+    }
+    let wrong = |_| {
+        format!(
+            "--serf: {text:?} is not an address: expected one such as 0.0.0.0:4200 or [::]:4200"
+        )
+    };
+    text.parse().map(Some).map_err(wrong)
+}
+
+/// The servers that a node joins.
+fn servers(given: Option<&str>, mode: Mode) -> Result<Vec<String>, String> {
+    let all: Vec<String> = given
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|server| !server.is_empty())
+        .map(str::to_owned)
+        .collect();
+    match (mode, all.is_empty()) {
+        (Mode::Worker, true) => Err(
+            "--role=worker needs --join: say where its server is, such as --join=first-node:4200"
+                .to_owned(),
+        ),
+        (Mode::Dev | Mode::Bootstrap, false) => Err(
+            "--join goes with neither `dev` nor --bootstrap: whoever joins a cluster does not begin one"
+                .to_owned(),
+        ),
+        _ => match all.iter().find(|server| !has_port(server)) {
+            Some(bad) => Err(format!(
+                "--join: {bad:?} is not HOST:PORT, such as first-node:4200 or [fd00::1]:4200"
+            )),
+            None => Ok(all),
+        },
+    }
+}
+
+fn has_port(server: &str) -> bool {
+    server
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))
+}
+
+/// The join token in a file; `None` when there is no such file, as after it was removed from a machine that has joined.
+fn token(path: &Path) -> Result<Option<JoinToken>, String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => match text.parse() {
+            Ok(token) => Ok(Some(token)),
+            Err(why) => Err(format!("--token-file: {}: {why}", path.display())),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(format!("--token-file: cannot read {}: {e}", path.display())),
     }
 }
 
@@ -249,6 +372,7 @@ fn default_data_dir(mode: Mode) -> Result<PathBuf, String> {
     };
     Ok(base.join(match mode {
         Mode::Dev => "dev",
-        Mode::Bootstrap => "server",
+        Mode::Bootstrap | Mode::Join => "server",
+        Mode::Worker => "worker",
     }))
 }

@@ -19,6 +19,8 @@ pub struct Server {
     // Dropped first, so that the place is quiet when it is removed.
     running: Option<Running>,
     api: Api,
+    /// How it is started: `dev`, unless it is a server that lives as those do that keep their work.
+    how: Vec<String>,
     /// Where it lives.
     pub place: Place,
 }
@@ -50,8 +52,16 @@ impl Server {
                 address: String::new(),
                 token: None,
             },
+            how: vec!["dev".to_owned()],
             place,
         }
+    }
+
+    /// One that does not run yet, and is started with these arguments and not as `dev`.
+    pub fn started_as(how: &[&str]) -> Self {
+        let mut server = Self::not_started(Place::new());
+        server.how = how.iter().map(|arg| (*arg).to_owned()).collect();
+        server
     }
 
     /// Starts it again after it was killed or stopped.
@@ -81,7 +91,8 @@ impl Server {
         let _ = fs::remove_file(&contexts);
         let mut command: Command = self.place.command("prismd");
         command
-            .args(["dev", "--api=127.0.0.1:0", "--data-dir"])
+            .args(&self.how)
+            .args(["--api=127.0.0.1:0", "--data-dir"])
             .arg(self.place.data())
             .args(args)
             .envs(env.iter().copied());

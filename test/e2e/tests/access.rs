@@ -1,4 +1,5 @@
-//! Promise: nobody gets in without a token, a token allows what its role says, and a repeated change is done once.
+//! Promise: nobody gets in without a token, a token allows what its role and scope say, namespaces keep to themselves and to
+//! their quotas, every change has an audit event, and a repeated change is done once.
 
 use std::collections::BTreeSet;
 
@@ -225,4 +226,144 @@ fn events_come_as_they_happen_and_from_where_one_stood() {
         .next()
         .expect("it goes on after the last one seen");
     assert_eq!(again["seq"], last["seq"]);
+}
+
+/// The text of a token for one namespace.
+fn team_token(server: &Server, namespace: &str, role: &str) -> String {
+    let args = ["token", "create", "lead", "--role", role];
+    let scope = ["--namespace", namespace, "--expires-in", "1h"];
+    let made = server.ctl(&[&args[..], &scope[..]].concat()).expect(0);
+    made.stdout.trim().to_owned()
+}
+
+#[test]
+fn a_namespace_keeps_to_itself_and_to_its_quota() {
+    let mut server = Server::start();
+    server
+        .ctl(&[
+            "namespace",
+            "create",
+            "team",
+            "--cpu",
+            "100m",
+            "--sandboxes",
+            "1",
+        ])
+        .expect(0);
+    let token = team_token(&server, "team", "submitter");
+    let own = server.submit(&small_job("mine"));
+    let team = server.api().with_token(Some(&token));
+    let mut job = small_job("theirs");
+    job["namespace"] = json!("team");
+    job["command"] = json!(["sleep", "0.5"]);
+    job["array"] = json!(6);
+    let id = team.post("/api/v1/jobs", &job).expect(201).json()["id"].clone();
+    let id = id.as_str().expect("an id").to_owned();
+    // Two tasks of 50m each at once; the others say what they wait for.
+    let said = until("the quota is used up", || {
+        let said = team
+            .get(&format!("/api/v1/explain/{id}"))
+            .expect(200)
+            .json();
+        let summary = said["summary"].as_str()?.to_owned();
+        summary
+            .contains("quota of namespace team")
+            .then_some(summary)
+    });
+    assert!(
+        said.contains("cpu 0.1 of 0.1 in use") || said.contains("cpu 100m of 100m in use"),
+        "{said}"
+    );
+    let shown = server
+        .api()
+        .get("/api/v1/namespaces/team")
+        .expect(200)
+        .json();
+    assert!(shown["used"]["instances"].as_u64() <= Some(2), "{shown}");
+    for path in ["jobs", "explain"] {
+        team.get(&format!("/api/v1/{path}/{own}")).expect(404);
+        team.get(&format!("/api/v1/{path}/mine")).expect(404);
+    }
+    let listed = team.get("/api/v1/jobs").expect(200).text();
+    assert!(
+        listed.contains("theirs") && !listed.contains("mine"),
+        "{listed}"
+    );
+    let mut large = job.clone();
+    large["resources"]["cpu"] = json!("1");
+    let why = team.post("/api/v1/jobs", &large).expect(400).json();
+    let message = why["message"].as_str().unwrap_or_default();
+    assert!(message.contains("quota of namespace team"), "{message}");
+    // All of it holds after the server was killed.
+    server.kill();
+    server.restart();
+    assert_eq!(server.finished(&id)["status"], "COMPLETED");
+    let team = server.api().with_token(Some(&token));
+    team.get(&format!("/api/v1/jobs/{own}")).expect(404);
+    let shown = server
+        .api()
+        .get("/api/v1/namespaces/team")
+        .expect(200)
+        .json();
+    assert_eq!(shown["used"]["instances"], 0, "{shown}");
+    server.ctl(&["namespace", "rm", "team"]).expect(1);
+    server.ctl(&["namespace", "ls"]).expect(0);
+}
+
+#[test]
+fn every_change_is_told_with_who_made_it_and_the_chain_holds_over_a_kill() {
+    let mut server = Server::start();
+    let (_, token) = token(&server, "submitter");
+    let api = server.api().with_token(Some(&token));
+    let headers = [
+        ("x-request-id", "change-1"),
+        ("content-type", "application/json"),
+    ];
+    let body = small_job("audited").to_string();
+    api.send("POST", "/api/v1/jobs", &headers, body.as_bytes())
+        .expect(201);
+    api.get("/api/v1/events?kind=audit").expect(403);
+    let events = |server: &Server| {
+        let said = server
+            .ctl(&["events", "--kind", "audit", "-o", "ndjson"])
+            .expect(0);
+        let lines = said
+            .stdout
+            .lines()
+            .map(|l| serde_json::from_str::<Value>(l).expect("JSON"));
+        lines.collect::<Vec<_>>()
+    };
+    let all = events(&server);
+    let submit = all
+        .iter()
+        .find(|e| e["kind"] == "audit.job_submit")
+        .expect("its event");
+    assert_eq!(submit["audit"]["actor"], "submitter");
+    assert_eq!(submit["audit"]["request_id"], "change-1");
+    assert!(!json!(all).to_string().contains(&token[40..]));
+    server.kill();
+    server.restart();
+    assert!(events(&server).len() >= all.len());
+    let check = server.ctl(&["events", "--verify", "-o", "json"]).expect(0);
+    let check: Value = serde_json::from_str(&check.stdout).expect("JSON");
+    assert_eq!(check["ok"], true, "{check}");
+    assert!(check["events"].as_u64() >= Some(2), "{check}");
+}
+
+#[test]
+fn a_stream_that_is_open_ends_when_its_token_is_revoked() {
+    let server = SERVER.get();
+    let (id, text) = token(&server, "viewer");
+    let api = server.api().with_token(Some(&text));
+    let mut lines = api
+        .follow("/api/v1/events?follow=true", &[("last-event-id", "0")])
+        .expect("events can be followed");
+    lines.next().expect("a first line");
+    assert!(server.api().delete(&format!("/api/v1/tokens/{id}")).status < 300);
+    let began = std::time::Instant::now();
+    // It ends by itself, or this test would go on until its limit.
+    let left = lines
+        .take_while(|_| began.elapsed() < prism_e2e::LIMIT)
+        .count();
+    assert!(began.elapsed() < prism_e2e::LIMIT, "{left} more lines came");
 }

@@ -73,3 +73,12 @@ fn nothing_is_left_after_prismd_was_told_to_end() {
     leftovers.assert_none(&server.place);
     server.place.assert_no_panic();
 }
+
+/// Whoever hears that it is ready may end it that very moment.
+#[test]
+fn one_that_is_ended_the_moment_it_is_ready_ends_in_order() {
+    for _ in 0..8 {
+        let mut server = Server::start();
+        server.stop().expect(0);
+    }
+}

@@ -1,6 +1,6 @@
 //! Promise: the server and the command line explain themselves: help, health, metrics, readings, OpenAPI, doctor.
 
-use prism_e2e::{Place, Shared};
+use prism_e2e::{Place, Shared, until};
 use serde_json::Value;
 
 static SERVER: Shared = Shared::new();
@@ -217,4 +217,21 @@ fn a_cordoned_node_takes_nothing_new_until_it_is_uncordoned() {
     assert!(why.contains("cordon"), "{why}");
     server.ctl(&["node", "uncordon", name]).expect(0);
     assert_eq!(server.finished(&id)["status"], "COMPLETED");
+}
+
+#[test]
+fn a_data_directory_may_be_relative() {
+    let place = Place::new();
+    let mut command = place.command("prismd");
+    command.args(["dev", "--api=127.0.0.1:0", "--data-dir=here"]);
+    let mut server = place.launch(command);
+    until("the server to answer", || {
+        assert!(!server.is_over(), "{}", server.stderr());
+        (place.ctl(&["info"]).code == Some(0)).then_some(())
+    });
+    let submit = ["job", "submit", "--array=2", "--wait", "--", "true"];
+    place.ctl(&submit).expect(0);
+    assert!(place.work().join("here/node.json").is_file());
+    server.signal(rustix::process::Signal::TERM);
+    server.wait(std::time::Duration::from_secs(30)).expect(0);
 }

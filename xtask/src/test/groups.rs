@@ -1,5 +1,7 @@
 //! The groups of tests: what each runs, and what it needs from the machine.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use super::build::TestProgram;
@@ -47,6 +49,18 @@ pub const GROUPS: &[Group] = &[
         run: |s| s.tests(&of(s, Kind::StoreCrash)?, As::Caller),
     },
     Group {
+        name: "sim",
+        about: "the control plane simulated from 2,000 seeds, and faults planted in it",
+        needs_build: true,
+        run: sim,
+    },
+    Group {
+        name: "store-etcd",
+        about: "the store on a real etcd: conformance, leaders, kills, limits, TLS",
+        needs_build: true,
+        run: store_etcd,
+    },
+    Group {
         name: "sandbox-root",
         about: "isolation and escape probes, as root",
         needs_build: true,
@@ -82,6 +96,7 @@ pub const GROUPS: &[Group] = &[
 enum Kind {
     Unit,
     StoreCrash,
+    StoreEtcd,
     Sandbox,
     EndToEnd,
 }
@@ -90,6 +105,7 @@ fn kind(program: &TestProgram) -> Kind {
     match program.package.as_str() {
         "prism-e2e" => Kind::EndToEnd,
         "prism-sandbox" | "prism-sys" => Kind::Sandbox,
+        "prism-etcd" => Kind::StoreEtcd,
         "prism-raft" if program.target.contains("crash") => Kind::StoreCrash,
         _ => Kind::Unit,
     }
@@ -145,6 +161,32 @@ fn doc(session: &Session<'_>) -> Result<Outcome> {
         "--no-deps",
     ]);
     session.check(&mut command)
+}
+
+/// 2,000 seeds on which everything has to hold, then the planted faults, each of which has to be found within 500.
+fn sim(session: &Session<'_>) -> Result<Outcome> {
+    let program = session.built()?.binaries.join("prism-sim");
+    let seeds = session.run(Command::new(&program).args(["--seeds", "2000"]))?;
+    let bugs = session.run(Command::new(&program).arg("--bugs"))?;
+    let (ok, output) = (seeds.ok && bugs.ok, [seeds.output, bugs.output].concat());
+    Ok(Outcome::Ran {
+        counts: Default::default(),
+        ok,
+        output,
+    })
+}
+
+fn store_etcd(session: &Session<'_>) -> Result<Outcome> {
+    for program in ["etcd", "etcdctl"] {
+        let there = std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+        });
+        if !there {
+            let why = format!("no {program}; scripts/setup-test-host installs it");
+            return Ok(Outcome::Skipped(why));
+        }
+    }
+    session.tests(&of(session, Kind::StoreEtcd)?, As::Caller)
 }
 
 fn sandbox_root(session: &Session<'_>) -> Result<Outcome> {

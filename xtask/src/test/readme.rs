@@ -30,7 +30,9 @@ prismctl info >/dev/null || { cat prismd.log; exit 1; }
 ";
 
 /// What runs in the background ends with the script.
-const PRELUDE: &str = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n";
+const PRELUDE: &str = "set -euo pipefail
+trap 'code=$?; set +e; [ -z \"$(jobs -p)\" ] || kill $(jobs -p); wait; exit $code' EXIT
+";
 
 /// Runs them as the caller and, for root, as an ordinary user.
 pub fn run(session: &Session<'_>) -> Result<Outcome> {

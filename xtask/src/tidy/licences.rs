@@ -28,7 +28,7 @@ pub fn check(repo: &Repo) -> Result<Vec<String>> {
         }
         match package["license"].as_str() {
             None => problems.push(format!("{name} names no licence")),
-            Some(text) if !permits(text, &allowed) => {
+            Some(text) if !permits(text, &allowed) && !excepted(&deny, name, text) => {
                 problems.push(format!(
                     "{name} has the licence {text}, which deny.toml does not allow"
                 ));
@@ -37,6 +37,12 @@ pub fn check(repo: &Repo) -> Result<Vec<String>> {
         }
     }
     Ok(problems)
+}
+
+/// Whether a crate may have a licence that others may not: a line of `exceptions` names both.
+fn excepted(deny: &str, name: &str, licence: &str) -> bool {
+    let mut lines = deny.lines().map(str::trim);
+    lines.any(|line| line == format!("{{ crate = \"{name}\", allow = [\"{licence}\"] }},"))
 }
 
 /// Limits cargo to what was downloaded for this machine.
@@ -113,6 +119,13 @@ fn one(words: &[&str], at: &mut usize, allowed: &BTreeSet<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exception_is_for_one_crate_and_one_licence() {
+        let deny = "exceptions = [\n    { crate = \"foca\", allow = [\"MPL-2.0\"] },\n]\n";
+        assert!(excepted(deny, "foca", "MPL-2.0"));
+        assert!(!excepted(deny, "foca", "GPL-3.0-only") && !excepted(deny, "other", "MPL-2.0"));
+    }
 
     #[test]
     fn expressions_are_met_only_by_allowed_licences() {

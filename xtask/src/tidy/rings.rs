@@ -27,10 +27,22 @@ const WITHIN: &[(&str, &[&str])] = &[
     ("prism-store-kit", &["prism-store"]),
     ("prism-sandbox", &["prism-sys", "prism-faults"]),
     ("prism-raft", &["prism-faults"]),
-    ("prism-gateway", &["prism-control"]),
+    ("prism-gateway", &["prism-control", "prism-identity"]),
+    (
+        "prism-members",
+        &["prism-control", "prism-identity", "prism-wire"],
+    ),
     (
         "prism-node",
-        &["prism-control", "prism-worker", "prism-gateway"],
+        &[
+            "prism-control",
+            "prism-worker",
+            "prism-gateway",
+            "prism-identity",
+            "prism-members",
+            "prism-membership",
+            "prism-wire",
+        ],
     ),
     ("prism-cli", &["prism-client"]),
 ];
@@ -54,6 +66,7 @@ const NEVER: &[(&str, &[&str], &str)] = &[
             "prism-scheduler",
             "prism-sandbox",
             "prism-raft",
+            "prism-etcd",
             "prism-sys",
             "prism-store",
         ],
@@ -61,12 +74,12 @@ const NEVER: &[(&str, &[&str], &str)] = &[
     ),
     (
         "crates/plane/gateway",
-        &["prism-sandbox", "prism-raft", "prism-sys"],
+        &["prism-sandbox", "prism-raft", "prism-etcd", "prism-sys"],
         "the gateway reaches engines through control",
     ),
     (
         "crates/plane/control",
-        &["prism-sandbox", "prism-raft", "prism-sys"],
+        &["prism-sandbox", "prism-raft", "prism-etcd", "prism-sys"],
         "control knows the store only as a trait",
     ),
     (

@@ -63,6 +63,8 @@ fn committed() -> Vec<Vec<u8>> {
         id: TokenId::new(1, 1),
         name: "t".to_owned(),
         role: Role::Admin,
+        scope: Box::default(),
+        by: None,
         hash: [7; 32],
         expires: None,
     }];

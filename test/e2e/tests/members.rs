@@ -1,0 +1,309 @@
+//! Promise: a machine joins with one token, runs work for its server over mutual TLS, and neither loses anything when the other goes
+//! away for a while.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use prism_e2e::{Output, Place, Running, Server, until};
+use serde_json::{Value, json};
+
+/// A machine that is to run work.
+struct Machine {
+    place: Place,
+    running: Option<Running>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self {
+            place: Place::new(),
+            running: None,
+        }
+    }
+
+    fn launch(&self, name: &str, server: &str, token: &str) -> Running {
+        let file = self.place.write("token", token);
+        let mut command = self.place.command("prismd");
+        let (join, name) = (format!("--join={server}"), format!("--name={name}"));
+        command.args(["--role=worker", &join, &name, "--token-file", &file]);
+        command.arg("--data-dir").arg(self.place.data());
+        self.place.launch(command)
+    }
+
+    /// Starts it and waits until the server has a session with it.
+    fn join(&mut self, server: &Server, name: &str, at: &str, token: &str) {
+        self.running = Some(self.launch(name, at, token));
+        until(&format!("{name} to come"), || {
+            (state(server, name).as_deref() == Some("HEALTHY")).then_some(())
+        });
+    }
+
+    /// What it says when it is not let in.
+    #[track_caller]
+    fn refused(&self, name: &str, server: &str, token: &str, code: i32) -> String {
+        let limit = std::time::Duration::from_secs(60);
+        self.launch(name, server, token)
+            .wait(limit)
+            .expect(code)
+            .stderr
+    }
+
+    /// Starts it again as a machine does that has joined: nothing to join with is there.
+    fn again(&mut self, server: &str) {
+        fs::remove_file(self.place.work().join("token")).expect("it was written");
+        let mut command = self.place.command("prismd");
+        command.args(["--role=worker", &format!("--join={server}")]);
+        command.arg("--data-dir").arg(self.place.data());
+        self.running = Some(self.place.launch(command));
+    }
+
+    fn kill(&mut self) {
+        let mut running = self.running.take().expect("it runs");
+        prism_e2e::kill(running.pid());
+        until("its end", || running.is_over().then_some(()));
+    }
+}
+
+fn nodes(server: &Server) -> Vec<Value> {
+    let page = server.api().get("/api/v1/nodes").expect(200).json();
+    page["items"].as_array().expect("a list").clone()
+}
+
+fn node(server: &Server, name: &str) -> Option<Value> {
+    nodes(server).into_iter().find(|n| n["name"] == name)
+}
+
+fn state(server: &Server, name: &str) -> Option<String> {
+    let found = node(server, name)?;
+    Some(found["state"].as_str()?.to_owned())
+}
+
+/// A join token, and where members come to.
+fn token(server: &Server, args: &[&str]) -> (String, String) {
+    let mut all = vec!["server", "join-token", "-o", "json"];
+    all.extend(args);
+    let made: Value = serde_json::from_str(&server.ctl(&all).expect(0).stdout).expect("JSON");
+    let text = |key: &str| made[key].as_str().expect("a text").to_owned();
+    (text("token"), text("address"))
+}
+
+#[test]
+fn a_machine_joins_works_and_survives_the_end_of_either() {
+    let mut server = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let own = nodes(&server)[0]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let (text, at) = token(&server, &["--labels=zone=a"]);
+    let mut machine = Machine::new();
+    machine.join(&server, "w1", &at, &text);
+    let found = node(&server, "w1").expect("it is there");
+    assert_eq!(found["labels"]["zone"], "a", "{found}");
+    // All new work goes there.
+    server.ctl(&["node", "cordon", &own]).expect(0);
+    let small = json!({"cpu": "100m", "memory": "32Mi"});
+    let body = json!({"name": "far", "resources": small});
+    server.api().post("/api/v1/sandboxes", &body).expect(201);
+    let exec = |server: &Server, line: &str| -> Output {
+        server.ctl(&["sandbox", "exec", "far", "--", "sh", "-c", line])
+    };
+    let said = exec(&server, "echo kept > /work/state; echo far; exit 3").expect(3);
+    assert_eq!(said.stdout, "far\n");
+    let big = machine.place.write("big", vec![7_u8; 3 << 20]);
+    server.place.write("big", vec![7_u8; 3 << 20]);
+    server
+        .ctl(&["sandbox", "cp", &big, "far:/work/big"])
+        .expect(0);
+    let sum = exec(&server, "wc -c < /work/big").expect(0).stdout;
+    assert_eq!(sum.trim(), (3 << 20).to_string());
+    // The worker's prismd is killed in the middle of a job; what runs goes on.
+    let job = server.submit(&json!({
+        "job": "far", "array": 300, "resources": small,
+        "command": ["sh", "-c", "sleep 0.05; echo done"],
+    }));
+    let completed = |server: &Server| {
+        let view = server.api().get(&format!("/api/v1/jobs/{job}")).expect(200);
+        view.json()["counts"]["completed"].as_u64().unwrap_or(0)
+    };
+    until("some to complete", || {
+        (completed(&server) > 20).then_some(())
+    });
+    machine.kill();
+    machine.again(&at);
+    until("more to complete", || {
+        (completed(&server) > 150).then_some(())
+    });
+    // And so is the server's, which comes back where it was.
+    server.kill();
+    let serf = format!("--serf={at}");
+    let restarted = server.try_start(&[&serf], &[]);
+    assert!(restarted.is_ok(), "{restarted:?}");
+    let view = server.finished(&job);
+    assert_eq!(view["status"], "COMPLETED", "{view}");
+    let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
+    for result in server.results(&job) {
+        *seen
+            .entry(result["index"].as_u64().expect("an index"))
+            .or_default() += 1;
+    }
+    assert_eq!(seen.len(), 300);
+    assert!(seen.values().all(|n| *n == 1), "each is recorded once");
+    let kept = exec(&server, "cat /work/state").expect(0).stdout;
+    assert_eq!(kept, "kept\n");
+    server.place.assert_no_panic();
+    machine.place.assert_no_panic();
+}
+
+#[test]
+fn one_that_is_kept_out_goes_and_comes_again_when_allowed() {
+    let server = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let own = nodes(&server)[0]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let (text, at) = token(&server, &[]);
+    let mut machine = Machine::new();
+    machine.join(&server, "w1", &at, &text);
+    let connected =
+        |server: &Server| !node(server, "w1").expect("it is known")["connected"].is_null();
+    assert!(connected(&server));
+    server
+        .ctl(&["ca", "deny", "w1", "--why", "stolen"])
+        .expect(0);
+    let began = std::time::Instant::now();
+    until("its connection to end", || {
+        (!connected(&server)).then_some(())
+    });
+    assert!(began.elapsed() < std::time::Duration::from_secs(5));
+    let status = server.ctl(&["ca", "status"]).expect(0).stdout;
+    assert!(
+        status.contains("stolen") && status.contains("w1"),
+        "{status}"
+    );
+    server.ctl(&["ca", "allow", "w1"]).expect(0);
+    until("it to come again", || connected(&server).then_some(()));
+    let said = server.ctl(&["ca", "allow", "w1"]).expect(1).stderr;
+    assert!(said.contains("is not kept out"), "{said}");
+    for (bad, code) in [
+        (&["ca", "deny", "nobody"][..], 1),
+        (&["ca", "deny", "--certificate", "12"], 2),
+        (&["ca", "deny", "w1", "--why", ""], 2),
+        (&["node", "rm", &own], 1),
+        (&["node", "rm", "nobody"], 1),
+    ] {
+        server.ctl(bad).expect(code);
+    }
+    server.ctl(&["node", "rm", "w1"]).expect(0);
+    until("its end", || node(&server, "w1").is_none().then_some(()));
+    let status = server.ctl(&["ca", "status"]).expect(0).stdout;
+    assert!(
+        status.contains("it was removed from the cluster"),
+        "{status}"
+    );
+    assert!(node(&server, "w1").is_none() && nodes(&server).len() == 1);
+}
+
+#[test]
+fn who_may_not_join_is_told_why_and_what_to_do() {
+    let server = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let (text, at) = token(&server, &[]);
+    let mut first = Machine::new();
+    first.join(&server, "w1", &at, &text);
+    let second = Machine::new();
+    let said = second.refused("w2", &at, &text, 1);
+    assert!(said.contains("is used up"), "{said}");
+    assert!(
+        said.contains("next: on a server: prismctl server join-token"),
+        "{said}"
+    );
+    let (text, _) = token(&server, &["--name=w9"]);
+    let said = second.refused("w2", &at, &text, 1);
+    assert!(said.contains("for node w9, and this is w2"), "{said}");
+    let (text, _) = token(&server, &["--from=10.0.0.0/8"]);
+    let said = second.refused("w2", &at, &text, 1);
+    assert!(said.contains("not for address 127.0.0.1"), "{said}");
+    let (text, _) = token(&server, &["--uses=5"]);
+    let said = second.refused("w1", &at, &text, 1);
+    assert!(said.contains("the name w1 belongs to node"), "{said}");
+    let mut cut = text.clone();
+    cut.pop();
+    let said = second.refused("w2", &at, &cut, 2);
+    assert!(
+        said.contains("--token-file") && said.contains("cut or changed"),
+        "{said}"
+    );
+    // A server of another cluster is told nothing.
+    let other = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let (_, elsewhere) = token(&other, &[]);
+    let said = second.refused("w2", &elsewhere, &text, 1);
+    assert!(said.contains("is not to be trusted"), "{said}");
+    // Revoked, and listed no more.
+    let listed = server
+        .ctl(&["server", "join-token", "--ls"])
+        .expect(0)
+        .stdout;
+    let id = text
+        .split('.')
+        .nth(1)
+        .expect("a token has an id")
+        .to_owned();
+    assert!(listed.contains(&id), "{listed}");
+    assert!(!listed.contains(text.split('.').nth(2).expect("a secret")));
+    server
+        .ctl(&["server", "join-token", "--revoke", &id])
+        .expect(0);
+    let said = second.refused("w2", &at, &text, 1);
+    assert!(said.contains("no such join token"), "{said}");
+    // Nobody but an administrator makes one.
+    let eye = server.ctl(&["token", "create", "eye", "--role", "operator"]);
+    let eye = eye.expect(0).stdout;
+    let mut command = server.place.command("prismctl");
+    command
+        .args(["server", "join-token"])
+        .env("PRISM_TOKEN", eye.trim());
+    let said = server
+        .place
+        .launch(command)
+        .wait(std::time::Duration::from_secs(60));
+    assert!(said.expect(1).stderr.contains("needs admin"));
+    // Only the member is there.
+    assert_eq!(nodes(&server).len(), 2);
+}
+
+#[test]
+fn command_lines_that_make_no_sense_start_nothing() {
+    let place = Place::new();
+    let try_it = |args: &[&str], says: &str| {
+        let limit = std::time::Duration::from_secs(60);
+        let said = place.start("prismd", args).wait(limit).expect(2).stderr;
+        assert!(said.contains(says), "{args:?}: {said}");
+    };
+    try_it(&["--role=worker"], "--role=worker needs --join");
+    try_it(&["--role=wroker"], "did you mean \"worker\"");
+    try_it(&["--role=worker", "--join=host"], "is not HOST:PORT");
+    try_it(&["--role=worker", "--join=:1"], "is not HOST:PORT");
+    try_it(
+        &["--role=worker", "--join=h:1", "--serf=[::]:1"],
+        "opens no port",
+    );
+    try_it(
+        &["--role=worker", "--join=h:1", "--bootstrap"],
+        "neither `dev` nor --bootstrap",
+    );
+    try_it(
+        &["dev", "--role=worker", "--join=h:1"],
+        "neither `dev` nor --bootstrap",
+    );
+    try_it(&["dev", "--join=h:1"], "neither `dev` nor --bootstrap");
+    try_it(
+        &["--bootstrap", "--join=h:1"],
+        "neither `dev` nor --bootstrap",
+    );
+    try_it(&["dev", "--serf=here"], "is not an address");
+    let data = place.data();
+    let data = data.to_string_lossy();
+    let args = ["--role=worker", "--join=127.0.0.1:1", "--data-dir", &data];
+    let limit = std::time::Duration::from_secs(60);
+    let said = place.start("prismd", &args).wait(limit).expect(1).stderr;
+    assert!(said.contains("has no token to join with"), "{said}");
+}

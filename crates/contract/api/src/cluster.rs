@@ -141,8 +141,31 @@ wire! {
         pub waiting: u32,
         /// Sandboxes that live now.
         pub sandboxes: u32,
+        /// Round trip to the server that leads, milliseconds; `null` until one was measured.
+        pub rtt_ms: Option<f64>,
         /// Whether the pressure guard refuses new work.
         pub pressure: bool,
+    }
+
+    /// How far a node is emptied.
+    pub struct DrainView {
+        /// `waiting`: what has started may end by itself; `stopping`: past the deadline; `done`: nothing is left.
+        pub phase: String,
+        /// Asked for.
+        pub since: TimeMs,
+        /// When what still runs is stopped; `null`: never.
+        pub deadline: Option<TimeMs>,
+        /// Tasks that are still there.
+        pub tasks: u32,
+        /// Sandboxes that are still there.
+        pub sandboxes: u32,
+    }
+
+    /// How a node is to be emptied.
+    #[request]
+    pub struct DrainBody {
+        /// How long what runs may go on, such as `10m`, `0` for not at all, or `none` for until it ends by itself; 1 h when left out.
+        pub deadline: Option<String>,
     }
 
     /// A node.
@@ -155,6 +178,8 @@ wire! {
         pub state: NodeState,
         /// Whether it takes no new work by request.
         pub cordoned: bool,
+        /// How far it is emptied; `null` when nobody asked for that.
+        pub drain: Option<DrainView>,
         /// Its labels.
         pub labels: Labels,
         /// What it offers.

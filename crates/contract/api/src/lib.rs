@@ -28,8 +28,8 @@ pub use access::{
     Role, TokenCreate, TokenCreated, TokenView,
 };
 pub use cluster::{
-    ClusterInfo, ClusterResources, MemberView, NodeCounts, NodeFactsView, NodeHealth, NodeReadings,
-    NodeResources, NodeView, PeerView,
+    ClusterInfo, ClusterResources, DrainBody, DrainView, MemberView, NodeCounts, NodeFactsView,
+    NodeHealth, NodeReadings, NodeResources, NodeView, PeerView,
 };
 pub use error::{ErrorBody, status_of};
 pub use exec::{ExecBody, ExecEvent, ExecView, ExitView, SignalBody, TtySize};

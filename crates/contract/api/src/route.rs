@@ -266,6 +266,8 @@ ops! {
     NodeResources,
     /// `GET /nodes/{id}/health`
     NodeHealth,
+    /// `POST /nodes/{id}/drain`
+    NodeDrain,
     /// `POST /nodes/{id}/cordon`
     NodeCordon,
     /// `POST /nodes/{id}/uncordon`

@@ -9,12 +9,12 @@ use crate::row::{
     WITHIN, get, param, post, row,
 };
 use crate::{
-    AuditCheck, CaAllow, CaDeny, CaView, ClusterInfo, ClusterResources, EventView, ExecBody,
-    ExecEvent, ExecView, ExplainView, FileList, HealthView, ImageLoad, ImageView, JobView,
-    JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberView, NamespaceView, NodeHealth,
-    NodeResources, NodeView, Page, PeerView, Quota, Role, SandboxView, SignalBody, SnapshotView,
-    SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate, TokenCreated, TokenView, TtySize,
-    Written,
+    AuditCheck, CaAllow, CaDeny, CaView, ClusterInfo, ClusterResources, DrainBody, EventView,
+    ExecBody, ExecEvent, ExecView, ExplainView, FileList, HealthView, ImageLoad, ImageView,
+    JobView, JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberView, NamespaceView,
+    NodeHealth, NodeResources, NodeView, Page, PeerView, Quota, Role, SandboxView, SignalBody,
+    SnapshotView, SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate, TokenCreated,
+    TokenView, TtySize, Written,
 };
 
 /// Every route there is.
@@ -108,6 +108,15 @@ pub const ROUTES: &[Route] = &[
         "whether a node can take work, and why not",
     )
     .answers(json::<NodeHealth>()),
+    post(
+        Op::NodeDrain,
+        "/api/v1/nodes/{id}/drain",
+        Noun::Nodes,
+        "empty a node: nothing new comes, what runs may go on for a while, then it is run elsewhere",
+    )
+    .role(Role::Operator)
+    .takes(json::<DrainBody>())
+    .answers(json::<NodeView>()),
     post(
         Op::NodeCordon,
         "/api/v1/nodes/{id}/cordon",

@@ -30,6 +30,7 @@ const ROWS: &[(Op, Noun, Verb, Role, Reach)] = &[
     (Op::FileGet, Noun::Sandboxes, Verb::Read, Role::Submitter, Reach::Namespaced),
     (Op::FileDelete, Noun::Sandboxes, Verb::Change, Role::Submitter, Reach::Namespaced),
     (Op::NodeList, Noun::Nodes, Verb::Read, Role::Viewer, Reach::Shared),
+    (Op::NodeDrain, Noun::Nodes, Verb::Change, Role::Operator, Reach::Cluster),
     (Op::NodeCordon, Noun::Nodes, Verb::Change, Role::Operator, Reach::Cluster),
     (Op::NodeRemove, Noun::Nodes, Verb::Delete, Role::Admin, Reach::Cluster),
     (Op::TokenCreate, Noun::Tokens, Verb::Create, Role::Admin, Reach::Namespaced),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use prism_spec::{ImageRef, IsolationSpec};
-use prism_state::{Node, State, misfit};
+use prism_state::{Node, Phase, State, misfit};
 use prism_types::{NodeId, NodeNo, Resources};
 
 use crate::{Config, NodeView, Score, Weights};
@@ -44,6 +44,12 @@ pub(crate) struct Pool<'a> {
 /// Why a node takes nothing new, whatever it is.
 pub(crate) fn closed(node: &Node, view: Option<&NodeView>) -> Option<String> {
     let record = node.record();
+    if let Some(drain) = record.drain {
+        return Some(match drain.phase {
+            Phase::Waiting | Phase::Stopping => "draining".to_owned(),
+            Phase::Done => "drained".to_owned(),
+        });
+    }
     if record.cordoned {
         return Some("cordoned".to_owned());
     }

@@ -10,8 +10,8 @@ use prism_types::{JobId, Millis, Name, NodeId, NodeNo, SandboxId, TaskState, Tim
 
 use crate::state::Index;
 use crate::{
-    BLOCK, Block, Cell, Change, Job, JobRecord, KeyRecord, MemberRecord, Node, NodeRecord, Ranges,
-    SandboxRecord, State, TokenRecord, Usage,
+    BLOCK, Block, Cell, Change, Job, JobRecord, KeyRecord, MemberRecord, Node, NodeRecord, Phase,
+    Ranges, SandboxRecord, State, TokenRecord, Usage,
 };
 
 /// How long a dead sandbox is remembered.
@@ -31,6 +31,7 @@ impl State {
             Change::Node(record) => self.put_node(record),
             Change::NodeRemoved(id) => {
                 if let Some(node) = self.nodes.remove(id) {
+                    self.index.draining.remove(id);
                     self.index.node_by_no.remove(&node.record.no);
                     self.index.node_by_name.remove(&node.record.name);
                 }
@@ -127,6 +128,11 @@ impl State {
 
     fn put_node(&mut self, record: &Arc<NodeRecord>) {
         self.index.node_by_no.insert(record.no, record.id);
+        if record.drain.is_some_and(|d| d.phase != Phase::Done) {
+            self.index.draining.insert(record.id);
+        } else {
+            self.index.draining.remove(&record.id);
+        }
         match self.nodes.get_mut(&record.id) {
             Some(node) => {
                 self.index.node_by_name.remove(&node.record.name);

@@ -164,9 +164,10 @@ pub(crate) fn about(state: &State, command: &Command) -> (Subject, Option<Name>)
             (Subject::Sandbox(*id), Some(spec.namespace.clone()))
         }
         Command::DeleteSandbox { id } | Command::SetSandboxTimeout { id, .. } => sandbox(*id),
-        Command::Cordon { id, .. } | Command::RemoveNode { id } | Command::RemoveMember { id } => {
-            (Subject::Node(*id), None)
-        }
+        Command::Cordon { id, .. }
+        | Command::Drain { id, .. }
+        | Command::RemoveNode { id }
+        | Command::RemoveMember { id } => (Subject::Node(*id), None),
         Command::CreateToken { id, .. }
         | Command::RevokeToken { id }
         | Command::RevokeJoinToken { id } => (Subject::Token(*id), None),

@@ -131,7 +131,7 @@ impl Change {
         let delete = |key: String| vec![(key.into_bytes(), None)];
         match self {
             Self::Meta(r) => put(key::META.to_owned(), pack_renewed(r)),
-            Self::Node(r) => put(key::node(r.id), pack(r)),
+            Self::Node(r) => put(key::node(r.id), pack_renewed(&**r)),
             Self::NodeRemoved(id) => delete(key::node(*id)),
             Self::JobAdded(r, spec) => vec![
                 (key::job(r.id).into_bytes(), Some(pack(r))),

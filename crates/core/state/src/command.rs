@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use prism_spec::{JobSpec, SandboxSpec};
 use prism_types::{
-    Id, JobId, Labels, Name, NodeId, NodeState, Outcome, Resources, RunReport, SandboxId, Scope,
-    TaskRef, TimeMs, TokenId,
+    Id, JobId, Labels, Millis, Name, NodeId, NodeState, Outcome, Resources, RunReport, SandboxId,
+    Scope, TaskRef, TimeMs, TokenId,
 };
 
 use crate::{
@@ -77,6 +77,13 @@ pub enum Command {
         id: NodeId,
         /// Whether nothing new goes there.
         on: bool,
+    },
+    /// Empties a node: nothing new goes there, what waits there goes elsewhere, what runs there may go on for a while.
+    Drain {
+        /// The node.
+        id: NodeId,
+        /// How long what runs may go on; `None`: until it ends.
+        limit: Option<Millis>,
     },
     /// Forgets an offline or empty node.
     RemoveNode {

@@ -51,8 +51,9 @@ pub use namespace::{NamespaceRecord, Quota, Room, Usage};
 pub use node::Node;
 pub use ranges::Ranges;
 pub use record::{
-    BeamRecord, Best, Counts, EventRecord, JobRecord, KeyRecord, MetaRecord, NodeFacts, NodeRecord,
-    OutputRef, ResultRecord, Role, SandboxRecord, Subject, SweepRecord, TokenRecord,
+    BeamRecord, Best, Counts, Drain, EventRecord, JobRecord, KeyRecord, MetaRecord, NodeFacts,
+    NodeRecord, OutputRef, Phase, ResultRecord, Role, SandboxRecord, Subject, SweepRecord,
+    TokenRecord,
 };
 pub use sight::Sight;
 pub use state::State;

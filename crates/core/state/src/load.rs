@@ -170,7 +170,9 @@ impl Loaded {
         let (kind, rest) = text.split_once('/').unwrap_or((text, ""));
         match kind {
             "meta" => self.first.push(Change::Meta(unpack_renewed(key, value)?)),
-            "nodes" => self.first.push(Change::Node(Arc::new(unpack(key, value)?))),
+            "nodes" => self
+                .first
+                .push(Change::Node(Arc::new(unpack_renewed(key, value)?))),
             "tokens" => self.last.push(Change::Token(unpack_renewed(key, value)?)),
             "namespaces" => self.first.push(Change::Namespace(unpack(key, value)?)),
             "joins" => self.last.push(Change::JoinToken(unpack(key, value)?)),

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use prism_types::{Id, Reason, Scope, TimeMs, TokenId};
+use prism_types::{
+    Id, Labels, Name, NodeId, NodeNo, NodeState, Reason, Resources, Scope, TimeMs, TokenId,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{EventRecord, MetaRecord, Role, Subject, TokenRecord};
+use crate::{EventRecord, MetaRecord, NodeFacts, NodeRecord, Role, Subject, TokenRecord};
 
 /// A record whose second form is written now, and whose first is still read.
 pub(crate) trait Renewed: Serialize + DeserializeOwned {
@@ -35,6 +37,22 @@ pub(crate) struct FirstToken {
     expires: Option<TimeMs>,
 }
 
+/// [`NodeRecord`] before draining.
+#[derive(Deserialize)]
+pub(crate) struct FirstNode {
+    id: NodeId,
+    no: NodeNo,
+    name: Name,
+    labels: Labels,
+    capacity: Resources,
+    allow_plain: bool,
+    facts: NodeFacts,
+    state: NodeState,
+    since: TimeMs,
+    cordoned: bool,
+    registered: TimeMs,
+}
+
 /// [`EventRecord`] before namespaces and audit.
 #[derive(Deserialize)]
 pub(crate) struct FirstEvent {
@@ -52,6 +70,10 @@ impl Renewed for MetaRecord {
 
 impl Renewed for TokenRecord {
     type First = FirstToken;
+}
+
+impl Renewed for NodeRecord {
+    type First = FirstNode;
 }
 
 impl Renewed for EventRecord {
@@ -81,6 +103,25 @@ impl From<FirstToken> for TokenRecord {
             hash: old.hash,
             created: old.created,
             expires: old.expires,
+        }
+    }
+}
+
+impl From<FirstNode> for NodeRecord {
+    fn from(old: FirstNode) -> Self {
+        Self {
+            id: old.id,
+            no: old.no,
+            name: old.name,
+            labels: old.labels,
+            capacity: old.capacity,
+            allow_plain: old.allow_plain,
+            facts: old.facts,
+            state: old.state,
+            since: old.since,
+            cordoned: old.cordoned,
+            registered: old.registered,
+            drain: None,
         }
     }
 }

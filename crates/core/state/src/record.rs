@@ -78,6 +78,30 @@ pub struct NodeRecord {
     pub cordoned: bool,
     /// First registration.
     pub registered: TimeMs,
+    /// It is being emptied, or was.
+    pub drain: Option<Drain>,
+}
+
+/// How far a node is emptied. It is cordoned meanwhile, and until somebody uncordons it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Asked for.
+    pub since: TimeMs,
+    /// When what still runs is stopped; `None`: never, it ends by itself.
+    pub deadline: Option<TimeMs>,
+    /// How far.
+    pub phase: Phase,
+}
+
+/// A draining node's phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// What has started may end by itself.
+    Waiting,
+    /// Past the deadline: everything is being stopped.
+    Stopping,
+    /// Nothing is there any more.
+    Done,
 }
 
 /// `jobs/ID`: the part of a job that changes. Its tasks are in blocks, its lanes under `lanes/JOB/NODE`.

@@ -36,6 +36,8 @@ pub struct State {
 pub(crate) struct Index {
     pub node_by_no: BTreeMap<NodeNo, NodeId>,
     pub node_by_name: BTreeMap<Name, NodeId>,
+    /// Nodes that are being emptied.
+    pub draining: BTreeSet<NodeId>,
     /// By name, then by namespace.
     pub jobs_by_name: BTreeMap<Name, BTreeMap<Name, BTreeSet<JobId>>>,
     /// By namespace and group.

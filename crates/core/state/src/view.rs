@@ -7,7 +7,7 @@ use prism_types::{
 };
 
 use crate::{
-    Cell, DeniedRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node,
+    Cell, DeniedRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node, Phase,
     SandboxRecord, ServerRecord, State, TokenRecord,
 };
 
@@ -48,6 +48,8 @@ pub struct DesiredJob {
     pub job: JobId,
     /// How many it may run at once.
     pub lanes: u32,
+    /// What has not started there is to come back.
+    pub recall: bool,
     /// The tasks.
     pub tasks: Vec<DesiredTask>,
 }
@@ -294,7 +296,9 @@ impl State {
         let sandbox = i.sandbox_timer.first().map(|(at, _)| *at);
         let key = i.key_timer.first().map(|(at, _)| *at);
         let join = i.join_token_timer.first().map(|(at, _)| *at);
-        [due, sandbox, key, join].into_iter().flatten().min()
+        let draining = i.draining.iter().filter_map(|id| self.nodes.get(id));
+        let drain = crate::decide::next_drain(draining);
+        [due, sandbox, key, join, drain].into_iter().flatten().min()
     }
 
     /// What a node should have and do: what a worker's session starts from.
@@ -303,13 +307,16 @@ impl State {
             return Desired::default();
         };
         let no = node.record.no;
+        let phase = node.record.drain.map(|drain| drain.phase);
+        let drained = (phase == Some(Phase::Stopping)).then_some(Reason::Cancelled);
         let jobs = node.jobs.iter().filter_map(|id| self.jobs.get(id));
         let jobs = jobs.map(|job| DesiredJob {
             job: job.id(),
             lanes: job.lanes_on(no),
+            recall: job.record.paused || phase.is_some(),
             tasks: job
                 .tasks_on(no)
-                .filter_map(|i| desired_task(job, i))
+                .filter_map(|i| desired_task(job, i, drained))
                 .collect(),
         });
         let sandboxes = node
@@ -332,13 +339,13 @@ fn before(at: TimeMs, by: Millis) -> TimeMs {
     TimeMs(at.0.saturating_sub(by.0))
 }
 
-fn desired_task(job: &Job, index: u32) -> Option<DesiredTask> {
+fn desired_task(job: &Job, index: u32, drained: Option<Reason>) -> Option<DesiredTask> {
     let cell = job.cell(index)?;
     Some(DesiredTask {
         index,
         attempt: cell.attempt,
         started: cell.state == TaskState::Running,
-        stop: job.stop_reason(index),
+        stop: job.stop_reason(index).or(drained),
     })
 }
 

@@ -199,7 +199,11 @@ impl Run {
                 self.w.now = TimeMs(self.w.now.0 + u64::from(s.a) * 40);
                 self.send(Command::Tick);
             }
-            38 => match s.b % 3 {
+            38 => match s.b % 4 {
+                3 => self.send(Command::Drain {
+                    id: node,
+                    limit: s.c.is_multiple_of(2).then(|| Millis(u64::from(s.c) * 100)),
+                }),
                 0 => self.send(Command::Cordon {
                     id: node,
                     on: s.c.is_multiple_of(2),

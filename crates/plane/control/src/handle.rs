@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use prism_link::{NodeFacts, NodeService, Readings};
 use prism_scheduler::{Config, Explanation, explain_job, explain_sandbox};
@@ -12,7 +12,7 @@ use prism_types::{Fence, NodeId, Reason, Rejection, SandboxId, TimeMs};
 use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
 
 use crate::Clock;
-use crate::session::Session;
+use crate::session::{RELIABILITY_STEP, Session};
 use crate::waits::{SandboxWait, Waits};
 
 /// What the loop is asked.
@@ -34,8 +34,8 @@ pub(crate) struct Shared {
     pub(crate) waits: Arc<Waits>,
     pub(crate) admission: watch::Sender<u64>,
     pub(crate) sessions: Mutex<BTreeMap<NodeId, Session>>,
-    /// When nodes were last heard of in a session that is over: its end alone makes no node late.
-    pub(crate) heard: Mutex<BTreeMap<NodeId, TimeMs>>,
+    /// What is known of nodes from sessions that are over: the end of one alone makes no node late, nor good again.
+    pub(crate) past: Mutex<BTreeMap<NodeId, Past>>,
     pub(crate) poke: Notify,
     pub(crate) clock: Clock,
     pub(crate) numbers: Counters,
@@ -63,6 +63,24 @@ pub struct Numbers {
     pub bytes: u64,
     /// Time spent waiting for commits, microseconds.
     pub commit_us: u64,
+}
+
+/// What is known of a node from sessions that are over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Past {
+    /// Last word from it.
+    pub(crate) heard: TimeMs,
+    /// Decayed share of runs that it did not lose.
+    pub(crate) reliability: f64,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self {
+            heard: TimeMs(0),
+            reliability: 1.0,
+        }
+    }
 }
 
 /// A node with a live session.
@@ -219,25 +237,33 @@ impl Control {
             .expect("no holder of this lock panics")
     }
 
-    /// Keeps when a node was last heard of, as its session ends.
-    pub(crate) fn note_heard(&self, node: NodeId, at: TimeMs) {
-        let mut heard = self
-            .shared
-            .heard
-            .lock()
-            .expect("no holder of this lock panics");
-        let latest = heard.entry(node).or_default();
-        *latest = at.max(*latest);
+    /// Keeps what is known of a node as its session ends.
+    pub(crate) fn note_past(&self, node: NodeId, session: &Session) {
+        let mut all = self.all_past();
+        let past = all.entry(node).or_default();
+        past.heard = past.heard.max(session.live.last_heartbeat);
+        past.reliability = session.reliability;
     }
 
-    /// When a node was last heard of in an earlier session with this leader.
-    pub(crate) fn heard(&self, node: NodeId) -> TimeMs {
-        let heard = self
-            .shared
-            .heard
+    /// What is known of a node from its earlier sessions with this leader.
+    pub(crate) fn past(&self, node: NodeId) -> Past {
+        self.all_past().get(&node).copied().unwrap_or_default()
+    }
+
+    /// Counts runs that went away with their node against it.
+    pub(crate) fn note_lost(&self, node: NodeId, runs: u32) {
+        let kept = (1.0 - RELIABILITY_STEP).powi(i32::try_from(runs.min(1_000)).unwrap_or(1_000));
+        self.all_past().entry(node).or_default().reliability *= kept;
+        if let Some(session) = self.sessions().get_mut(&node) {
+            session.reliability *= kept;
+        }
+    }
+
+    fn all_past(&self) -> MutexGuard<'_, BTreeMap<NodeId, Past>> {
+        self.shared
+            .past
             .lock()
-            .expect("no holder of this lock panics");
-        heard.get(&node).copied().unwrap_or_default()
+            .expect("no holder of this lock panics")
     }
 
     /// Why a job or sandbox waits, or where it runs, node by node.

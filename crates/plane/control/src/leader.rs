@@ -89,7 +89,7 @@ fn handle(store: Arc<dyn Store>, state: State, fence: Fence) -> (Control, mpsc::
         waits: Arc::default(),
         admission: watch::channel(0).0,
         sessions: std::sync::Mutex::default(),
-        heard: std::sync::Mutex::default(),
+        past: std::sync::Mutex::default(),
         poke: Notify::new(),
         clock,
         numbers: Counters::default(),
@@ -207,6 +207,10 @@ impl Leader {
                 .await;
             for (id, state) in late {
                 tracing::warn!(node = %id, %state, "a node is not heard of");
+                if state == NodeState::Offline {
+                    let runs = control.read(|s| s.node(id).map_or(0, prism_state::Node::tasks));
+                    control.note_lost(id, runs.await.max(1));
+                }
                 if let Err(e) = control
                     .propose(Command::SetNodeState { id, state }, None)
                     .await
@@ -388,7 +392,7 @@ fn late_nodes(
         let record = node.record();
         let live = sessions.get(&record.id).map(|s| s.live.last_heartbeat);
         let heard = live
-            .unwrap_or_else(|| control.heard(record.id))
+            .unwrap_or_else(|| control.past(record.id).heard)
             .max(started);
         let want = match now.since(heard).0 {
             OFFLINE_AFTER_MS.. => NodeState::Offline,

@@ -17,7 +17,7 @@ use crate::{Control, LiveNode};
 /// Reports taken at once.
 const TAKE: usize = 64;
 /// Weight of one outcome in a node's reliability.
-const RELIABILITY_STEP: f64 = 0.02;
+pub(crate) const RELIABILITY_STEP: f64 = 0.02;
 
 /// What the leader keeps of a session.
 pub(crate) struct Session {
@@ -27,7 +27,7 @@ pub(crate) struct Session {
     pub(crate) credits: u32,
     /// Jobs whose spec was sent in this session.
     pub(crate) jobs: BTreeSet<JobId>,
-    reliability: f64,
+    pub(crate) reliability: f64,
     /// Whether it is a member's, who is bound to what it joined as.
     bound: bool,
     /// Ends it, when the same node begins another.
@@ -43,7 +43,7 @@ impl Session {
         };
         NodeView {
             credits: self.credits,
-            rtt_ms: 0.0,
+            rtt_ms: f64::from(self.live.readings.rtt_us.unwrap_or_default()) / 1000.0,
             load,
             pressure: self.live.readings.pressure,
             reliability: self.reliability,
@@ -150,7 +150,7 @@ impl Control {
             live,
             credits: 0,
             jobs: BTreeSet::new(),
-            reliability: 1.0,
+            reliability: self.past(node).reliability,
             bound,
             over: over.clone(),
         };
@@ -173,7 +173,7 @@ impl Control {
             && let Some(session) = sessions.remove(&node)
         {
             drop(sessions);
-            self.note_heard(node, session.live.last_heartbeat);
+            self.note_past(node, &session);
         }
         Ok(())
     }
@@ -329,6 +329,9 @@ impl Control {
                     tasks: Vec::new(),
                 },
             );
+            if job.recall {
+                self.tell(node, ToWorker::Recall(job_id));
+            }
             let stop = tasks_of(job).filter(|(_, stop)| *stop);
             let tasks: Vec<TaskRef> = stop.map(|(task, _)| task).collect();
             if !tasks.is_empty() {
@@ -380,7 +383,12 @@ impl Control {
 
     async fn report(&self, node: NodeId, report: ToControl) -> Result<Option<Pending>, Rejection> {
         let (tasks, command) = match report {
-            ToControl::Heartbeat { readings, credits } => {
+            ToControl::Heartbeat {
+                readings,
+                credits,
+                sent_us,
+            } => {
+                self.tell(node, ToWorker::Heard { sent_us });
                 self.heartbeat(node, readings, credits).await;
                 return Ok(None);
             }
@@ -478,7 +486,7 @@ impl Control {
     pub(crate) fn end_session(&self, node: NodeId) {
         let ended = self.sessions().remove(&node);
         if let Some(session) = ended {
-            self.note_heard(node, session.live.last_heartbeat);
+            self.note_past(node, &session);
             session.over.cancel();
         }
     }

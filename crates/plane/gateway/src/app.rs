@@ -194,6 +194,7 @@ pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answere
         Op::NodeGet => nodes::get(app, &ask).await,
         Op::NodeResources => nodes::resources(app, &ask).await,
         Op::NodeHealth => nodes::health(app, &ask).await,
+        Op::NodeDrain => nodes::drain(app, ask).await,
         Op::NodeCordon => nodes::cordon(app, ask, true).await,
         Op::NodeUncordon => nodes::cordon(app, ask, false).await,
         Op::NodeRemove => nodes::remove(app, ask).await,

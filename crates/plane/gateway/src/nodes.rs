@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
-use prism_api::{NodeFactsView, NodeHealth, NodeReadings, NodeResources, NodeView};
+use prism_api::{
+    DrainBody, DrainView, NodeFactsView, NodeHealth, NodeReadings, NodeResources, NodeView,
+};
 use prism_control::Control;
 use prism_link::{NodeFacts, Readings};
-use prism_state::{Command, Node};
-use prism_types::{NodeState, Reason};
+use prism_state::{Command, Node, Phase};
+use prism_types::{Millis, NodeState, Reason, parse_duration};
 
 use crate::app::App;
 use crate::ask::Ask;
@@ -41,8 +43,25 @@ fn readings(r: &Readings) -> NodeReadings {
         running: r.running,
         waiting: r.waiting,
         sandboxes: r.sandboxes,
+        rtt_ms: r.rtt_us.map(|us| f64::from(us) / 1000.0),
         pressure: r.pressure,
     }
+}
+
+fn drain_view(node: &Node) -> Option<DrainView> {
+    let drain = node.record().drain?;
+    let phase = match drain.phase {
+        Phase::Waiting => "waiting",
+        Phase::Stopping => "stopping",
+        Phase::Done => "done",
+    };
+    Some(DrainView {
+        phase: phase.to_owned(),
+        since: drain.since,
+        deadline: drain.deadline,
+        tasks: node.tasks(),
+        sandboxes: u32::try_from(node.sandboxes().len()).unwrap_or(u32::MAX),
+    })
 }
 
 fn view(control: &Control, node: &Node) -> NodeView {
@@ -53,6 +72,7 @@ fn view(control: &Control, node: &Node) -> NodeView {
         name: record.name.to_string(),
         state: record.state,
         cordoned: record.cordoned,
+        drain: drain_view(node),
         labels: record.labels.clone(),
         capacity: record.capacity,
         allocated: node.reserved(),
@@ -129,7 +149,12 @@ pub(crate) fn health_view(control: &Control, node: &Node) -> NodeHealth {
             reasons.push("it has not been heard of for longer than its lease".to_owned());
         }
     }
-    if record.cordoned {
+    if let Some(drain) = drain_view(node) {
+        reasons.push(format!(
+            "it is being emptied ({}: {} tasks and {} sandboxes are left); take work again: prismctl node uncordon {}",
+            drain.phase, drain.tasks, drain.sandboxes, record.name
+        ));
+    } else if record.cordoned {
         reasons.push(format!(
             "it is cordoned; take work again: prismctl node uncordon {}",
             record.name
@@ -159,6 +184,33 @@ pub(crate) async fn cordon(app: &Arc<App>, ask: Ask, on: bool) -> Answered<Respo
         .read(|s| s.find_node(text).map(|n| n.record().id))
         .await?;
     let command = Command::Cordon { id, on };
+    app.propose(&ask, command).await?;
+    get(app, &ask).await
+}
+
+/// How long what runs on a node that is emptied may go on, unless it is said: as long as with Nomad.
+const DRAIN_LIMIT: Millis = Millis(3_600_000);
+
+pub(crate) async fn drain(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+    let body: DrainBody = ask.json()?;
+    let limit = match body.deadline.as_deref() {
+        None => Some(DRAIN_LIMIT),
+        Some("none") => None,
+        Some(text) => {
+            let limit = parse_duration(text).map_err(|why| {
+                Refusal::invalid(format!(
+                    "deadline: {why}; or none, for until it ends by itself"
+                ))
+            });
+            Some(limit.map_err(|why| why.detail("field", "deadline"))?)
+        }
+    };
+    let text = ask.param("id")?;
+    let id = app
+        .control
+        .read(|s| s.find_node(text).map(|n| n.record().id))
+        .await?;
+    let command = Command::Drain { id, limit };
     app.propose(&ask, command).await?;
     get(app, &ask).await
 }

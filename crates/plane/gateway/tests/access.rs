@@ -306,6 +306,8 @@ async fn change_everything(server: &Server, a: &As<'_>) -> String {
     a.ok("DELETE", &path, none.clone()).await;
     a.ok("PUT", TEAM, json!({"cpu": 1})).await;
     a.ok("DELETE", TEAM, none.clone()).await;
+    a.post("/nodes/n1/drain", json!({"deadline": "none"})).await;
+    a.post("/nodes/n1/uncordon", none.clone()).await;
     a.post("/nodes/n1/cordon", none.clone()).await;
     a.post("/nodes/n1/uncordon", none.clone()).await;
     a.post("/images", json!({"path": "/x.tar", "name": "x"}))

@@ -114,6 +114,7 @@ fn request(route: &Route, subject: &str) -> Request {
     }
     let mut request = Request::new(route.method.as_str(), &path);
     let body = match route.op {
+        Op::NodeDrain => json!({"deadline": "none"}),
         Op::SandboxTimeout => json!({"timeout": "1h"}),
         Op::ExecStart => json!({"argv": ["true"]}),
         Op::ExecSignal | Op::SandboxSignal => json!({"signal": "TERM"}),

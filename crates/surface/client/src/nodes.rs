@@ -1,7 +1,7 @@
 //! The cluster and its nodes.
 
 use prism_api::{
-    ClusterInfo, ClusterResources, MemberView, NodeHealth, NodeResources, NodeView, Page,
+    ClusterInfo, ClusterResources, DrainBody, MemberView, NodeHealth, NodeResources, NodeView, Page,
 };
 
 use crate::transport::Call;
@@ -98,6 +98,15 @@ impl Nodes<'_> {
     pub async fn cordon(&self, id: &str) -> Result<NodeView> {
         let target = Target::new(NODES).push(id).push("cordon");
         self.0.answer(Call::post(target)).await
+    }
+
+    /// Empties it: nothing new comes, and what still runs at the deadline (see [`DrainBody`]) is run elsewhere.
+    ///
+    /// # Errors
+    /// As the server says, or when it cannot be reached.
+    pub async fn drain(&self, id: &str, how: &DrainBody) -> Result<NodeView> {
+        let target = Target::new(NODES).push(id).push("drain");
+        self.0.answer(Call::post(target).json(how)?).await
     }
 
     /// Places work on it again.

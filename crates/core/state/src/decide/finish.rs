@@ -45,10 +45,21 @@ fn record(d: &mut Draft<'_>, no: NodeNo, cell: Cell, r: &TaskResult) {
         (Some(_), Some(reason)) => {
             task::end(d, id, cell, kept, TaskState::Cancelled, Some(reason));
         }
+        // Stopped so that its node can go: no fault of the task, nor of the node.
+        (Some(Reason::Cancelled), None) if drains(d, no) => {
+            if let Some(job) = d.job(id) {
+                job.set(index, cell.queued());
+            }
+        }
         // Ended by request although nobody here asked: its node let go of it.
         (Some(Reason::Lost | Reason::Cancelled), None) => task::lost(d, id, cell, kept),
         (Some(why), None) => task::failed(d, id, cell, kept, why),
     }
+}
+
+fn drains(d: &Draft<'_>, no: NodeNo) -> bool {
+    let node = d.state.node_by_no(no);
+    node.is_some_and(|node| node.record.drain.is_some())
 }
 
 fn to_record(d: &Draft<'_>, no: NodeNo, r: &TaskResult) -> ResultRecord {

@@ -5,6 +5,7 @@
 
 mod assign;
 mod draft;
+mod drain;
 mod finish;
 mod job;
 mod job_draft;
@@ -28,6 +29,8 @@ use crate::{
     TokenRecord,
 };
 use draft::Draft;
+
+pub(crate) use drain::next as next_drain;
 
 /// How long an idempotency key is remembered.
 pub const KEY_MEMORY: Millis = Millis(24 * 3_600_000);
@@ -65,6 +68,7 @@ fn carry_out(d: &mut Draft<'_>, command: &Command) -> Result<Reply, Rejection> {
         Command::RegisterNode(r) => node::register(d, r),
         Command::SetNodeState { id, state } => node::set_state(d, *id, *state),
         Command::Cordon { id, on } => node::cordon(d, *id, *on),
+        Command::Drain { id, limit } => drain::begin(d, *id, *limit),
         Command::RemoveNode { id } => node::remove(d, *id),
         Command::SubmitJob(submission) => submit::submit(d, submission),
         Command::CancelJob { id } => job::cancel(d, *id),

@@ -63,6 +63,7 @@ pub(super) fn register(d: &mut Draft<'_>, r: &Registration) -> Result<Reply, Rej
         },
         cordoned: old.is_some_and(|n| n.record.cordoned),
         registered: old.map_or(d.now, |n| n.record.registered),
+        drain: old.and_then(|n| n.record.drain),
     };
     if let Some(node) = old {
         make_room(d, node, r.capacity);
@@ -202,6 +203,8 @@ pub(super) fn cordon(d: &mut Draft<'_>, id: NodeId, on: bool) -> Result<Reply, R
         d.event(kind, Subject::Node(id), None, message);
         d.put_node(NodeRecord {
             cordoned: on,
+            // Whoever lets work come again does not want the node emptied.
+            drain: None,
             ..(*node.record).clone()
         });
     }
@@ -215,7 +218,7 @@ pub(super) fn remove(d: &mut Draft<'_>, id: NodeId) -> Result<Reply, Rejection> 
         return Err(Rejection::retryable(
             Reason::WrongState,
             format!(
-                "node {} has {} tasks and {} sandboxes; cordon it and wait until they are over, or stop prismd there first",
+                "node {0} has {1} tasks and {2} sandboxes; empty it first: prismctl node drain {0}",
                 node.record.name,
                 node.tasks,
                 node.sandboxes.len()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prism_types::{Reason, TaskState};
 
 use super::draft::Draft;
-use super::sandbox;
+use super::{drain, sandbox};
 use crate::{Change, Reply};
 
 /// Most timers of one kind that one tick handles.
@@ -35,6 +35,7 @@ pub(super) fn tick(d: &mut Draft<'_>) -> Reply {
             None => {}
         }
     }
+    drain::tick(d);
     let timers = index.join_token_timer.iter();
     for (_, id) in timers.take_while(|(at, _)| *at <= now).take(PER_TICK) {
         d.changes.push(Change::JoinTokenRemoved(*id));

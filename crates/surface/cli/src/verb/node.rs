@@ -1,8 +1,10 @@
 //! `node`: the machines.
 
+use std::time::Duration;
+
 use clap::Subcommand;
-use prism_api::{NodeReadings, NodeView, Op};
-use prism_types::TimeMs;
+use prism_api::{DrainBody, DrainView, NodeReadings, NodeView, Op};
+use prism_types::{Fault, Reason, TimeMs};
 use serde_json::Value;
 
 use crate::exit::{Done, Exit, Failure};
@@ -11,6 +13,9 @@ use crate::output::{Column, Format, Out, Table, human};
 use crate::server::{Server, now, typed, typed_all};
 use prism_client::Ask;
 
+/// How often it is looked whether a node is empty.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Look at the machines, and say which take new work.
 #[derive(Subcommand, Debug)]
 #[command(after_help = "\
@@ -18,6 +23,9 @@ Examples:
   prismctl node ls
   prismctl node top --watch
   prismctl node cordon n2        # what runs there goes on, nothing new comes
+  prismctl node drain n2 --deadline 10m
+                                 # empty it: what still runs after 10 minutes
+                                 # is run elsewhere; waits until it is empty
   prismctl node rm n2            # when nothing runs there any more")]
 pub enum NodeCommand {
     /// List the nodes
@@ -28,6 +36,22 @@ pub enum NodeCommand {
     Info {
         /// Name or id
         node: String,
+    },
+    /// Empty a node: what runs there may end until a deadline, and is run elsewhere then
+    #[command(after_help = "\
+Nothing new is placed on the node, and tasks that wait there go elsewhere at
+once. At the deadline tasks that still run are stopped and run elsewhere (that
+uses up none of their retries), and sandboxes end. The command waits until the
+node is empty; Ctrl-C ends the waiting only. Undo: prismctl node uncordon NODE")]
+    Drain {
+        /// Name or id
+        node: String,
+        /// How long what runs may go on; `none`: until it ends, `0`: not at all
+        #[arg(long, default_value = "1h", value_name = "DURATION")]
+        deadline: String,
+        /// Do not wait until it is empty
+        #[arg(short, long)]
+        detach: bool,
     },
     /// Place nothing new on a node; what runs there goes on
     Cordon {
@@ -52,9 +76,10 @@ impl NodeCommand {
         match self {
             Self::Ls(_) | Self::Top(_) => (None, false),
             Self::Info { node } => (Some(node.clone()), false),
-            Self::Cordon { node } | Self::Uncordon { node } | Self::Rm { node } => {
-                (Some(node.clone()), true)
-            }
+            Self::Drain { node, .. }
+            | Self::Cordon { node }
+            | Self::Uncordon { node }
+            | Self::Rm { node } => (Some(node.clone()), true),
         }
     }
 }
@@ -76,6 +101,11 @@ pub async fn run(command: NodeCommand, server: &Server, out: &Out) -> Done {
             let answer = server.ask(Ask::new(Op::NodeGet).at(node)).await?;
             one(&answer, out)?;
         }
+        NodeCommand::Drain {
+            node,
+            deadline,
+            detach,
+        } => drain(server, out, &node, deadline, detach).await?,
         NodeCommand::Cordon { node } => {
             let answer = server.ask(Ask::new(Op::NodeCordon).at(&*node)).await?;
             changed(&answer, out)?;
@@ -96,11 +126,75 @@ pub async fn run(command: NodeCommand, server: &Server, out: &Out) -> Done {
     Ok(Exit::Ok)
 }
 
+/// Asks for it, and says how it goes until the node is empty.
+async fn drain(
+    server: &Server,
+    out: &Out,
+    node: &str,
+    deadline: String,
+    detach: bool,
+) -> Result<(), Failure> {
+    let body = DrainBody {
+        deadline: Some(deadline),
+    };
+    let ask = Ask::new(Op::NodeDrain).at(node).json(&body);
+    let mut answer = server.ask(ask).await?;
+    let mut said = String::new();
+    loop {
+        let n: NodeView = typed(&answer)?;
+        let Some(drain) = n.drain else {
+            let why = format!("node {node} is not emptied any more: somebody uncordoned it");
+            return Err(Failure::failed(Fault::Output, why).because(Reason::WrongState, ""));
+        };
+        if drain.phase == "done" {
+            changed(&answer, out)?;
+            out.note(&format!(
+                "node {node} is empty and takes nothing new; take it away, or undo it with: prismctl node uncordon {node}"
+            ));
+            return Ok(());
+        }
+        if detach {
+            changed(&answer, out)?;
+            out.note(&format!(
+                "node {node} is being emptied; see how far with: prismctl node info {node}"
+            ));
+            return Ok(());
+        }
+        let left = left_on(&n.name, &drain, now());
+        if left != said {
+            out.note(&left);
+            said = left;
+        }
+        tokio::time::sleep(LOOK).await;
+        answer = server.ask(Ask::new(Op::NodeGet).at(node)).await?;
+    }
+}
+
+fn left_on(name: &str, drain: &DrainView, now: TimeMs) -> String {
+    let what = format!(
+        "node {name}: {} tasks and {} sandboxes are left",
+        drain.tasks, drain.sandboxes
+    );
+    match (&*drain.phase, drain.deadline) {
+        ("stopping", _) => format!("{what}, and are being stopped"),
+        (_, Some(at)) => {
+            let minutes = at.since(now).0.div_ceil(60_000);
+            format!("{what}; they may go on for {minutes} minutes more")
+        }
+        (_, None) => format!("{what}; they go on until they end"),
+    }
+}
+
 fn state(n: &NodeView) -> String {
-    match (n.cordoned, n.state.as_str()) {
-        (true, "HEALTHY") => "CORDONED".to_owned(),
-        (true, state) => format!("{state},CORDONED"),
-        (false, state) => state.to_owned(),
+    let flag = match (&n.drain, n.cordoned) {
+        (Some(drain), _) if drain.phase == "done" => "DRAINED",
+        (Some(_), _) => "DRAINING",
+        (None, true) => "CORDONED",
+        (None, false) => return n.state.as_str().to_owned(),
+    };
+    match n.state.as_str() {
+        "HEALTHY" => flag.to_owned(),
+        state => format!("{state},{flag}"),
     }
 }
 
@@ -149,6 +243,7 @@ fn top(items: &[Value]) -> Result<Table, Failure> {
         ("running", Column::Right),
         ("waiting", Column::ExtraRight),
         ("boxes", Column::Right),
+        ("rtt", Column::ExtraRight),
         ("pressure", Column::ExtraRight),
     ]);
     for n in typed_all::<NodeView>(items)? {
@@ -164,12 +259,18 @@ fn top(items: &[Value]) -> Result<Table, Failure> {
             count(r, |r| r.running),
             count(r, |r| r.waiting),
             count(r, |r| r.sandboxes),
+            r.and_then(|r| r.rtt_ms).map_or(String::new(), rtt),
             r.map_or(String::new(), |r| {
                 if r.pressure { "yes" } else { "no" }.to_owned()
             }),
         ]);
     }
     Ok(t)
+}
+
+/// `0.3 ms`
+fn rtt(ms: f64) -> String {
+    format!("{ms:.1} ms")
 }
 
 fn count(r: Option<&NodeReadings>, f: impl Fn(&NodeReadings) -> u32) -> String {
@@ -210,6 +311,9 @@ fn fields(n: &NodeView, now: TimeMs) -> Table {
     t.row(["name", &n.name]);
     t.row(["id", &n.id.to_string()]);
     t.row(["state", &state(n)]);
+    if let Some(drain) = n.drain.as_ref().filter(|d| d.phase != "done") {
+        t.row(["drain", &left_on(&n.name, drain, now)]);
+    }
     t.row(["labels", &labels.join(", ")]);
     t.row([
         "cpu",
@@ -259,6 +363,10 @@ fn fields(n: &NodeView, now: TimeMs) -> Table {
             &format!("{} running, {} waiting", r.running, r.waiting),
         ]);
         t.row(["sandboxes", &r.sandboxes.to_string()]);
+        t.row([
+            "round trip",
+            &r.rtt_ms.map_or("not measured yet".into(), rtt),
+        ]);
         t.row([
             "pressure",
             if r.pressure {

@@ -307,3 +307,72 @@ fn command_lines_that_make_no_sense_start_nothing() {
     let said = place.start("prismd", &args).wait(limit).expect(1).stderr;
     assert!(said.contains("has no token to join with"), "{said}");
 }
+
+#[test]
+fn a_machine_is_emptied_and_its_work_runs_elsewhere() {
+    let server = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let own = nodes(&server)[0]["name"].clone();
+    let own = own.as_str().expect("a name");
+    let (text, at) = token(&server, &[]);
+    let mut machine = Machine::new();
+    machine.join(&server, "w1", &at, &text);
+    server.ctl(&["node", "cordon", own]).expect(0);
+    let small = json!({"cpu": "100m", "memory": "32Mi"});
+    let body = json!({"name": "far", "resources": small});
+    server.api().post("/api/v1/sandboxes", &body).expect(201);
+    let stays = r#"test "$PRISM_TASK_ATTEMPT" -gt 1 || sleep 600; echo "{\"attempt\": $PRISM_TASK_ATTEMPT}""#;
+    let job = server.submit(&json!({
+        "job": "moves", "array": 3, "resources": small, "retries": 0, "command": ["sh", "-c", stays],
+    }));
+    let running = || {
+        let view = server.api().get(&format!("/api/v1/jobs/{job}")).expect(200);
+        view.json()["counts"]["running"] == 3
+    };
+    until("its tasks to run", || running().then_some(()));
+    server.ctl(&["node", "uncordon", own]).expect(0);
+    let drain = ["node", "drain", "w1", "--deadline", "2s"];
+    server
+        .ctl(&["node", "drain", "w1", "--deadline", "soon"])
+        .expect(2);
+    server
+        .ctl(&["node", "drain", "nobody", "--deadline", "2s"])
+        .expect(1);
+    let said = server.ctl(&drain).expect(0).stderr;
+    assert!(
+        said.contains("3 tasks and 1 sandboxes are left") && said.contains("w1 is empty"),
+        "{said}"
+    );
+    let view = server.finished(&job);
+    assert_eq!(view["status"], "COMPLETED", "{view}");
+    let results = server.results(&job);
+    assert_eq!(results.len(), 3);
+    for result in &results {
+        assert_eq!(result["result"]["attempt"], 2, "{result}");
+    }
+    let left = node(&server, "w1").expect("it is there");
+    assert_eq!(
+        (&left["drain"]["phase"], &left["state"]),
+        (&json!("done"), &json!("HEALTHY"))
+    );
+    assert!(
+        left["readings"]["rtt_ms"]
+            .as_f64()
+            .is_some_and(|ms| ms > 0.0),
+        "{left}"
+    );
+    let list = server.ctl(&["node", "ls"]).expect(0).stdout;
+    assert!(list.contains("DRAINED"), "{list}");
+    let gone = server
+        .api()
+        .get("/api/v1/sandboxes?all=true")
+        .expect(200)
+        .json();
+    let why = gone["items"][0]["message"].as_str().expect("a message");
+    assert!(why.contains("was drained"), "{gone}");
+    // It takes work again when it is let.
+    server.ctl(&["node", "uncordon", "w1"]).expect(0);
+    server.ctl(&["node", "cordon", own]).expect(0);
+    let again = server.submit(&json!({"job": "again", "resources": small, "command": ["true"]}));
+    assert_eq!(server.finished(&again)["status"], "COMPLETED");
+    machine.place.assert_no_panic();
+}

@@ -131,7 +131,7 @@ impl Desk {
         settled.map_err(|_| nobody())
     }
 
-    /// Who leads now, in one word for people.
+    /// Whether this server leads now.
     pub(crate) fn leads(&self) -> bool {
         matches!(self.ground.seats.now(), Seat::Here(_))
     }
@@ -199,7 +199,7 @@ pub(crate) fn without_stale(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-/// What a gateway has from its start to its end: the time by this server's clock.
+/// The time by this server's clock, which need not be the leader's.
 pub(crate) fn now() -> TimeMs {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let ms = since.map_or(0, |since| since.as_millis());

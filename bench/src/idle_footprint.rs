@@ -1,7 +1,7 @@
 //! `idle-footprint`: memory and processor time of a real `prismd` that has nothing to do, its supervisor included.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::Scale;
 use crate::procs;
+use crate::servers::programs;
 use crate::stats::round;
 
 /// Most time until the server is up, and until it has ended.
@@ -33,15 +34,6 @@ pub fn run(scale: Scale) -> Result<Value> {
     ended?;
     metrics["quick"] = json!(scale.quick);
     Ok(metrics)
-}
-
-/// The directory of the built programs.
-fn programs() -> Result<PathBuf> {
-    if let Some(told) = std::env::var_os("PRISM_BIN_DIR") {
-        return Ok(told.into());
-    }
-    let own = std::env::current_exe()?;
-    Ok(own.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 fn start(dir: &Path, data: &Path) -> Result<Child> {

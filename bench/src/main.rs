@@ -6,6 +6,7 @@
 
 mod burst;
 mod exhaustion;
+mod failover;
 mod fleet;
 mod host;
 mod idle_footprint;
@@ -14,6 +15,7 @@ mod placement;
 mod plane;
 mod procs;
 mod sandbox_start;
+mod servers;
 mod stats;
 mod store_commit;
 mod task_overhead;
@@ -61,6 +63,11 @@ const BENCHES: &[Bench] = &[
         run: exhaustion::run,
     },
     Bench {
+        name: "failover",
+        about: "leader killed under load until a write is acknowledged again; what was lost",
+        run: failover::run,
+    },
+    Bench {
         name: "idle-footprint",
         about: "memory and processor time of an idle single node",
         run: idle_footprint::run,
@@ -77,7 +84,7 @@ const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "store-commit",
-        about: "durable commits per second with 1, 64 and 1,024 callers",
+        about: "durable commits per second: 1, 64, 1,024 callers; 3 servers; etcd",
         run: store_commit::run,
     },
     Bench {
@@ -92,7 +99,7 @@ const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "worker-scale",
-        about: "no-op tasks per second with 1, 8 and 64 workers in sessions",
+        about: "what 100 to 5,000 workers cost that are only there; tasks/s of 1 to 64",
         run: worker_scale::run,
     },
 ];

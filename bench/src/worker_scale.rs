@@ -1,28 +1,65 @@
-//! `worker-scale`: how the rate of no-op tasks changes with the number of workers that share it.
+//! `worker-scale`: what workers cost a server that only keeps them, how fast many join at once, and how the rate of no-op tasks changes
+//! with the number of workers that share it.
+//!
+//! The server is a `prismd` of its own. The workers are played in this process: each has joined with a token, has a certificate and a
+//! session over mutual TLS, and sends the heartbeats that a real one sends.
 
-use anyhow::Result;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::stream::{StreamExt, TryStreamExt, iter};
+use prism_api::MemberRole;
+use prism_client::ListQuery;
+use prism_identity::{JoinToken, Key};
+use prism_link::{Hello, NodeFacts, NodeService, Readings, ToControl, WorkerEnd, pair};
+use prism_members::{Joining, Membership, dial_session, join};
+use prism_runtime::Runtime;
+use prism_runtime_kit::{NoFiles, Noop};
+use prism_types::{Bytes, MilliCpu, NodeId, Resources};
+use prism_wire::carry_worker;
+use prism_worker::Worker;
 use serde_json::{Map, Value, json};
 
 use crate::Scale;
 use crate::plane::Plane;
-use crate::stats::{block_on, per_s};
+use crate::procs;
+use crate::servers::Server;
+use crate::stats::{block_on, median, per_s, round};
 
 /// Lanes of all workers together, so that only their number changes.
 const LANES: u32 = 2048;
+/// Workers that join with one token at the same moment.
+const AT_ONCE: usize = 100;
+/// Joins and greetings under way at once beyond that.
+const ABREAST: usize = 64;
+/// As a real worker's.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Most time until all are there.
+const WAIT: Duration = Duration::from_secs(300);
+/// How often the list is asked for.
+const LISTS: usize = 20;
+const LOOK: Duration = Duration::from_millis(50);
 
 pub fn run(scale: Scale) -> Result<Value> {
-    let tasks = scale.pick(100_000, 1_000);
     let mut metrics = Map::new();
-    let mut curve = Vec::new();
+    tasks(scale, &mut metrics)?;
+    let sizes = scale.pick(vec![100, 1_000, 2_500, 5_000], vec![10, 20]);
+    block_on(sessions(scale, sizes, &mut metrics))?;
+    metrics.insert("quick".to_owned(), json!(scale.quick));
+    Ok(Value::Object(metrics))
+}
+
+/// The rate of tasks with few and many workers.
+fn tasks(scale: Scale, metrics: &mut Map<String, Value>) -> Result<()> {
+    let tasks = scale.pick(100_000, 1_000);
     for workers in [1, 8, 64] {
         let rate = block_on(measure(workers, tasks))?;
         eprintln!("{workers} workers: {rate:.0} tasks/s");
         metrics.insert(format!("tasks_per_s_{workers}"), json!(rate));
-        curve.push(json!({"workers": workers, "tasks_per_s": rate}));
     }
-    metrics.insert("curve".to_owned(), json!(curve));
-    metrics.insert("quick".to_owned(), json!(scale.quick));
-    Ok(Value::Object(metrics))
+    Ok(())
 }
 
 async fn measure(workers: u32, tasks: u32) -> Result<f64> {
@@ -32,4 +69,222 @@ async fn measure(workers: u32, tasks: u32) -> Result<f64> {
     plane.say_numbers();
     plane.stop().await;
     Ok(per_s(u64::from(tasks), took))
+}
+
+/// Live sessions, more and more of them.
+async fn sessions(scale: Scale, sizes: Vec<usize>, metrics: &mut Map<String, Value>) -> Result<()> {
+    raise_files()?;
+    let dir = tempfile::tempdir()?;
+    let mut server = Server::first(&dir.path().join("server")).await?;
+    let rss = procs::rss_kib(server.pid);
+    let mut played = Played::new(&server).await?;
+    let mut curve = Vec::new();
+    let quiet = scale.pick(Duration::from_secs(20), Duration::from_secs(2));
+    for size in sizes {
+        if played.live.is_empty() {
+            let took = played.grow(size.min(AT_ONCE), AT_ONCE).await?;
+            metrics.insert("joined_at_once".to_owned(), json!(played.live.len()));
+            metrics.insert("join_s".to_owned(), json!(round(took.as_secs_f64())));
+        }
+        played.grow(size, ABREAST).await?;
+        there(&server, size).await?;
+        let point = keep(&server, size, rss, quiet).await?;
+        eprintln!("{point}");
+        curve.push(point);
+    }
+    let last = curve.last().cloned().unwrap_or_default();
+    for key in [
+        "workers",
+        "heartbeat_cpu_percent",
+        "node_ls_ms",
+        "node_ls_all_ms",
+        "kib_per_worker",
+    ] {
+        metrics.insert(key.to_owned(), last[key].clone());
+    }
+    metrics.insert("curve".to_owned(), json!(curve));
+    drop(played);
+    server.stop()
+}
+
+/// Many sockets are open at once; as many as the host lets.
+fn raise_files() -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    Ok(setrlimit(Resource::Nofile, raised)?)
+}
+
+/// Waits until the server has a session with all of them.
+async fn there(server: &Server, size: usize) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let healthy = server.client.cluster().await?.nodes.healthy as usize;
+        // The server's own node is one of them.
+        if healthy > size {
+            return Ok(());
+        }
+        ensure!(
+            begin.elapsed() < WAIT,
+            "{healthy} of {size} workers are there"
+        );
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What it takes to keep them.
+async fn keep(server: &Server, size: usize, rss: u64, quiet: Duration) -> Result<Value> {
+    // What joining left behind is not the cost of keeping.
+    tokio::time::sleep(HEARTBEAT * 2).await;
+    let (begin, before) = (Instant::now(), procs::ticks(server.pid));
+    tokio::time::sleep(quiet).await;
+    let ticks = procs::ticks(server.pid).saturating_sub(before) as f64;
+    let used = ticks / rustix::param::clock_ticks_per_second() as f64;
+    let cpu = 100.0 * used / begin.elapsed().as_secs_f64();
+    let grown = procs::rss_kib(server.pid).saturating_sub(rss);
+    let (mut first, mut all) = (Vec::new(), Vec::new());
+    for _ in 0..LISTS {
+        let begin = Instant::now();
+        // As `prismctl node ls` asks.
+        server.client.nodes().list(&ListQuery::default()).await?;
+        first.push(begin.elapsed());
+        let begin = Instant::now();
+        let nodes = server.client.nodes().all(ListQuery::default()).await?;
+        all.push(begin.elapsed());
+        ensure!(
+            nodes.len() > size,
+            "{} of {size} workers are listed",
+            nodes.len()
+        );
+    }
+    let ms = |times| round(median(times).as_secs_f64() * 1000.0);
+    Ok(json!({
+        "workers": size,
+        "heartbeat_cpu_percent": round(cpu),
+        "node_ls_ms": ms(first),
+        "node_ls_all_ms": ms(all),
+        "kib_per_worker": round(grown as f64 / size as f64),
+    }))
+}
+
+/// Workers that are played here.
+struct Played {
+    address: SocketAddr,
+    token: JoinToken,
+    live: Vec<tokio::task::JoinHandle<()>>,
+    /// What would answer for a sandbox of theirs; nobody asks.
+    service: Arc<dyn NodeService>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        for one in &self.live {
+            one.abort();
+        }
+    }
+}
+
+impl Played {
+    async fn new(server: &Server) -> Result<Self> {
+        let token = server.join_token(10_000, MemberRole::Worker).await?;
+        let dir = tempfile::tempdir()?;
+        let config =
+            prism_worker::Config::new(NodeId::new(1, 1), "played".parse()?, dir.path().join("w"));
+        let worker = Worker::open(config, Arc::new(NoFiles), |sink| {
+            let runtime: Arc<dyn Runtime> = Arc::new(Noop::new(sink, 1));
+            Ok(runtime)
+        })?;
+        Ok(Self {
+            service: worker.service(),
+            _dir: dir,
+            address: server.members.parse().context("where members come to")?,
+            token: token.parse().map_err(anyhow::Error::msg)?,
+            live: Vec::new(),
+        })
+    }
+
+    /// Lets more join until there are so many; answers how long that took.
+    async fn grow(&mut self, size: usize, abreast: usize) -> Result<Duration> {
+        let begin = Instant::now();
+        let more = iter(self.live.len()..size).map(|n| self.one(n));
+        let more: Vec<_> = more.buffer_unordered(abreast).try_collect().await?;
+        self.live.extend(more);
+        Ok(begin.elapsed())
+    }
+}
+
+impl Played {
+    /// Joins, and has a session from then on.
+    async fn one(&self, n: usize) -> Result<tokio::task::JoinHandle<()>> {
+        let who = Joining {
+            node: NodeId::new(1_700_000_000_000, n as u128 + 1),
+            name: format!("w{n}").parse()?,
+            server: None,
+        };
+        let me = join(self.address, &self.token, &who, Key::generate()?).await?;
+        let worker = self.session(&me).await?;
+        let hello = Hello {
+            node: who.node,
+            name: who.name,
+            labels: Default::default(),
+            capacity: Resources {
+                cpu: MilliCpu(8000),
+                memory: Bytes(16 << 30),
+                disk: Bytes(100 << 30),
+            },
+            facts: NodeFacts {
+                isolation: true,
+                cpus: 8,
+                ..NodeFacts::default()
+            },
+            tasks: Vec::new(),
+            sandboxes: Vec::new(),
+        };
+        worker
+            .to_control
+            .send(ToControl::Hello(Box::new(hello)))
+            .await?;
+        Ok(tokio::spawn(beat(worker, n)))
+    }
+
+    async fn session(&self, me: &Membership) -> Result<WorkerEnd> {
+        let dialled = dial_session(self.address, me, me.trust()?).await?;
+        let (far, worker) = pair();
+        tokio::spawn(carry_worker(dialled.stream, far, self.service.clone()));
+        Ok(worker)
+    }
+}
+
+/// Sends heartbeats until the session ends; not all in the same moment.
+async fn beat(mut worker: WorkerEnd, n: usize) {
+    let offset = HEARTBEAT.mul_f64((n % 100) as f64 / 100.0);
+    tokio::time::sleep(offset).await;
+    let mut times = tokio::time::interval(HEARTBEAT);
+    loop {
+        tokio::select! {
+            _ = times.tick() => {}
+            said = worker.from_control.recv() => match said {
+                Some(_) => continue,
+                None => return,
+            },
+        }
+        let readings = Readings {
+            cpu: Some(0.25),
+            load: Some([1.0, 1.0, 1.0]),
+            memory_used: Some(1 << 30),
+            memory_total: Some(16 << 30),
+            ..Readings::default()
+        };
+        let beat = ToControl::Heartbeat {
+            readings,
+            credits: 64,
+        };
+        if worker.to_control.send(beat).await.is_err() {
+            return;
+        }
+    }
 }

@@ -232,7 +232,6 @@ impl Sim {
             let heartbeat = ToControl::Heartbeat {
                 readings: Default::default(),
                 credits: 0,
-                sent_us: 0,
             };
             let frame = Frame::Up(Box::new(heartbeat));
             conn.at_server.inbox.push_back((ready.max(last), frame));

@@ -241,7 +241,6 @@ impl Worker {
         let heartbeat = ToControl::Heartbeat {
             readings: Default::default(),
             credits: CREDITS,
-            sent_us: 0,
         };
         sim.stream(conn, true, Frame::Up(Box::new(heartbeat)));
         let old = self.unacknowledged.iter();
@@ -362,7 +361,7 @@ impl Worker {
                     self.jobs.remove(&job);
                 }
             }
-            ToWorker::SandboxStart(_) | ToWorker::SandboxStop(_) | ToWorker::Heard { .. } => {}
+            ToWorker::SandboxStart(_) | ToWorker::SandboxStop(_) => {}
         }
         self.tell(sim);
         self.start_tasks(sim);

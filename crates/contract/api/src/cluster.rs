@@ -141,8 +141,6 @@ wire! {
         pub waiting: u32,
         /// Sandboxes that live now.
         pub sandboxes: u32,
-        /// Round trip to the server that leads, milliseconds; `null` until one was measured.
-        pub rtt_ms: Option<f64>,
         /// Whether the pressure guard refuses new work.
         pub pressure: bool,
     }
@@ -190,6 +188,8 @@ wire! {
         pub facts: Option<NodeFactsView>,
         /// What it measures; `null` while it is not connected.
         pub readings: Option<NodeReadings>,
+        /// Round trip between it and the server that leads, milliseconds; `null` for the leader's own node, and until it was measured.
+        pub rtt_ms: Option<f64>,
         /// When it was last heard of; `null` if not since this server started.
         pub last_heartbeat: Option<TimeMs>,
         /// When its session began; `null` while it is not connected.

@@ -89,8 +89,6 @@ pub enum ToControl {
         readings: Readings,
         /// Tasks wanted waiting.
         credits: u32,
-        /// When it was sent, by a clock of the worker's own; comes back in [`ToWorker::Heard`]. Microseconds.
-        sent_us: u64,
     },
     /// Tasks started.
     Started(Vec<(TaskRef, TimeMs)>),
@@ -178,11 +176,6 @@ pub enum ToWorker {
     SandboxStart(Vec<(SandboxId, Arc<SandboxSpec>)>),
     /// Removes sandboxes and their files.
     SandboxStop(Vec<SandboxId>),
-    /// Answers a heartbeat, so that the worker measures the round trip.
-    Heard {
-        /// What the heartbeat said.
-        sent_us: u64,
-    },
 }
 
 /// The control plane's end of a session.

@@ -53,8 +53,6 @@ pub struct Readings {
     pub waiting: u32,
     /// Sandboxes that live now.
     pub sandboxes: u32,
-    /// Round trip to the control plane in this session, smoothed, microseconds; `None` until one was measured.
-    pub rtt_us: Option<u32>,
     /// Whether the pressure guard refuses new work (memory or disk above the threshold).
     pub pressure: bool,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use prism_link::{NodeFacts, NodeService, Readings};
 use prism_scheduler::{Config, Explanation, explain_job, explain_sandbox};
@@ -94,6 +95,8 @@ pub struct LiveNode {
     pub since: TimeMs,
     /// Last word from it.
     pub last_heartbeat: TimeMs,
+    /// Time to it and back; `None` for a node of this process, and until it was measured.
+    pub round_trip: Option<Duration>,
 }
 
 /// A handle on the leader. Cheap to clone.
@@ -227,7 +230,10 @@ impl Control {
 
     /// What a node with a session measured last.
     pub fn readings(&self, id: NodeId) -> Option<LiveNode> {
-        self.sessions().get(&id).map(|s| s.live.clone())
+        self.sessions().get(&id).map(|s| LiveNode {
+            round_trip: s.service.round_trip(),
+            ..s.live.clone()
+        })
     }
 
     pub(crate) fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Session>> {

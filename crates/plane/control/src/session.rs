@@ -43,7 +43,7 @@ impl Session {
         };
         NodeView {
             credits: self.credits,
-            rtt_ms: f64::from(self.live.readings.rtt_us.unwrap_or_default()) / 1000.0,
+            rtt_ms: self.service.round_trip().unwrap_or_default().as_secs_f64() * 1000.0,
             load,
             pressure: self.live.readings.pressure,
             reliability: self.reliability,
@@ -143,6 +143,7 @@ impl Control {
             facts: hello.facts.clone(),
             since: now,
             last_heartbeat: now,
+            round_trip: None,
         };
         let session = Session {
             outbox: end.to_worker.clone(),
@@ -383,12 +384,7 @@ impl Control {
 
     async fn report(&self, node: NodeId, report: ToControl) -> Result<Option<Pending>, Rejection> {
         let (tasks, command) = match report {
-            ToControl::Heartbeat {
-                readings,
-                credits,
-                sent_us,
-            } => {
-                self.tell(node, ToWorker::Heard { sent_us });
+            ToControl::Heartbeat { readings, credits } => {
                 self.heartbeat(node, readings, credits).await;
                 return Ok(None);
             }

@@ -43,7 +43,6 @@ fn readings(r: &Readings) -> NodeReadings {
         running: r.running,
         waiting: r.waiting,
         sandboxes: r.sandboxes,
-        rtt_ms: r.rtt_us.map(|us| f64::from(us) / 1000.0),
         pressure: r.pressure,
     }
 }
@@ -77,6 +76,9 @@ fn view(control: &Control, node: &Node) -> NodeView {
         capacity: record.capacity,
         allocated: node.reserved(),
         readings: live.as_ref().map(|l| readings(&l.readings)),
+        rtt_ms: live
+            .as_ref()
+            .and_then(|l| Some(l.round_trip?.as_secs_f64() * 1000.0)),
         last_heartbeat: live.as_ref().map(|l| l.last_heartbeat),
         connected: live.as_ref().map(|l| l.since),
         facts: live.map(|l| facts(l.facts)),

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::calls::{Calls, gone};
 use crate::frame::Kind;
+use crate::read::RoundTrip;
 use crate::request::Request;
 use crate::write::{Lanes, Outgoing};
 
@@ -22,6 +23,7 @@ use crate::write::{Lanes, Outgoing};
 pub struct RemoteNode {
     pub(crate) lanes: Lanes,
     pub(crate) calls: Arc<Calls>,
+    pub(crate) round_trip: RoundTrip,
 }
 
 impl RemoteNode {
@@ -52,6 +54,10 @@ fn wide(length: usize) -> u64 {
 }
 
 impl NodeService for RemoteNode {
+    fn round_trip(&self) -> Option<Duration> {
+        self.round_trip.get()
+    }
+
     fn exec(
         &self,
         sandbox: SandboxId,

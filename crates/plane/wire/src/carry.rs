@@ -44,14 +44,6 @@ const TO_CONTROL: Limits = Limits {
 pub struct Link {
     /// The node at the other end.
     pub node: RemoteNode,
-    round_trip: RoundTrip,
-}
-
-impl Link {
-    /// The last measured time there and back; `None` before the first answer to a sign of life.
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.round_trip.get()
-    }
 }
 
 /// The worker's side: greets, then carries between the stream and the worker, which has the other end of the pair, until either is
@@ -106,10 +98,10 @@ where
         node: RemoteNode {
             lanes: lanes.clone(),
             calls: Arc::clone(&calls),
+            round_trip: RoundTrip::default(),
         },
-        round_trip: RoundTrip::default(),
     };
-    let round_trip = link.round_trip.clone();
+    let round_trip = link.node.round_trip.clone();
     let carried = async move {
         let (from, to) = tokio::io::split(stream);
         let began = Instant::now();

@@ -448,7 +448,7 @@ async fn life_is_shown_and_silence_ends_it() {
     let mut b = both(4096).await;
     // A day with nothing to say.
     tokio::time::sleep(Duration::from_secs(86_400)).await;
-    assert!(b.link.round_trip().is_some());
+    assert!(b.link.node.round_trip().is_some());
     b.worker.to_control.send(started(1)).await.unwrap();
     assert_eq!(b.control.from_worker.recv().await, Some(started(1)));
     assert!(!b.at_worker.is_finished() && !b.at_control.is_finished());

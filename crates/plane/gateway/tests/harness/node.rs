@@ -83,7 +83,6 @@ pub async fn work(end: WorkerEnd, stop: CancellationToken) {
             ..Readings::default()
         },
         credits: 10_000,
-        sent_us: 0,
     };
     let _ = to_control.send(ToControl::Hello(Box::new(hello()))).await;
     let _ = to_control.send(beat()).await;

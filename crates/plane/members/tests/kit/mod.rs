@@ -186,7 +186,6 @@ impl Session {
         let beat = ToControl::Heartbeat {
             readings: Readings::default(),
             credits: 10,
-            sent_us: 0,
         };
         self.worker.to_control.send(beat).await.is_ok()
     }

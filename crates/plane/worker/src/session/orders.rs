@@ -34,7 +34,6 @@ impl Worker {
                     self.live().retain(|t| !tasks.contains(t));
                     self.reports.push(ToControl::Returned(tasks));
                 }
-                ToWorker::Heard { sent_us } => self.reports.heard(sent_us),
                 ToWorker::JobOver(job) => self.on_job_over(job),
                 ToWorker::SandboxStart(more) => sandboxes.extend(more),
                 ToWorker::SandboxStop(ids) => {

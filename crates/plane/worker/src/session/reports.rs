@@ -43,9 +43,6 @@ pub(super) struct Reports {
     join: bool,
     told: Instant,
     heartbeat: Option<(Readings, u32)>,
-    /// What heartbeats are timed by.
-    epoch: Instant,
-    rtt_us: Option<u32>,
     told_target: u32,
     /// Told and not acknowledged.
     unacknowledged: BTreeMap<TaskRef, (TaskOutcome, Instant)>,
@@ -68,8 +65,6 @@ impl Reports {
             join: false,
             told: Instant::now(),
             heartbeat: None,
-            epoch: Instant::now(),
-            rtt_us: None,
             told_target: 0,
             unacknowledged: BTreeMap::new(),
             collecting: BTreeSet::new(),
@@ -85,7 +80,6 @@ impl Reports {
     pub(super) fn open(&mut self, hello: ToControl) {
         self.outbox.clear();
         self.started.clear();
-        self.rtt_us = None;
         self.outbox.push_back(hello);
         for (outcome, _) in std::mem::take(&mut self.unacknowledged).into_values() {
             self.finished.push(outcome);
@@ -99,20 +93,6 @@ impl Reports {
     pub(super) fn heartbeat(&mut self, readings: Readings, credits: u32) {
         self.heartbeat = Some((readings, credits));
         self.told_target = credits;
-    }
-
-    fn clock_us(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// A heartbeat was answered. Smoothed as TCP does it (RFC 6298, SRTT).
-    pub(super) fn heard(&mut self, sent_us: u64) {
-        let Some(sample) = self.clock_us().checked_sub(sent_us) else {
-            return;
-        };
-        let sample = u32::try_from(sample).unwrap_or(u32::MAX);
-        let smoothed = self.rtt_us.map_or(sample, |rtt| rtt - rtt / 8 + sample / 8);
-        self.rtt_us = Some(smoothed);
     }
 
     /// How many waiting tasks were asked for last.
@@ -147,14 +127,8 @@ impl Reports {
         if let Some(message) = self.outbox.pop_front() {
             return message;
         }
-        if let Some((mut readings, credits)) = self.heartbeat.take() {
-            readings.rtt_us = self.rtt_us;
-            let sent_us = self.clock_us();
-            return ToControl::Heartbeat {
-                readings,
-                credits,
-                sent_us,
-            };
+        if let Some((readings, credits)) = self.heartbeat.take() {
+            return ToControl::Heartbeat { readings, credits };
         }
         if !self.started.is_empty() {
             if self.finished.is_empty() {

@@ -259,7 +259,7 @@ fn top(items: &[Value]) -> Result<Table, Failure> {
             count(r, |r| r.running),
             count(r, |r| r.waiting),
             count(r, |r| r.sandboxes),
-            r.and_then(|r| r.rtt_ms).map_or(String::new(), rtt),
+            n.rtt_ms.map_or(String::new(), rtt),
             r.map_or(String::new(), |r| {
                 if r.pressure { "yes" } else { "no" }.to_owned()
             }),
@@ -335,6 +335,9 @@ fn fields(n: &NodeView, now: TimeMs) -> Table {
         }
     });
     t.row(["heard of", &heard]);
+    if let Some(ms) = n.rtt_ms {
+        t.row(["round trip", &rtt(ms)]);
+    }
     if let Some(f) = &n.facts {
         t.row(["host", &f.hostname]);
         t.row([
@@ -363,10 +366,6 @@ fn fields(n: &NodeView, now: TimeMs) -> Table {
             &format!("{} running, {} waiting", r.running, r.waiting),
         ]);
         t.row(["sandboxes", &r.sandboxes.to_string()]);
-        t.row([
-            "round trip",
-            &r.rtt_ms.map_or("not measured yet".into(), rtt),
-        ]);
         t.row([
             "pressure",
             if r.pressure {

@@ -13,6 +13,8 @@ use serde_json::Value;
 
 /// Most time until a server answers, and until one has ended.
 pub const WAIT: Duration = Duration::from_secs(60);
+/// Longest wait for one answer: a client that asks for a server that is gone tries again until then.
+const ANSWER: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The directory of the built programs.
@@ -31,8 +33,9 @@ pub fn programs() -> Result<PathBuf> {
 pub struct Server {
     dir: PathBuf,
     child: Child,
-    /// Where its API is.
+    /// Its API.
     pub client: Client,
+    api: String,
     /// Its process.
     pub pid: u32,
     /// Where members come to.
@@ -66,11 +69,10 @@ impl Server {
     /// # Errors
     /// When it does not start.
     pub async fn again(&mut self) -> Result<()> {
-        let (serf, join) = (
-            format!("--serf={}", self.members),
-            format!("--join={}", self.members),
-        );
-        *self = Self::launch(&self.dir, &[&serf, &join]).await?;
+        let serf = format!("--serf={}", self.members);
+        let join = format!("--join={}", self.members);
+        let api = format!("--api={}", self.api.trim_start_matches("http://"));
+        *self = Self::launch(&self.dir, &[&serf, &join, &api]).await?;
         Ok(())
     }
 
@@ -86,8 +88,12 @@ impl Server {
         let out = dir.join("out");
         let mut command = Command::new(&prismd);
         command
-            .args(["--api=127.0.0.1:0", "--allow-plain"])
-            .args(["--pressure-threshold=0.97", "--log-level=warn"])
+            .env("PRISM_API", "127.0.0.1:0")
+            .args([
+                "--allow-plain",
+                "--pressure-threshold=0.97",
+                "--log-level=warn",
+            ])
             .arg(format!("--name={name}"))
             .args(args)
             .arg("--data-dir")
@@ -124,7 +130,8 @@ impl Server {
             dir: dir.to_owned(),
             pid: child.id(),
             child,
-            client: Client::new(&api, Some(&token), WAIT)?,
+            client: Client::new(&api, Some(&token), ANSWER)?,
+            api,
             members,
         })
     }

@@ -2,9 +2,23 @@
 # A cluster of three servers and three workers, as processes of this machine. Submits an array of tasks, kills the leader in the middle,
 # stops a worker for longer than it may be silent, and counts what was recorded: every task once.
 #
-#   examples/cluster/run.sh [TASKS]        100,000 unless said; needs prismd and prismctl in PATH
+#   examples/cluster/run.sh [--store=etcd] [TASKS]
+#
+# 100,000 tasks unless said; needs prismd and prismctl in PATH. With --store=etcd the state is kept in an etcd that the script starts;
+# that needs etcd and etcdctl in PATH, too.
 set -euo pipefail
 
+store=raft
+case ${1:-} in
+    --store=raft | --store=etcd)
+        store=${1#--store=}
+        shift
+        ;;
+    --*)
+        echo "$1: expected --store=raft or --store=etcd, then a number of tasks" >&2
+        exit 2
+        ;;
+esac
 tasks=${1:-100000}
 here=$(mktemp -d)
 export HOME=$here XDG_STATE_HOME=$here/state XDG_CONFIG_HOME=$here/config
@@ -35,10 +49,30 @@ daemon() {
     prismd --name="$name" --data-dir="$name" --allow-plain --pressure-threshold=0.97 "$@" > "$name.txt" 2>> "$name.log" &
     pid[$name]=$!
 }
-server() { daemon "$1" --api=127.0.0.1:0 --serf=127.0.0.1:0 "${@:2}"; }
+keep=()
+server() { daemon "$1" --api=127.0.0.1:0 --serf=127.0.0.1:0 "${keep[@]}" "${@:2}"; }
 peers() { prismctl --context "$1" peer ls; }
 leader() { peers "$1" | awk '$3 == "leader" { print $1 }'; }
 completed() { prismctl --context "$1" job get many -o json | grep -o '"completed": *[0-9]*' | head -1 | grep -o '[0-9]*$'; }
+
+if [ "$store" = etcd ]; then
+    say "an etcd"
+    export ETCDCTL_API=3
+    # Ports that another program has make it end: others are tried.
+    for port in $(seq 42379 10 42479); do
+        at=http://127.0.0.1:$port peer=http://127.0.0.1:$((port + 1))
+        etcd --data-dir=etcd --listen-client-urls="$at" --advertise-client-urls="$at" --listen-peer-urls="$peer" \
+            --initial-advertise-peer-urls="$peer" --initial-cluster="default=$peer" > etcd.log 2>&1 &
+        pid[etcd]=$!
+        for _ in $(seq 50); do
+            if ! kill -0 "${pid[etcd]}" 2> /dev/null; then break; fi
+            if etcdctl --endpoints="$at" endpoint health > /dev/null 2>&1; then break 2; fi
+            sleep 0.2
+        done
+        wait "${pid[etcd]}" || rm -rf etcd
+    done
+    keep=(--store=etcd --etcd-endpoints="$at")
+fi
 
 say "three servers"
 server s1 --bootstrap
@@ -48,7 +82,7 @@ for n in 2 3; do
     prismctl --context s1 server join-token --role server > "token-s$n" 2> /dev/null
     server "s$n" --join="$join" --token-file="token-s$n"
 done
-wait_for '[ "$(peers s1 | grep -c -E "leader|voter")" = 3 ]'
+wait_for '[ "$(peers s1 | grep -c -E "leader|voter|follows")" = 3 ]'
 peers s1
 
 say "three workers"

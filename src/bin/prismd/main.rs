@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+mod etcd;
 mod settings;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -121,6 +122,7 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     config.pressure_threshold = settings.pressure_threshold;
     config.serf = settings.serf;
     config.advertise = settings.advertise.clone();
+    config.etcd = settings.etcd.clone();
     config.runs_end_with_node = settings.mode == Mode::Dev;
     config.token_name = match settings.mode {
         Mode::Dev => "dev".to_owned(),
@@ -160,10 +162,17 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
         let cause = std::error::Error::source(&e)
             .map(|c| format!(": {c}"))
             .unwrap_or_default();
+        let (fault, next) = match settings.etcd {
+            Some(_) => (Fault::Etcd, "see etcd, then start prismd again"),
+            None => (
+                Fault::DiskFailed,
+                "see the disk of the data directory, then start prismd again",
+            ),
+        };
         return Err(Failed {
-            code: Fault::DiskFailed.as_code(),
+            code: fault.as_code(),
             message: format!("the leader stopped: {e}{cause}; what runs goes on"),
-            next: Some("see the disk of the data directory, then start prismd again"),
+            next: Some(next),
         });
     }
     tracing::info!("stopping");

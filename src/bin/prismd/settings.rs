@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use prism_node::{JoinConfig, JoinToken};
+use prism_node::{EtcdConfig, JoinConfig, JoinToken};
 use prism_types::{Labels, Name, nearest};
 use serde::Deserialize;
+
+use crate::etcd::{self, StoreArgs, StoreFile};
 
 /// Where the API listens unless said otherwise.
 const API: &str = "127.0.0.1:8008";
@@ -27,6 +29,9 @@ Examples:
   prismd --role=worker --join=first-node:4200 --token-file=F
                                          run work for it; dials out, opens no port;
                                          F is made by `prismctl server join-token`
+  prismd --bootstrap --store=etcd --etcd-endpoints=http://127.0.0.1:2379
+                                         keep the cluster's state in an etcd that
+                                         is there
 
 Every flag is also in the environment (PRISM_API, PRISM_DATA_DIR, ...) and a key
 of the configuration file (api, data_dir, ...). A flag comes before the
@@ -77,6 +82,8 @@ pub(crate) struct Args {
     /// text or json [default: text]
     #[arg(long, global = true, env = "PRISM_LOG_FORMAT")]
     log_format: Option<String>,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Configuration file (TOML)
     #[arg(long, global = true, env = "PRISM_CONFIG")]
     config: Option<PathBuf>,
@@ -105,6 +112,8 @@ struct File {
     pressure_threshold: Option<f64>,
     log_level: Option<String>,
     log_format: Option<String>,
+    #[serde(flatten)]
+    store: StoreFile,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
@@ -145,6 +154,7 @@ pub(crate) struct Settings {
     pub(crate) serf: Option<SocketAddr>,
     pub(crate) advertise: Option<String>,
     pub(crate) join: JoinConfig,
+    pub(crate) etcd: Option<EtcdConfig>,
     pub(crate) name: Option<Name>,
     pub(crate) api: SocketAddr,
     pub(crate) data_dir: PathBuf,
@@ -211,6 +221,7 @@ impl Settings {
             serf: serf(args.serf.or(file.serf).as_deref(), mode)?,
             advertise: args.advertise.or(file.advertise),
             join,
+            etcd: etcd::read(args.store, file.store, mode)?,
             name: args.name.or(file.name),
             api: api(args.api.or(file.api).as_deref(), mode)?,
             data_dir: args
@@ -304,7 +315,7 @@ fn token(path: &Path) -> Result<Option<JoinToken>, String> {
     }
 }
 
-fn one_of(what: &str, given: &str, known: &[&str]) -> Result<String, String> {
+pub(crate) fn one_of(what: &str, given: &str, known: &[&str]) -> Result<String, String> {
     if known.contains(&given) {
         return Ok(given.to_owned());
     }
@@ -321,12 +332,13 @@ fn read_file(path: &Path) -> Result<File, String> {
         .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     let file: File = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     if let Some(key) = file.unknown.keys().next() {
+        let known = || FILE_KEYS.into_iter().chain(etcd::FILE_KEYS);
         let hint =
-            nearest(key, FILE_KEYS).map_or_else(String::new, |n| format!("; did you mean {n:?}"));
+            nearest(key, known()).map_or_else(String::new, |n| format!("; did you mean {n:?}"));
         return Err(format!(
             "{}: unknown key {key:?}{hint}; known are {}",
             path.display(),
-            FILE_KEYS.join(", ")
+            known().collect::<Vec<_>>().join(", ")
         ));
     }
     Ok(file)

@@ -56,7 +56,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         name: "store-etcd",
-        about: "the store on a real etcd: conformance, leaders, kills, limits, TLS",
+        about: "the store, and servers, on a real etcd: conformance, leaders, kills, limits, TLS",
         needs_build: true,
         run: store_etcd,
     },
@@ -103,6 +103,7 @@ enum Kind {
 
 fn kind(program: &TestProgram) -> Kind {
     match program.package.as_str() {
+        "prism-e2e" if program.target == "etcd" => Kind::StoreEtcd,
         "prism-e2e" => Kind::EndToEnd,
         "prism-sandbox" | "prism-sys" => Kind::Sandbox,
         "prism-etcd" => Kind::StoreEtcd,

@@ -63,6 +63,14 @@ pub enum StoreError {
         /// What to do about it.
         advice: String,
     },
+    /// What keeps the store has no room for more. Known not to have been done; reads go on.
+    #[error("the store has no room left ({why}); nothing was changed, {advice}")]
+    Full {
+        /// What is wrong.
+        why: String,
+        /// What to do about it.
+        advice: String,
+    },
     /// The store stopped before the write was handed over.
     #[error("the store has stopped ({0}); nothing was changed, start it again")]
     Stopped(String),
@@ -87,6 +95,7 @@ impl StoreError {
         match self {
             Self::NotLeader { .. }
             | Self::Unavailable { .. }
+            | Self::Full { .. }
             | Self::Stopped(_)
             | Self::Unanswered(_)
             | Self::Ahead { .. } => true,

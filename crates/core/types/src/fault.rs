@@ -35,6 +35,8 @@ pub enum Fault {
     DataForeign,
     /// The address cannot be listened on.
     Listen,
+    /// The etcd that keeps the state cannot be used.
+    Etcd,
 }
 
 impl Fault {
@@ -54,6 +56,7 @@ impl Fault {
         (Self::DiskFailed, "PRISM-D004", "disk_failed"),
         (Self::DataForeign, "PRISM-D005", "data_foreign"),
         (Self::Listen, "PRISM-D006", "listen"),
+        (Self::Etcd, "PRISM-E001", "etcd"),
     ];
 
     fn row(self) -> (&'static str, &'static str) {

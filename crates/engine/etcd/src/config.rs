@@ -15,6 +15,8 @@ pub struct Config {
     pub prefix: String,
     /// What other servers show people as the name of this one while it leads.
     pub name: String,
+    /// Where other servers reach this one, told to them while it leads; empty: nowhere.
+    pub address: String,
     /// How much of the past can be read and watched from.
     pub window: Window,
     /// How long a leadership outlives the last word between its server and etcd. At least 2 s; whole seconds.
@@ -40,6 +42,7 @@ impl Config {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             prefix: "/prism/".to_owned(),
             name: "another server".to_owned(),
+            address: String::new(),
             window: Window::default(),
             lease: Duration::from_secs(5),
             timeout: Duration::from_secs(3),

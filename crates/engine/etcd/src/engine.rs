@@ -23,8 +23,12 @@ const UPLOADS: usize = 2;
 
 /// Who leads, as the key `leader` says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Seat {
-    pub(crate) name: String,
+pub struct Seat {
+    /// The server's name, for people.
+    pub name: String,
+    /// Where the other servers reach it; empty when it did not say.
+    #[serde(default)]
+    pub address: String,
     /// The process.
     pub(crate) writer: u64,
     pub(crate) fence: u64,
@@ -97,7 +101,14 @@ pub(crate) fn boottime() -> Duration {
 /// An error of etcd for whoever asked for something that was not done.
 pub(crate) fn unavailable(fault: &Fault) -> StoreError {
     let what = match fault.kind() {
-        Some(Kind::NoSpace) => "etcd's space quota is used up",
+        Some(Kind::NoSpace) => {
+            return StoreError::Full {
+                why: format!(
+                    "etcd's space quota is used up, which raises its alarm NOSPACE: {fault}"
+                ),
+                advice: fault.advice().to_owned(),
+            };
+        }
         Some(Kind::TooLarge) => "etcd allows smaller requests than Prism sends",
         Some(Kind::Denied | Kind::Token) => "etcd does not allow it",
         _ => "etcd did not do it",

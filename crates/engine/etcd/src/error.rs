@@ -84,6 +84,8 @@ pub(crate) enum Kind {
     Token,
     /// The user or the password is wrong, or must not do this.
     Denied,
+    /// Its gateway takes no client certificate with a common name while users are enabled.
+    Named,
     /// It is too busy.
     Busy,
     /// Anything else.
@@ -114,6 +116,7 @@ impl Fault {
             ("invalid user ID or password", Kind::Denied),
             ("permission denied", Kind::Denied),
             ("authentication is not enabled", Kind::Denied),
+            ("CommonName of client", Kind::Named),
             ("too many requests", Kind::Busy),
             ("not capable", Kind::Busy),
             ("duplicate key", Kind::Other),
@@ -121,6 +124,7 @@ impl Fault {
             ("requested lease not found", Kind::Other),
             ("is a future revision", Kind::Other),
         ];
+        let said = said.trim();
         let known = KNOWN.iter().find(|(words, _)| said.contains(words));
         match known {
             Some((_, kind)) => Self::Not(*kind, said.to_owned()),
@@ -166,6 +170,9 @@ impl Fault {
             }
             Some(Kind::Denied | Kind::Token) => {
                 "check user and password, and that the user may read and write everything beneath the prefix"
+            }
+            Some(Kind::Named) => {
+                "while it has users, give Prism a client certificate without a common name (CN): the user says who it is"
             }
             Some(Kind::Compacted) => "read the current state",
             Some(Kind::Busy) => "etcd is overloaded, try again",

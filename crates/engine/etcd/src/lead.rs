@@ -113,6 +113,7 @@ impl Engine {
         head.what = What::Granted;
         let seat = Seat {
             name: self.config.name.clone(),
+            address: self.config.address.clone(),
             writer: self.writer,
             fence: head.fence,
         };

@@ -39,6 +39,7 @@ extern crate self as prism_etcd;
 mod tests;
 
 pub use config::{Config, Login, Tls};
+pub use engine::Seat;
 pub use error::OpenError;
 pub use health::Health;
 pub use store::{EtcdStore, open};

@@ -7,7 +7,7 @@ use prism_store::{
     Watch,
 };
 use prism_types::Fence;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client::Client;
 use crate::engine::{Engine, Seat};
@@ -130,6 +130,24 @@ impl EtcdStore {
     /// How etcd is.
     pub fn health(&self) -> Health {
         self.engine.health()
+    }
+
+    /// Who leads, as far as this server has heard; changes when that does. While etcd cannot be reached it stays as it was.
+    pub fn seat(&self) -> watch::Receiver<Option<Seat>> {
+        self.engine.seat.subscribe()
+    }
+
+    /// Whether it goes on.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`] with the reason, once it was closed or found in etcd what cannot be: it is to be opened anew then.
+    pub fn running(&self) -> Result<(), StoreError> {
+        self.engine.mirror.table.running()
+    }
+
+    /// Whether it is this process that a seat speaks of.
+    pub fn is_mine(&self, seat: &Seat) -> bool {
+        seat.writer == self.engine.writer
     }
 
     /// Waits until nobody leads, or this server does: the moment to try [`Store::lead`] again. The caller sets the deadline.

@@ -4,10 +4,11 @@ mod kit;
 
 use std::time::Duration;
 
-use kit::proxy::{OPEN, Proxy, SHUT};
-use kit::{Etcd, free_ports, has_etcd, lead, until, within};
+use kit::proxy::{OPEN, SHUT};
+use kit::{Etcd, has_etcd, lead, until, within};
 use prism_etcd::{Config, OpenError, open};
 use prism_store::{Batch, KeyRange, Revision, Store, StoreError};
+use prism_store_kit::etcd::free_ports;
 use prism_types::Outcome;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,7 +28,7 @@ async fn a_full_etcd_refuses_in_words_and_takes_writes_again_when_there_is_room(
         }
         assert!(done < 200, "its quota is used up some time");
     };
-    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
     assert_eq!(
         (error.outcome(), error.retryable()),
         (Outcome::NotApplied, true)
@@ -45,10 +46,7 @@ async fn a_full_etcd_refuses_in_words_and_takes_writes_again_when_there_is_room(
     let large = store
         .commit(fence, Batch::new().put("big", vec![7; 2 << 20]))
         .await;
-    assert!(
-        matches!(large, Err(StoreError::Unavailable { .. })),
-        "{large:?}"
-    );
+    assert!(matches!(large, Err(StoreError::Full { .. })), "{large:?}");
     assert!(
         store.get(b"big", None).await.unwrap().is_some(),
         "reads go on"
@@ -64,12 +62,7 @@ async fn a_full_etcd_refuses_in_words_and_takes_writes_again_when_there_is_room(
     })
     .await;
 
-    let now = etcd.ctl(&["get", "/p/head", "--write-out=json"]);
-    let now = now.split("\"revision\":").nth(1).unwrap();
-    let now: String = now.chars().take_while(char::is_ascii_digit).collect();
-    etcd.ctl(&["compact", &now, "--physical"]);
-    etcd.ctl(&["defrag"]);
-    etcd.ctl(&["alarm", "disarm"]);
+    etcd.make_room("/p/head");
     let after = store.commit(fence, Batch::new().put("small", "x")).await;
     assert_eq!(after, Ok(Revision(done + 1)));
 }
@@ -104,10 +97,7 @@ async fn history_that_others_dropped_costs_a_follower_its_past_and_nothing_else(
         return;
     }
     let etcd = Etcd::start(&[]);
-    let way = Proxy::to(&etcd.url).await;
-    let mut config = etcd.config("p");
-    config.endpoints = vec![way.url.clone()];
-    let follower = open(config).await.unwrap();
+    let (way, follower) = etcd.behind(None).await;
     let store = etcd.open("p").await;
     let fence = store.lead().await.unwrap().fence;
     store
@@ -128,10 +118,7 @@ async fn history_that_others_dropped_costs_a_follower_its_past_and_nothing_else(
             .await
             .unwrap();
     }
-    let now = etcd.ctl(&["get", "/p/head", "--write-out=json"]);
-    let now = now.split("\"revision\":").nth(1).unwrap();
-    let now: String = now.chars().take_while(char::is_ascii_digit).collect();
-    etcd.ctl(&["compact", &now]);
+    etcd.ctl(&["compact", &etcd.revision("/p/head")]);
     // The watch that was open may still be sent what was dropped; a new one is not.
     let mut fresh = etcd.config("p");
     fresh.endpoints = vec![way.url.clone()];

@@ -3,55 +3,17 @@
 
 mod kit;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kit::{Etcd, has_etcd, lead, until};
 use prism_etcd::{Config, Login, OpenError, Tls, open};
 use prism_store::{Batch, Revision, Store, StoreError};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-};
+use prism_store_kit::etcd::Certificates;
 
-/// An authority, and what it signed, as files.
-struct Files {
-    dir: tempfile::TempDir,
-}
-
-impl Files {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        std::fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
-        for name in ["server", "client"] {
-            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-            // The gateway calls etcd itself with the server's certificate.
-            params.extended_key_usages = vec![
-                ExtendedKeyUsagePurpose::ServerAuth,
-                ExtendedKeyUsagePurpose::ClientAuth,
-            ];
-            let key = KeyPair::generate().unwrap();
-            let certificate = params.signed_by(&key, &ca).unwrap();
-            std::fs::write(dir.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
-            std::fs::write(dir.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
-        }
-        Self { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    fn tls(&self) -> Tls {
-        Tls {
-            ca: self.path("ca.pem"),
-            client: Some((self.path("client.pem"), self.path("client.key"))),
-        }
+fn tls(files: &Certificates) -> Tls {
+    Tls {
+        ca: files.path("ca.pem"),
+        client: Some((files.path("client.pem"), files.path("client.key"))),
     }
 }
 
@@ -64,19 +26,10 @@ async fn both_sides_prove_who_they_are() {
     if !has_etcd() {
         return;
     }
-    let files = Files::new();
-    let arguments = [
-        "--cert-file",
-        &files.text("server.pem"),
-        "--key-file",
-        &files.text("server.key"),
-        "--trusted-ca-file",
-        &files.text("ca.pem"),
-        "--client-cert-auth",
-    ];
-    let etcd = Etcd::start_over("https", &arguments);
+    let files = Certificates::new();
+    let etcd = Etcd(files.etcd());
     let mut config = etcd.config("p");
-    config.tls = Some(files.tls());
+    config.tls = Some(tls(&files));
     let store = open(config.clone()).await.unwrap();
     let fence = store.lead().await.unwrap().fence;
     assert_eq!(
@@ -89,15 +42,15 @@ async fn both_sides_prove_who_they_are() {
     let mut nobody = config.clone();
     nobody.tls = Some(Tls {
         client: None,
-        ..files.tls()
+        ..tls(&files)
     });
     let said = refused(nobody).await;
     assert!(said.contains("no etcd member answered"), "{said}");
-    let strangers = Files::new();
+    let strangers = Certificates::new();
     let mut other = config.clone();
     other.tls = Some(Tls {
         ca: strangers.path("ca.pem"),
-        ..files.tls()
+        ..tls(&files)
     });
     let said = refused(other).await;
     assert!(said.contains("certificate"), "{said}");
@@ -116,33 +69,12 @@ async fn both_sides_prove_who_they_are() {
         let mut config = config.clone();
         config.tls = Some(Tls {
             ca: files.path(wrong),
-            ..files.tls()
+            ..tls(&files)
         });
         let error = open(config).await.unwrap_err();
         assert!(matches!(error, OpenError::Tls { .. }), "{error}");
         assert!(error.to_string().contains(wrong), "{error}");
     }
-}
-
-fn with_users() -> Etcd {
-    let etcd = Etcd::start(&[]);
-    for words in [
-        "user add root:secret",
-        "user grant-role root root",
-        "role add prism",
-        "role grant-permission prism readwrite /p/ --prefix",
-        "user add prism:right",
-        "user grant-role prism prism",
-        "auth enable",
-    ] {
-        let words: Vec<&str> = words.split(' ').collect();
-        if words[1] == "grant-role" && words[2] == "root" {
-            // It makes the role of that name by itself, or wants it made.
-            let _made = std::panic::catch_unwind(|| etcd.ctl(&["role", "add", "root"]));
-        }
-        etcd.ctl(&words);
-    }
-    etcd
 }
 
 fn login(etcd: &Etcd, prefix: &str, password: &str) -> Config {
@@ -159,7 +91,8 @@ async fn a_user_has_its_prefix_and_a_token_that_is_renewed() {
     if !has_etcd() {
         return;
     }
-    let mut etcd = with_users();
+    let mut etcd = Etcd::start(&[]);
+    etcd.have_users("/p/");
     let store = open(login(&etcd, "p", "right")).await.unwrap();
     let fence = store.lead().await.unwrap().fence;
     store

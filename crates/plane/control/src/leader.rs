@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use prism_scheduler::NodeView;
 use prism_state::{Action, Change, Command, Reply, State, encode_batch};
 use prism_store::{Batch, KeyRange, Leadership, Store, StoreError};
-use prism_types::{Fence, Id, JobId, NodeId, NodeState, Rejection, TimeMs};
+use prism_types::{Fence, Id, JobId, NodeId, NodeState, Reason, Rejection, TimeMs};
 use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +47,8 @@ pub struct Leader {
     started: TimeMs,
     lease_checked: Instant,
     placement: prism_scheduler::Config,
+    /// What a cluster that has no id yet is to be called.
+    id: Option<Id>,
 }
 
 impl std::fmt::Debug for Leader {
@@ -72,6 +74,7 @@ pub async fn open(store: Arc<dyn Store>) -> Result<(Control, Leader), ControlErr
         requests,
         lease_checked: Instant::now(),
         placement: prism_scheduler::Config::default(),
+        id: None,
     };
     Ok((control, leader))
 }
@@ -138,6 +141,14 @@ async fn load(store: &dyn Store, prefixes: &[&str]) -> Result<State, ControlErro
 }
 
 impl Leader {
+    /// The same, which gives a cluster that has no id yet this one. Whoever wrote it down before can tell its own cluster from
+    /// others after a crash.
+    #[must_use]
+    pub fn founding(mut self, cluster: Id) -> Self {
+        self.id = Some(cluster);
+        self
+    }
+
     /// Runs until `shutdown`, or until the store fails or another leader takes over.
     ///
     /// # Errors
@@ -173,7 +184,7 @@ impl Leader {
         let (ms, entropy) = self.control.mint();
         let (answer, _unused) = oneshot::channel();
         let command = Command::Init {
-            cluster: Id::new(ms, entropy),
+            cluster: self.id.unwrap_or_else(|| Id::new(ms, entropy)),
         };
         self.round(&mut vec![Request {
             proposal: command.into(),
@@ -244,9 +255,15 @@ impl Leader {
         }
         if !round.changes.is_empty() {
             let committed = self.commit(&round.changes).await;
-            if committed.is_err() {
+            if let Err(why) = &committed {
                 // Before the state is given up: it holds what was not committed.
                 shared.over.store(true, Ordering::SeqCst);
+                if let Some(refusal) = undone(why) {
+                    for request in batch.drain(..taken) {
+                        // A caller that is gone does not change what was decided.
+                        let _gone = request.answer.send(Err(refusal.clone()));
+                    }
+                }
             }
             committed?;
         }
@@ -355,6 +372,20 @@ impl Round {
         self.changes.extend(changes);
         self.actions.extend(actions);
     }
+}
+
+/// What to answer when what keeps the store has refused a commit and says that nothing of it was done.
+fn undone(why: &ControlError) -> Option<Rejection> {
+    let ControlError::Store(error) = why else {
+        return None;
+    };
+    let reason = match error {
+        StoreError::Full { .. } => Reason::Pressure,
+        StoreError::Unavailable { .. } => Reason::NotLeader,
+        _ => return None,
+    };
+    let message = format!("{error}; what runs goes on");
+    Some(Rejection::retryable(reason, message))
 }
 
 /// Roughly what a command adds to a commit.

@@ -3,21 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use prism_control::{Seat, Seats};
+use prism_control::{ControlError, Seat, Seats};
 use prism_state::{Command, Role};
 use prism_store::{
     Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, Status, Store, StoreError,
     Watch,
 };
 use prism_store_kit::FakeStore;
-use prism_types::{Fence, Outcome, TokenId};
+use prism_types::{Fence, Id, Outcome, Reason, TokenId};
 use tokio_util::sync::CancellationToken;
 
-/// Refuses commits when it is told to, and otherwise knows of no change: as a server whose lead lapses for a moment.
+/// Refuses commits when it is told to, and otherwise knows of no change: as a server whose lead lapses for a moment, or one whose store
+/// is refused by what keeps it.
 #[derive(Debug, Default)]
 struct Lapsing {
     store: FakeStore,
     lapsed: AtomicBool,
+    refusal: Option<StoreError>,
 }
 
 impl Store for Lapsing {
@@ -28,8 +30,9 @@ impl Store for Lapsing {
     fn commit(&self, fence: Fence, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>> {
         if self.lapsed.load(Ordering::SeqCst) {
             let leader = "nobody does".to_owned();
-            let refused = Err(StoreError::NotLeader { leader });
-            return Box::pin(std::future::ready(refused));
+            let lapse = StoreError::NotLeader { leader };
+            let refused = self.refusal.clone().unwrap_or(lapse);
+            return Box::pin(std::future::ready(Err(refused)));
         }
         self.store.commit(fence, batch)
     }
@@ -95,6 +98,57 @@ async fn what_was_not_committed_is_told_nobody() {
     let known = prism_control::frozen(store).await.expect("it reads");
     assert_eq!(known.read(|s| s.tokens().count()).await, 1);
     assert!(known.propose(token(3), None).await.is_err());
+}
+
+#[tokio::test]
+async fn what_the_store_refused_is_said_to_be_undone_and_why() {
+    let (why, advice) = ("it is full".to_owned(), "make room".to_owned());
+    let cases = [
+        (
+            StoreError::Full {
+                why: why.clone(),
+                advice: advice.clone(),
+            },
+            Reason::Pressure,
+        ),
+        (StoreError::Unavailable { why, advice }, Reason::NotLeader),
+    ];
+    for (refusal, reason) in cases {
+        let store = Arc::new(Lapsing {
+            refusal: Some(refusal.clone()),
+            ..Lapsing::default()
+        });
+        let (control, leader) = prism_control::open(store.clone()).await.expect("it leads");
+        let cluster = Id::new(7, 7);
+        let led = tokio::spawn(leader.founding(cluster).run(CancellationToken::new()));
+        control.propose(token(1), None).await.expect("committed");
+        assert_eq!(control.read(|s| s.cluster()).await, Some(cluster));
+        store.lapsed.store(true, Ordering::SeqCst);
+        let refused = control.propose(token(2), None).await.expect_err("refused");
+        assert_eq!(
+            (refused.outcome, refused.reason, refused.retryable),
+            (Outcome::NotApplied, reason, true)
+        );
+        for words in ["it is full", "nothing was changed", "make room"] {
+            assert!(refused.message.contains(words), "{refused}");
+        }
+        assert!(control.confirm().await.is_err(), "it decides no more");
+        let ended = led.await.expect("no panic").expect_err("it ended");
+        assert!(
+            matches!(&ended, ControlError::Store(was) if *was == refusal),
+            "{ended}"
+        );
+        // There is room again: whoever leads next goes on.
+        store.lapsed.store(false, Ordering::SeqCst);
+        let (control, leader) = prism_control::open(store).await.expect("it leads");
+        tokio::spawn(leader.founding(Id::new(8, 8)).run(CancellationToken::new()));
+        control.propose(token(2), None).await.expect("committed");
+        assert_eq!(
+            control.read(|s| s.cluster()).await,
+            Some(cluster),
+            "for life"
+        );
+    }
 }
 
 #[tokio::test]

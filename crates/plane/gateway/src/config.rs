@@ -37,6 +37,45 @@ impl std::fmt::Debug for DiskGauge {
     }
 }
 
+/// How what keeps the cluster's state is, when that is not these servers themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// Why nobody can lead now, as far as this server knows.
+    pub trouble: Option<StoreTrouble>,
+    /// What people should know beside.
+    pub warnings: Vec<String>,
+}
+
+/// Why nobody can lead; says what is wrong and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreTrouble {
+    /// It does not answer, or refuses.
+    Away(String),
+    /// It has no room left.
+    Full(String),
+}
+
+/// Tells how what keeps the state is; asked for requests that nobody can answer.
+#[derive(Clone)]
+pub struct StoreGauge(Arc<dyn Fn() -> StoreHealth + Send + Sync>);
+
+impl StoreGauge {
+    /// Asks this.
+    pub fn new(ask: impl Fn() -> StoreHealth + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    pub(crate) fn read(&self) -> StoreHealth {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for StoreGauge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreGauge")
+    }
+}
+
 /// A server, as the leader knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -113,6 +152,8 @@ pub struct GatewayConfig {
     pub joining: Option<Joining>,
     /// Tells how much room the disk has; without it there is always enough.
     pub disk: Option<DiskGauge>,
+    /// Tells how what keeps the state is, if that is not the servers themselves.
+    pub store: Option<StoreGauge>,
     /// How long open requests may go on after the end is asked for.
     pub drain: Duration,
 }
@@ -140,6 +181,7 @@ impl GatewayConfig {
             token_check: Duration::from_secs(3),
             joining: None,
             disk: None,
+            store: None,
             drain: Duration::from_secs(3),
         }
     }

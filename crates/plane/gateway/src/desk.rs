@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Common};
+use crate::config::StoreTrouble;
 use crate::forward::Forwarder;
 use crate::refuse::{Answered, Refusal};
 
@@ -127,8 +128,35 @@ impl Desk {
                 }
             }
         };
-        let settled = tokio::time::timeout(ELECTION, settled).await;
-        settled.map_err(|_| nobody())
+        // Of what has no room left it is known that it takes longer.
+        let wait = match self.trouble() {
+            Some(StoreTrouble::Full(_)) => Duration::ZERO,
+            _ => ELECTION,
+        };
+        let settled = tokio::time::timeout(wait, settled).await;
+        settled.map_err(|_| self.nobody())
+    }
+
+    /// Why nobody can lead, if what keeps the state says so.
+    fn trouble(&self) -> Option<StoreTrouble> {
+        self.common.config.store.as_ref()?.read().trouble
+    }
+
+    /// No server leads, and why.
+    pub(crate) fn nobody(&self) -> Refusal {
+        match self.trouble() {
+            None => nobody(),
+            Some(StoreTrouble::Away(why)) => Refusal::new(
+                Reason::NotLeader,
+                format!("no server leads the cluster now: {why}. What runs goes on. To read what this one knows, add ?stale=true"),
+            )
+            .retryable(),
+            Some(StoreTrouble::Full(why)) => {
+                Refusal::new(Reason::Pressure, format!("{why}. What runs goes on"))
+                    .with_status(507)
+                    .retryable()
+            }
+        }
     }
 
     /// Whether this server leads now.
@@ -166,7 +194,7 @@ impl Desk {
 }
 
 /// No server leads.
-pub(crate) fn nobody() -> Refusal {
+fn nobody() -> Refusal {
     Refusal::new(
         Reason::NotLeader,
         "no server leads the cluster now: too few of the servers can reach each other; nothing was changed, what runs goes on. \

@@ -36,6 +36,9 @@ pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
         reasons.push("the cluster has not been initialised yet".to_owned());
     }
     let ready = reasons.is_empty();
+    if let Some(store) = &app.config.store {
+        reasons.extend(store.read().warnings);
+    }
     if nodes == 0 {
         reasons.push("no healthy node: work is accepted and waits".to_owned());
     }
@@ -55,14 +58,18 @@ pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
 pub(crate) fn following(desk: &Desk, request: &Request<Body>) -> Answered<Response<Body>> {
     let ready = matches!(desk.ground.seats.now(), Seat::There(_));
     let reason = if ready {
-        "another server leads; requests are handed on to it"
+        "another server leads; requests are handed on to it".to_owned()
     } else {
-        "no server leads the cluster now; changes are refused"
+        desk.nobody().rejection.message
     };
+    let mut reasons = vec![reason];
+    if let Some(store) = &desk.common.config.store {
+        reasons.extend(store.read().warnings);
+    }
     let mut response = answer::json(&HealthView {
         live: true,
         ready,
-        reasons: vec![reason.to_owned()],
+        reasons,
         version: desk.common.config.version.clone(),
     })?;
     let always = request.uri().query().is_some_and(|q| q.contains("always"));

@@ -49,7 +49,9 @@ mod tokens;
 mod watch;
 
 pub use auth::{NewToken, new_token, read_token};
-pub use config::{DiskGauge, DiskRoom, GatewayConfig, Peer, Peers};
+pub use config::{
+    DiskGauge, DiskRoom, GatewayConfig, Peer, Peers, StoreGauge, StoreHealth, StoreTrouble,
+};
 pub use desk::{Ground, Pipe, Reach};
 pub use join_tokens::Joining;
 pub use query::check_query;

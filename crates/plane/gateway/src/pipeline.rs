@@ -145,12 +145,20 @@ async fn placed(
                 Ok(_) => route.is_some_and(|r| !r.changes()),
                 Err(refusal) => refusal.rejection.outcome == Outcome::NotApplied,
             };
-            if told && !own {
-                app.control.confirm().await?;
+            if told
+                && !own
+                && let Err(lost) = app.control.confirm().await
+            {
+                // What the store itself refused is the reason why this one leads no more.
+                let kept_elsewhere = desk.common.config.store.is_some();
+                return match answer {
+                    Err(refusal) if kept_elsewhere && refusal.is_of_the_store() => Err(refusal),
+                    _ => Err(lost.into()),
+                };
             }
             answer
         }
-        Place::There(_) if entry.handed_on => Err(desk::nobody()),
+        Place::There(_) if entry.handed_on => Err(desk.nobody()),
         Place::There(leader) => hand_on(desk, leader, request, whence).await,
     }
 }
@@ -184,13 +192,13 @@ async fn hand_on(
             lost => return Err(forward::refusal(lost)),
         };
         if Instant::now() > end {
-            return Err(desk::nobody());
+            return Err(desk.nobody());
         }
         tokio::time::sleep(HAND_ON_PAUSE).await;
         match desk.place().await? {
             Place::There(next) => leader = next,
             // This server leads by now: whoever asked asks it again.
-            Place::Here(_) => return Err(desk::nobody()),
+            Place::Here(_) => return Err(desk.nobody()),
         }
         request = held.request();
         again = Some(held);

@@ -37,6 +37,11 @@ impl Refusal {
         self
     }
 
+    /// Whether it says only what became of a commit, and nothing of what the state holds.
+    pub(crate) fn is_of_the_store(&self) -> bool {
+        matches!(self.rejection.reason, Reason::NotLeader | Reason::Pressure)
+    }
+
     pub(crate) fn retryable(mut self) -> Self {
         self.rejection.retryable = true;
         self
@@ -61,9 +66,11 @@ impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Self {
         Self {
             // Without an answer there is no status of the reason's own.
-            status: match rejection.outcome {
-                Outcome::Unknown => 504,
-                Outcome::Applied | Outcome::NotApplied => status_of(rejection.reason),
+            status: match (rejection.outcome, rejection.reason) {
+                (Outcome::Unknown, _) => 504,
+                // Of a commit: what keeps the state has no room left.
+                (_, Reason::Pressure) => 507,
+                (_, reason) => status_of(reason),
             },
             rejection,
             details: Box::default(),

@@ -30,6 +30,8 @@ pub struct Joining {
     pub name: Name,
     /// Where the others reach it, `HOST:PORT`, if it wants to be a server.
     pub server: Option<String>,
+    /// Whether it takes the cluster's state to be in an etcd; told by servers only, and refused when it is not so.
+    pub on_etcd: bool,
 }
 
 /// A connection for a session.
@@ -132,7 +134,11 @@ pub async fn join(
     let issuer = Key::generate()?;
     let mut address = address;
     for _ in 0..HOPS {
-        let mut stream = reach(address, connect_pinned(token.pin)?, alpn::JOIN).await?;
+        let protocol = match who.on_etcd && who.server.is_some() {
+            true => alpn::JOIN_ETCD,
+            false => alpn::JOIN,
+        };
+        let mut stream = reach(address, connect_pinned(token.pin)?, protocol).await?;
         let server = who.server.as_ref().map(|address| {
             Ok::<_, IdentityError>(AsServer {
                 request: issuer.request()?,

@@ -49,6 +49,8 @@ pub struct Links {
     pub raft: Option<Hook>,
     /// For connections with requests to the API.
     pub api: Option<Hook>,
+    /// Whether an etcd keeps the cluster's state: servers that take it to be elsewhere are not let in.
+    pub on_etcd: bool,
 }
 
 impl std::fmt::Debug for Links {
@@ -63,6 +65,7 @@ impl std::fmt::Debug for Links {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Join,
+    JoinEtcd,
     Renew,
     Session,
     Where,
@@ -71,11 +74,12 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    const ALL: [(Self, &[u8]); 6] = [
+    const ALL: [(Self, &[u8]); 7] = [
         (Self::Where, alpn::WHERE),
         (Self::Raft, alpn::RAFT),
         (Self::Api, alpn::API),
         (Self::Join, alpn::JOIN),
+        (Self::JoinEtcd, alpn::JOIN_ETCD),
         (Self::Renew, alpn::RENEW),
         (Self::Session, alpn::SESSION),
     ];
@@ -88,7 +92,7 @@ impl Purpose {
 
 /// How it shows itself, for each purpose.
 struct Faces {
-    join: Arc<ServerConfig>,
+    join: [Arc<ServerConfig>; 2],
     /// For what all members come for.
     members: [Arc<ServerConfig>; 3],
     /// For what only servers come for.
@@ -144,8 +148,9 @@ fn faces(me: &Membership, trust: &Arc<Trust>, guests: &Arc<Guests>) -> Result<Fa
     let servers: &'static [Role] = &[Role::Server];
     let face =
         |roles, protocol: &[u8]| speaks(accept(trust.clone(), roles, shown, refused()), protocol);
+    let stranger = |protocol: &[u8]| speaks(accept_strangers((&me.key, &with_root)), protocol);
     Ok(Faces {
-        join: speaks(accept_strangers((&me.key, &with_root)), alpn::JOIN)?,
+        join: [stranger(alpn::JOIN)?, stranger(alpn::JOIN_ETCD)?],
         members: [
             face(members, alpn::RENEW)?,
             face(members, alpn::SESSION)?,
@@ -158,6 +163,20 @@ fn faces(me: &Membership, trust: &Arc<Trust>, guests: &Arc<Guests>) -> Result<Fa
 fn no_issuer() -> Rejection {
     let why = "this server has no issuer, or not the root above it; ask another";
     Rejection::retryable(Reason::Unsupported, why)
+}
+
+/// A server that keeps the state elsewhere would never have it.
+fn other_store(on_etcd: bool) -> Rejection {
+    let why = match on_etcd {
+        true => {
+            "an etcd keeps this cluster's state, and a server that joins it has to use the same: start it with --store=etcd, \
+             and the endpoints and the prefix of the other servers; the token is not used up"
+        }
+        false => {
+            "this cluster's servers keep its state themselves: start this one without --store=etcd; the token is not used up"
+        }
+    };
+    Rejection::new(Reason::Conflict, why)
 }
 
 /// Notes what a server says of itself.
@@ -325,7 +344,8 @@ impl House {
     pub(crate) fn face(&self, purpose: Purpose) -> Arc<ServerConfig> {
         let faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
         match purpose {
-            Purpose::Join => faces.join.clone(),
+            Purpose::Join => faces.join[0].clone(),
+            Purpose::JoinEtcd => faces.join[1].clone(),
             Purpose::Renew => faces.members[0].clone(),
             Purpose::Session => faces.members[1].clone(),
             Purpose::Where => faces.members[2].clone(),
@@ -347,7 +367,10 @@ impl House {
     }
 
     /// Decides about a node that asks to join. The certificate is signed after the commit.
-    pub(crate) async fn admit(&self, ask: Ask, address: IpAddr) -> Answer {
+    pub(crate) async fn admit(&self, ask: Ask, address: IpAddr, on_etcd: bool) -> Answer {
+        if ask.server.is_some() && on_etcd != self.links.on_etcd {
+            return Answer::No(other_store(self.links.on_etcd));
+        }
         let control = match self.leader() {
             Ok(control) => control,
             Err(answer) => return answer,
@@ -572,6 +595,7 @@ mod tests {
             address: "10.0.0.1:4200".to_owned(),
             raft: None,
             api: None,
+            on_etcd: false,
         };
         let house = House::new(links, me).unwrap();
         let renewed = async |request: &[u8]| match house.renew(&peer, request).await {

@@ -119,8 +119,8 @@ async fn welcome(
     };
     let leave = place.leave.clone();
     let done = match purpose {
-        Purpose::Join => tokio::select! {
-            done = join(&mut stream, from.ip(), &house) => done,
+        Purpose::Join | Purpose::JoinEtcd => tokio::select! {
+            done = join(&mut stream, from.ip(), &house, purpose == Purpose::JoinEtcd) => done,
             () = leave.cancelled() => return,
         },
         Purpose::Renew => renew(&mut stream, &house).await,
@@ -153,10 +153,15 @@ async fn shake(stream: TcpStream, house: &House) -> io::Result<(Purpose, TlsStre
     Ok((purpose, stream))
 }
 
-async fn join(stream: &mut TlsStream<TcpStream>, from: IpAddr, house: &House) -> io::Result<()> {
+async fn join(
+    stream: &mut TlsStream<TcpStream>,
+    from: IpAddr,
+    house: &House,
+    on_etcd: bool,
+) -> io::Result<()> {
     let ask: Ask = exchange::receive(stream).await?;
     let (node, name) = (ask.node, ask.name.clone());
-    let answer = house.admit(ask, from).await;
+    let answer = house.admit(ask, from, on_etcd).await;
     match &answer {
         Answer::Given(_) => tracing::info!(%node, %name, %from, "a node has joined"),
         Answer::Elsewhere(leader) => {

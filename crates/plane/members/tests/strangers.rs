@@ -88,6 +88,31 @@ async fn tokens_let_in_whom_they_are_for_and_say_why_not() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_the_state_to_be_in_an_etcd_is_told_that_it_is_not() {
+    let c = cluster().await;
+    let token = c.token(|t| t.role = prism_state::MemberRole::Server).await;
+    let mut who = joining(4);
+    who.server = Some("127.0.0.1:9".to_owned());
+    who.on_etcd = true;
+    let key = || Key::generate().unwrap();
+    let (reason, message) = refused(join(c.address, &token, &who, key()).await);
+    assert_eq!(reason, Reason::Conflict, "{message}");
+    assert!(message.contains("without --store=etcd"), "{message}");
+    who.on_etcd = false;
+    let me = join(c.address, &token, &who, key()).await;
+    assert_eq!(
+        me.unwrap().authority.map(|a| a.number),
+        Some(2),
+        "not used up"
+    );
+    // To a worker it is the same.
+    let token = c.token(|_| {}).await;
+    let mut worker = joining(5);
+    worker.on_etcd = true;
+    join(c.address, &token, &worker, key()).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_answer_that_was_lost_is_given_again_to_the_same_key_only() {
     let c = cluster().await;
     let token = c.token(|_| {}).await;

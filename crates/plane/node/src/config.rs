@@ -24,6 +24,8 @@ pub struct NodeConfig {
     pub advertise: Option<String>,
     /// A server that is to join others; `None`: it is the first of its cluster, or what it was.
     pub join: Option<JoinConfig>,
+    /// The etcd that keeps the cluster's state; `None`: the servers do. Its name and address are set by the node.
+    pub etcd: Option<prism_etcd::Config>,
     /// Whether plain, unisolated tasks may run here.
     pub allow_plain: bool,
     /// What it offers; `None`: what the machine has.
@@ -48,6 +50,7 @@ impl NodeConfig {
             serf: None,
             advertise: None,
             join: None,
+            etcd: None,
             allow_plain: false,
             capacity: None,
             pressure_threshold: 0.8,

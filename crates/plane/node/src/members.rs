@@ -5,12 +5,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use prism_control::Seats;
+use prism_control::{Control, Seats};
 use prism_gateway::{Gateway, Joining};
 use prism_identity::{ClusterId, Role};
 use prism_members::{House, Links, MemberError, Membership, UNKNOWN, unix_now};
-use prism_raft::RaftStore;
 use prism_state::{Command, MemberRecord, MemberRole};
 use prism_types::{Name, Reason, Rejection, TimeMs, TokenId};
 use tokio::net::TcpListener;
@@ -18,12 +18,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::{self, Identity};
+use crate::keeper::Keeper;
 use crate::node::NodeError;
 use crate::worker_node::{enter, fresh_id, joining_key, lock, resolve};
 use crate::{NodeConfig, advertise};
 
 /// Where a server that joins others listens, unless it is told.
 const SERF: ([u8; 4], u16) = ([0, 0, 0, 0], 4200);
+/// How long the first commit of a cluster may take.
+const BEGIN: Duration = Duration::from_secs(10);
 /// Says that a directory has had a store.
 const STORED: &str = "stored";
 
@@ -39,7 +42,8 @@ pub(crate) struct Opening {
     pub(crate) peers: Vec<String>,
     pub(crate) lock: Option<fs::File>,
     listener: Option<TcpListener>,
-    own: Option<Identity>,
+    /// Who this node is, once that was read.
+    pub(crate) own: Option<Identity>,
 }
 
 /// What a directory says of who it is.
@@ -78,14 +82,14 @@ pub(crate) async fn prepare(
         own: None,
     };
     let number = opening.number();
-    if joins.is_some() {
+    if joins.is_some() || config.etcd.is_some() {
         opening.lock = Some(lock(data)?);
-        if data.join("store").exists() {
-            return Err(NodeError::Foreign(format!(
-                "{} is the directory of a cluster of its own, and this server is to join others",
-                data.display()
-            )));
-        }
+    }
+    if joins.is_some() && data.join("store").exists() {
+        return Err(NodeError::Foreign(format!(
+            "{} is the directory of a cluster of its own, and this server is to join others",
+            data.display()
+        )));
     }
     let serf = match (config.serf, &config.join) {
         (None, Some(_)) => Some(SERF.into()),
@@ -112,7 +116,8 @@ pub(crate) async fn prepare(
         let own = identity::load(data, config.name.as_ref(), fresh_id())
             .map_err(|e| NodeError::Directory(data.display().to_string(), e))?;
         let key = joining_key(data)?;
-        let me = enter(data, joining, &own, &key, Some(address.clone())).await?;
+        let server = Some((address.clone(), config.etcd.is_some()));
+        let me = enter(data, joining, &own, &key, server).await?;
         let _only_a_copy = fs::remove_file(data.join("joining.key"));
         opening.me = Some(me);
         opening.own = Some(own);
@@ -132,6 +137,25 @@ pub(crate) fn token_parts() -> (TokenId, [u8; 32]) {
     entropy.copy_from_slice(&bytes[32..]);
     let ms = u64::try_from(unix_now()).unwrap_or_default() * 1000;
     (TokenId::new(ms, u128::from_le_bytes(entropy)), secret)
+}
+
+/// The id of the cluster, which the leader's first commit gives it.
+async fn begun(control: &Control) -> Result<ClusterId, NodeError> {
+    let mut changed = control.changed();
+    let given = async {
+        loop {
+            if let Some(cluster) = control.read(|s| s.cluster()).await {
+                return ClusterId(cluster);
+            }
+            // Whoever tells of changes is held by this handle.
+            let _told = changed.changed().await;
+        }
+    };
+    let late = |_| {
+        let why = "the cluster has no id yet; start it again";
+        NodeError::Refused(Rejection::retryable(Reason::Internal, why))
+    };
+    tokio::time::timeout(BEGIN, given).await.map_err(late)
 }
 
 impl Opening {
@@ -191,11 +215,7 @@ impl Opening {
         let (Some(address), Some(control)) = (self.advertised.clone(), seats.here()) else {
             return Ok(());
         };
-        let cluster = control.read(|s| s.cluster()).await;
-        let cluster = ClusterId(cluster.ok_or_else(|| {
-            let why = "the cluster has no id yet; start it again";
-            NodeError::Refused(Rejection::retryable(Reason::Internal, why))
-        })?);
+        let cluster = begun(&control).await?;
         let me = match &mut self.me {
             Some(me) if me.cluster != cluster => {
                 return Err(NodeError::Foreign(format!(
@@ -253,7 +273,7 @@ impl Opening {
         &mut self,
         tasks: &mut Vec<JoinHandle<()>>,
         seats: &Seats,
-        store: &Arc<RaftStore>,
+        store: &Keeper,
         gateway: &Gateway,
         data: &Path,
         stop: &CancellationToken,
@@ -266,21 +286,17 @@ impl Opening {
         ) else {
             return Ok(None);
         };
-        fs::write(data.join(STORED), "").map_err(directory)?;
-        let (raft, api) = (Arc::downgrade(store), gateway.clone());
+        let raft = store.replicates();
+        if raft.is_some() {
+            fs::write(data.join(STORED), "").map_err(directory)?;
+        }
+        let api = gateway.clone();
         let links = Links {
             seats: seats.clone(),
-            store: store.clone(),
+            store: store.store(),
             address,
-            raft: Some(Arc::new(move |stream| {
-                let store = raft.upgrade();
-                Box::pin(async move {
-                    let Some(store) = store else { return };
-                    if let Err(error) = store.serve(stream).await {
-                        tracing::debug!(%error, "a connection of another server ended");
-                    }
-                })
-            })),
+            on_etcd: raft.is_none(),
+            raft,
             api: Some(Arc::new(move |stream| {
                 let gateway = api.clone();
                 Box::pin(async move { gateway.answer(stream).await })

@@ -8,16 +8,15 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prism_control::{ControlError, Seat, Seats};
 use prism_faults::point;
-use prism_gateway::{DiskGauge, DiskRoom, Gateway, GatewayConfig, Ground, Peer, Peers};
-use prism_members::{House, MemberError, ServerToken};
-use prism_raft::{OpenError, RaftStore};
+use prism_gateway::{DiskGauge, DiskRoom, Gateway, GatewayConfig, Ground};
+use prism_members::MemberError;
+use prism_raft::OpenError;
 use prism_runtime::{Runtime, RuntimeError};
 use prism_sandbox::ProcessRuntime;
-use prism_store::Store;
 use prism_types::{Bytes, Fault, NodeId, Reason, Rejection};
 use prism_worker::{Worker, WorkerError};
 use tokio::net::TcpListener;
@@ -26,13 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::NodeConfig;
 use crate::host_files::EngineFiles;
+use crate::introduction::Introduction;
+use crate::keeper::{self, Keeper};
 use crate::members::{self, Opening};
-use crate::way::{self, Way};
-use crate::{identity, seat, servers, session};
+use crate::way::Way;
+use crate::{identity, seat, session};
 
-/// How long a start waits for a leader when there are several servers, and how often it looks.
-const SETTLE: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(200);
 /// How long the parts of a node may take to stop.
 pub(crate) const STOP_WAIT: Duration = Duration::from_secs(10);
 /// Share of the disk in use above which nothing new is started.
@@ -85,6 +83,19 @@ pub enum NodeError {
     StoreGone(String),
     /// It cannot be said where the others reach it.
     Advertise(String),
+    /// The etcd that is to keep the state cannot be used.
+    Etcd(prism_etcd::OpenError),
+    /// The directory was used with the other store.
+    OtherStore(String),
+    /// What lies in etcd is not the state of this directory's cluster.
+    ForeignState(String),
+    /// Nobody gives it the lead without which it cannot start.
+    NoLead {
+        /// Beneath which the state lies.
+        prefix: String,
+        /// Why.
+        why: String,
+    },
 }
 
 impl std::fmt::Display for NodeError {
@@ -134,6 +145,16 @@ impl std::fmt::Display for NodeError {
                 "{data} is of a server of a cluster, and its store is gone; it may have promised others what it does not know any more, so it takes no part; nothing was started"
             ),
             Self::Advertise(why) => f.write_str(why),
+            Self::Etcd(e) => write!(f, "{e}"),
+            Self::OtherStore(what) => write!(
+                f,
+                "{what}; nothing was started; a cluster is moved from one to the other by a backup and its restore"
+            ),
+            Self::ForeignState(what) => write!(f, "{what}; nothing was started"),
+            Self::NoLead { prefix, why } => write!(
+                f,
+                "this server has to lead to begin, and does not get the lead beneath {prefix} in etcd ({why}); it begins nothing"
+            ),
         }
     }
 }
@@ -166,6 +187,17 @@ impl NodeError {
             Self::Unknown(..) | Self::NoLeader => Fault::Unreachable,
             Self::NoIdentity(_) | Self::StoreGone(_) => Fault::DataDamaged,
             Self::Advertise(_) => Fault::Usage,
+            Self::Etcd(e) => match e {
+                prism_etcd::OpenError::Config { .. } | prism_etcd::OpenError::Tls { .. } => {
+                    Fault::Usage
+                }
+                prism_etcd::OpenError::Newer { .. } | prism_etcd::OpenError::Foreign { .. } => {
+                    Fault::DataForeign
+                }
+                _ => Fault::Etcd,
+            },
+            Self::OtherStore(_) | Self::ForeignState(_) => Fault::DataForeign,
+            Self::NoLead { .. } => Fault::Etcd,
             Self::Worker(WorkerError::Runtime(e)) | Self::Files(e) => {
                 return match e {
                     RuntimeError::Unsupported(_) => Reason::Unsupported.as_code(),
@@ -196,6 +228,18 @@ impl NodeError {
             Self::NoIdentity(_) => "restore identity.json from its copy",
             Self::StoreGone(_) => {
                 "on another server: prismctl peer rm NAME; then let this one join with an empty directory"
+            }
+            Self::Etcd(prism_etcd::OpenError::Newer { .. }) => {
+                "start the version of prismd that wrote it"
+            }
+            Self::Etcd(prism_etcd::OpenError::Foreign { .. }) | Self::ForeignState(_) => {
+                "use the directory and the prefix of one cluster: --data-dir DIR --etcd-prefix /PREFIX/"
+            }
+            Self::Etcd(_) | Self::NoLead { .. } => {
+                "see that etcd answers: etcdctl endpoint health; then start prismd again"
+            }
+            Self::OtherStore(_) => {
+                "start it with the store it had, or use another directory: --data-dir DIR"
             }
             Self::Advertise(_) => "say where the others reach this server: --advertise ADDRESS",
             Self::Member(MemberError::Kept(_)) | Self::Foreign(_) | Self::InUse(_) => {
@@ -245,7 +289,7 @@ pub struct Node {
     /// Its id.
     pub id: NodeId,
     seats: Seats,
-    store: Arc<RaftStore>,
+    store: Keeper,
     runtime: Arc<ProcessRuntime>,
     runs_end: bool,
     stop_serving: CancellationToken,
@@ -268,15 +312,11 @@ pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
         .and_then(|()| private.create(data))
         .and_then(|()| point!("node.dir.after_make"))
         .map_err(directory)?;
+    keeper::fits(data, &config)?;
     let kept = members::kept(data)?;
-    let opening = members::prepare(&config, kept).await?;
+    let mut opening = members::prepare(&config, kept).await?;
     let way = Way::default();
-    let mut settings = prism_raft::Config::new(data.join("store"));
-    settings.server = opening.number();
-    settings.bootstrap = opening.founds;
-    settings.dial = Some(Arc::new(way.clone()));
-    // Its lock keeps a second node out of the directory before anything else is touched.
-    let store = prism_raft::open(settings).await.map_err(NodeError::Store)?;
+    let store = Keeper::open(&config, &mut opening, &way).await?;
     match start_on(&config, store.clone(), way, opening).await {
         Ok(node) => Ok(node),
         Err(e) => {
@@ -297,36 +337,23 @@ struct Parts {
 
 async fn start_on(
     config: &NodeConfig,
-    store: Arc<RaftStore>,
+    store: Keeper,
     way: Way,
     mut opening: Opening,
 ) -> Result<Node, NodeError> {
     let data = &config.data_dir;
-    let listener = TcpListener::bind(config.api)
-        .await
-        .map_err(|e| NodeError::Listen(config.api, e))?;
-    let api = listener
-        .local_addr()
-        .map_err(|e| NodeError::Listen(config.api, e))?;
-    if opening.me.is_none() && store.standing().borrow().servers.len() > 1 {
+    let (listener, api) = listen(config.api).await?;
+    if opening.me.is_none() && store.has_others() {
         return Err(NodeError::NoIdentity(data.display().to_string()));
     }
     let identity = opening.identity(data, config.name.as_ref())?;
     let mut parts = lead(&store, way.clone()).await?;
-    // On a thread that may block: a supervisor that went away tells so while the runtime opens.
-    let (settings, own) = (config.clone(), identity.clone());
-    let opened = tokio::task::spawn_blocking(move || open_worker(&settings, &own));
-    let (worker, runtime) = opened.await.expect("opening a worker does not panic")?;
+    let (worker, runtime) = open_apart(config, &identity).await?;
     opening.found(data, &parts.seats, &identity).await?;
-    let mut gateway = GatewayConfig::new(identity.name.to_string(), env!("CARGO_PKG_VERSION"));
-    gateway.token_hint =
-        "restart this server: it makes an administrator's token at every start".to_owned();
-    gateway.disk = Some(disk_gauge(data, &store, &identity.name.to_string()));
-    gateway.joining = opening.joining()?;
-    gateway.peers = Some(peers(&store));
+    let gateway = gateway_config(data, &identity, &store, &parts.seats, &opening)?;
     let ground = Ground {
         seats: parts.seats.clone(),
-        store: store.clone(),
+        store: store.store(),
         reach: Some(way.reach()),
     };
     let gateway = Gateway::new(api, ground, gateway, parts.stop_serving.clone());
@@ -344,7 +371,16 @@ async fn start_on(
     if let Some(house) = &known {
         way.open(house.clone());
     }
-    let token = introduce(config, &parts.seats, &store, known.as_ref(), &opening).await?;
+    let introduction = Introduction {
+        seats: parts.seats.clone(),
+        store: store.clone(),
+        house: known,
+        peers: opening.peers.clone(),
+        name: config.token_name.clone(),
+    };
+    let (token, later) = introduction.make(parts.stop_serving.clone()).await?;
+    parts.serving.extend(later);
+    store.began(data, &parts.seats).await?;
     let serve = tokio::spawn(async move {
         let _vital = Vital("the API");
         if let Err(e) = prism_gateway::serve(listener, gateway).await {
@@ -371,51 +407,42 @@ async fn start_on(
     })
 }
 
-/// Tells the gateway of the servers.
-fn peers(store: &Arc<RaftStore>) -> Peers {
-    let store = store.clone();
-    Peers::new(move || {
-        let standing = store.standing().borrow().clone();
-        let progress = store.progress();
-        let of = |server: prism_raft::Server| {
-            let known = progress.iter().find(|p| p.number == server.number);
-            let leader = standing.leader == Some(server.number);
-            Peer {
-                number: server.number,
-                address: server.address,
-                leader,
-                voter: server.voter,
-                behind: known.map_or(leader.then_some(0), |p| p.behind),
-                heard: known.map_or(leader.then_some(Duration::ZERO), |p| p.heard),
-            }
-        };
-        standing.servers.iter().cloned().map(of).collect()
-    })
+async fn listen(api: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
+    let failed = |e| NodeError::Listen(api, e);
+    let listener = TcpListener::bind(api).await.map_err(failed)?;
+    let listens = listener.local_addr().map_err(failed)?;
+    Ok((listener, listens))
+}
+
+/// What the gateway is told at its start.
+fn gateway_config(
+    data: &Path,
+    identity: &identity::Identity,
+    store: &Keeper,
+    seats: &Seats,
+    opening: &Opening,
+) -> Result<GatewayConfig, NodeError> {
+    let mut gateway = GatewayConfig::new(identity.name.to_string(), env!("CARGO_PKG_VERSION"));
+    gateway.token_hint =
+        "restart this server: it makes an administrator's token at every start".to_owned();
+    gateway.disk = Some(disk_gauge(data, store, &identity.name.to_string()));
+    gateway.joining = opening.joining()?;
+    gateway.peers = Some(store.peers(seats));
+    gateway.store = store.gauge();
+    Ok(gateway)
 }
 
 /// Begins to lead when it is this server's turn; at once when it is alone.
-async fn lead(store: &Arc<RaftStore>, way: Way) -> Result<Parts, NodeError> {
-    let standing = store.standing().borrow().clone();
-    let mut first = None;
-    if standing.servers.len() == 1 && standing.leading {
-        let object: Arc<dyn Store> = store.clone();
-        let opened = prism_control::open(object).await;
-        first = Some(opened.map_err(NodeError::Control)?);
-    }
+async fn lead(store: &Keeper, way: Way) -> Result<Parts, NodeError> {
+    let first = store.first().await?;
     let (seat, seats) = Seats::new();
     if let Some((control, _)) = &first {
         seat.send_replace(Seat::Here(control.clone()));
     }
     let stop_leading = CancellationToken::new();
     let stop_serving = CancellationToken::new();
+    let tend = store.tend(seats.clone(), way, stop_serving.clone());
     let (store, stop) = (store.clone(), stop_leading.clone());
-    let number = store.number();
-    let tend = servers::tend(
-        store.clone(),
-        (seats.clone(), way),
-        number,
-        stop_serving.clone(),
-    );
     let leading = tokio::spawn(async move {
         let _vital = Vital("the leader");
         seat::lead(store, first, seat, stop).await
@@ -425,60 +452,12 @@ async fn lead(store: &Arc<RaftStore>, way: Way) -> Result<Parts, NodeError> {
         stop_serving,
         stop_leading,
         leading,
-        serving: vec![tokio::spawn(tend)],
+        serving: vec![tend],
     })
 }
 
-/// Makes an administrator's token, in place of the one of the same name before: here, or at the leader, to which this server says where
-/// it is.
-async fn introduce(
-    config: &NodeConfig,
-    seats: &Seats,
-    store: &RaftStore,
-    house: Option<&Arc<House>>,
-    opening: &Opening,
-) -> Result<String, NodeError> {
-    let (id, secret) = members::token_parts();
-    let token = prism_gateway::new_token(id, secret);
-    let made = ServerToken {
-        id,
-        name: config.token_name.clone(),
-        hash: token.hash,
-    };
-    let end = Instant::now() + SETTLE;
-    let mut seats = seats.clone();
-    loop {
-        let told = match (seats.look(), house) {
-            (Seat::Here(control), _) => {
-                match prism_members::note_token(&control, made.clone()).await {
-                    // Another leads by now.
-                    Err(why) if why.reason == Reason::NotLeader && house.is_some() => false,
-                    noted => noted.map(|()| true).map_err(NodeError::Refused)?,
-                }
-            }
-            (Seat::There(leader), Some(house)) => {
-                way::introduce(house, [leader], Some(&made)).await
-            }
-            // Whoever has just joined, or has moved, hears of the leader when that calls; the others may know.
-            (Seat::Nowhere, Some(house)) => {
-                let known = servers::others(store, opening.peers.iter());
-                way::introduce(house, known, Some(&made)).await
-            }
-            _ => false,
-        };
-        if told {
-            return Ok(token.text);
-        }
-        if Instant::now() > end {
-            tracing::warn!("no server leads yet; this one takes part, and answers when one does");
-            return Ok(token.text);
-        }
-        let _changed = tokio::time::timeout(LOOK, seats.changed()).await;
-    }
-}
-
 /// Tells the gateway how much room there is: a last part of the disk is kept for the results of what was accepted.
-fn disk_gauge(data: &Path, store: &Arc<RaftStore>, node: &str) -> DiskGauge {
+fn disk_gauge(data: &Path, store: &Keeper, node: &str) -> DiskGauge {
     let (data, store, node) = (data.to_owned(), store.clone(), node.to_owned());
     DiskGauge::new(move || {
         if store.is_disk_full() {
@@ -497,6 +476,16 @@ fn disk_gauge(data: &Path, store: &Arc<RaftStore>, node: &str) -> DiskGauge {
             "the data disk of {node} has {free} of {total} MiB left, which is kept for work that was accepted"
         ))
     })
+}
+
+/// On a thread that may block: a supervisor that went away tells so while the runtime opens.
+async fn open_apart(
+    config: &NodeConfig,
+    identity: &identity::Identity,
+) -> Result<(Worker, Arc<ProcessRuntime>), NodeError> {
+    let (settings, own) = (config.clone(), identity.clone());
+    let opened = tokio::task::spawn_blocking(move || open_worker(&settings, &own));
+    opened.await.expect("opening a worker does not panic")
 }
 
 pub(crate) fn open_worker(
@@ -556,7 +545,7 @@ impl Node {
                 // Its session is with another server, which knows.
                 Seat::There(_) => return,
                 // Too few servers are there to decide, or it is no server of the cluster yet: it answers, and says so.
-                Seat::Nowhere if self.store.standing().borrow().servers.len() != 1 => return,
+                Seat::Nowhere if !self.store.is_alone() => return,
                 Seat::Nowhere => seats.changed().await,
             }
         }

@@ -1,34 +1,21 @@
 //! Leads while this server is the leader, and tells who is otherwise.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use prism_control::{Control, ControlError, Leader, Seat};
-use prism_raft::{RaftStore, Standing};
-use prism_store::{Store, StoreError};
+use prism_store::StoreError;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Between two attempts to take a leadership that consensus gives.
-const AGAIN: Duration = Duration::from_millis(20);
+use crate::keeper::{Keeper, Turn, Turns};
 
-/// Who leads when this server does not.
-fn other(standing: &Standing) -> Seat {
-    match standing.leader_address() {
-        Some(address) if !standing.leading && !address.is_empty() => {
-            Seat::There(address.to_owned())
-        }
-        _ => Seat::Nowhere,
-    }
-}
-
-/// Whether another server leads now, so that it is no failure to lead no more.
-fn lost(error: &ControlError) -> bool {
+/// Whether another server leads now, or what keeps the state is away or full, so that it is no failure to lead no more.
+pub(crate) fn lost(error: &StoreError) -> bool {
     matches!(
         error,
-        ControlError::Store(
-            StoreError::NotLeader { .. } | StoreError::Fenced { .. } | StoreError::Unanswered(_)
-        )
+        StoreError::NotLeader { .. }
+            | StoreError::Fenced { .. }
+            | StoreError::Unanswered(_)
+            | StoreError::Unavailable { .. }
+            | StoreError::Full { .. }
     )
 }
 
@@ -37,27 +24,31 @@ fn lost(error: &ControlError) -> bool {
 /// # Errors
 /// When it had to stop; every answer that was given is durable.
 pub(crate) async fn lead(
-    store: Arc<RaftStore>,
+    keeper: Keeper,
     first: Option<(Control, Leader)>,
     seat: watch::Sender<Seat>,
     stop: CancellationToken,
 ) -> Result<(), ControlError> {
-    let mut standing = store.standing();
+    let mut turns = keeper.turns();
     let mut taken = first;
     loop {
         let (control, leader) = match taken.take() {
             Some(taken) => taken,
-            None => match turn(&store, &mut standing, &seat, &stop).await? {
+            None => match turn(&keeper, &mut turns, &seat, &stop).await? {
                 Some(taken) => taken,
                 None => return Ok(()),
             },
         };
         seat.send_replace(Seat::Here(control));
         let ended = leader.run(stop.clone()).await;
+        if let Err(why) = &ended {
+            // Before it is seen that nobody leads: whoever asks is told why.
+            keeper.lost(why);
+        }
         seat.send_replace(Seat::Nowhere);
         match ended {
             Ok(()) => return Ok(()),
-            Err(why) if lost(&why) && !stop.is_cancelled() => {
+            Err(ControlError::Store(why)) if lost(&why) && !stop.is_cancelled() => {
                 tracing::warn!(%why, "this server leads no more");
             }
             Err(why) => return Err(why),
@@ -67,30 +58,43 @@ pub(crate) async fn lead(
 
 /// Waits for this server's turn, and tells meanwhile who leads; `None` when it is told to stop.
 async fn turn(
-    store: &Arc<RaftStore>,
-    standing: &mut watch::Receiver<Standing>,
+    keeper: &Keeper,
+    turns: &mut Turns,
     seat: &watch::Sender<Seat>,
     stop: &CancellationToken,
 ) -> Result<Option<(Control, Leader)>, ControlError> {
     loop {
-        let now = standing.borrow_and_update().clone();
-        if now.leading {
-            let object: Arc<dyn Store> = store.clone();
-            match prism_control::open(object).await {
-                Ok(opened) => {
-                    tracing::info!(term = now.term, "this server leads");
-                    return Ok(Some(opened));
+        let told = match turns.look() {
+            Turn::Mine => {
+                // Whoever led before does not any more.
+                seat.send_if_modified(|was| {
+                    let other = matches!(was, Seat::There(_));
+                    if other {
+                        *was = Seat::Nowhere;
+                    }
+                    other
+                });
+                let opened = tokio::select! {
+                    opened = keeper.take() => opened,
+                    () = stop.cancelled() => return Ok(None),
+                };
+                let why = match opened {
+                    Ok(taken) => {
+                        tracing::info!(term = keeper.store().status().fence.0, "this server leads");
+                        return Ok(Some(taken));
+                    }
+                    Err(ControlError::Store(why)) if lost(&why) => ControlError::Store(why),
+                    Err(why) => return Err(why),
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(keeper.lost(&why)) => {}
+                    () = stop.cancelled() => return Ok(None),
                 }
-                Err(why) if lost(&why) => {}
-                Err(why) => return Err(why),
+                continue;
             }
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN) => {}
-                () = stop.cancelled() => return Ok(None),
-            }
-            continue;
-        }
-        let told = other(&now);
+            Turn::Other(address) => Seat::There(address),
+            Turn::Nobody => Seat::Nowhere,
+        };
         seat.send_if_modified(|was| {
             let same = match (&*was, &told) {
                 (Seat::There(was), Seat::There(now)) => was == now,
@@ -101,7 +105,7 @@ async fn turn(
             !same
         });
         tokio::select! {
-            changed = standing.changed() => if changed.is_err() { return Ok(None) },
+            more = turns.changed() => if !more { return Ok(None) },
             () = stop.cancelled() => return Ok(None),
         }
     }

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::NodeConfig;
 use crate::identity::{self, Identity};
 use crate::node::{NodeError, STOP_WAIT, Vital, open_worker};
+use crate::on_etcd::RECORD;
 
 /// Between two attempts to reach a server: at first, and at most.
 const SOON: Duration = Duration::from_millis(200);
@@ -73,7 +74,7 @@ pub async fn start_worker(
     private.recursive(true).mode(0o700);
     private.create(data).map_err(directory)?;
     let lock = lock(data)?;
-    if data.join("store").exists() {
+    if data.join("store").exists() || data.join(RECORD).exists() {
         let data = data.display();
         return Err(NodeError::Foreign(format!(
             "{data} is the directory of a server, and this is to be a worker"
@@ -219,19 +220,20 @@ pub(crate) fn joining_key(data: &Path) -> Result<Key, NodeError> {
     Ok(key)
 }
 
-/// Joins: tries each server in turn, and says of the last why not.
+/// Joins: tries each server in turn, and says of the last why not. A server says where it is, and whether an etcd keeps its state.
 pub(crate) async fn enter(
     data: &Path,
     joining: &JoinConfig,
     own: &Identity,
     key: &Key,
-    server: Option<String>,
+    server: Option<(String, bool)>,
 ) -> Result<Membership, NodeError> {
     let token = joining.token.ok_or(NodeError::NoToken)?;
     let who = Joining {
         node: own.id,
         name: own.name.clone(),
-        server,
+        on_etcd: server.as_ref().is_some_and(|(_, on_etcd)| *on_etcd),
+        server: server.map(|(address, _)| address),
     };
     let mut last = None;
     for server in &joining.servers {

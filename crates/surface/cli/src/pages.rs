@@ -28,6 +28,7 @@ pages![
     "PRISM-D004",
     "PRISM-D005",
     "PRISM-D006",
+    "PRISM-E001",
     "PRISM-I001",
     "PRISM-N001",
     "PRISM-P001",

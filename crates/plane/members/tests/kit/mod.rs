@@ -89,6 +89,7 @@ pub async fn cluster() -> Cluster {
         address: "127.0.0.1:1".to_owned(),
         raft: None,
         api: None,
+        on_etcd: false,
     };
     let house = House::new(links, me).unwrap();
     tokio::spawn(serve(listener, house.clone(), UNKNOWN_HERE, stop.clone()));
@@ -202,6 +203,7 @@ pub fn joining(n: u128) -> Joining {
         node: node(n),
         name: format!("w{n}").parse().unwrap(),
         server: None,
+        on_etcd: false,
     }
 }
 

@@ -69,7 +69,9 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
             (true, ..) => "leader",
             (false, true, _) => "away",
             (false, false, true) => "voter",
-            (false, false, false) => "learns",
+            // It lacks entries, or, where an etcd keeps the state, there is nothing for it to lack.
+            (false, false, false) if p.behind.is_some() => "learns",
+            (false, false, false) => "follows",
         };
         t.row([
             p.name.map_or_else(|| "-".to_owned(), |n| n.to_string()),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use prism_node::{JoinConfig, JoinToken};
+use prism_node::{JoinConfig, JoinToken, TlsFiles};
 use prism_types::{Labels, Name, nearest};
 use serde::Deserialize;
 
@@ -56,9 +56,18 @@ pub(crate) struct Args {
     /// Name of this node, a-z 0-9 and - [default: the host's name]
     #[arg(long, global = true, env = "PRISM_NAME")]
     name: Option<Name>,
-    /// Address of the API; only loopback addresses are taken [default: 127.0.0.1:8008, a free port for `dev` when that is taken]
+    /// Address of the API, such as 0.0.0.0:8008; off loopback, or with https:// before it, with TLS [default: 127.0.0.1:8008, a free port for `dev` when that is taken]
     #[arg(long, global = true, env = "PRISM_API")]
     api: Option<String>,
+    /// Certificate of the API (PEM), with those above it that clients do not know [default: one of the cluster's own authority]
+    #[arg(long, global = true, env = "PRISM_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, global = true, env = "PRISM_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Authorities above it (PEM), shown along, so that clients may pin one
+    #[arg(long, global = true, env = "PRISM_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
     /// Directory for everything this node keeps [default: per user, /var/lib/prism for root]
     #[arg(long, global = true, env = "PRISM_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -99,6 +108,9 @@ struct File {
     token_file: Option<PathBuf>,
     name: Option<Name>,
     api: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_ca: Option<PathBuf>,
     data_dir: Option<PathBuf>,
     labels: BTreeMap<String, String>,
     allow_plain: Option<bool>,
@@ -109,7 +121,7 @@ struct File {
     unknown: BTreeMap<String, toml::Value>,
 }
 
-const FILE_KEYS: [&str; 13] = [
+const FILE_KEYS: [&str; 16] = [
     "role",
     "serf",
     "advertise",
@@ -117,6 +129,9 @@ const FILE_KEYS: [&str; 13] = [
     "token_file",
     "name",
     "api",
+    "tls_cert",
+    "tls_key",
+    "tls_ca",
     "data_dir",
     "labels",
     "allow_plain",
@@ -147,6 +162,8 @@ pub(crate) struct Settings {
     pub(crate) join: JoinConfig,
     pub(crate) name: Option<Name>,
     pub(crate) api: SocketAddr,
+    pub(crate) api_tls: bool,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) data_dir: PathBuf,
     pub(crate) labels: Labels,
     pub(crate) allow_plain: bool,
@@ -206,13 +223,21 @@ impl Settings {
             .log_format
             .or(file.log_format)
             .unwrap_or_else(|| "text".to_owned());
+        let tls = tls_files(
+            args.tls_cert.or(file.tls_cert),
+            args.tls_key.or(file.tls_key),
+            args.tls_ca.or(file.tls_ca),
+        )?;
+        let (api, api_tls) = api(args.api.or(file.api).as_deref(), mode)?;
         Ok(Self {
             mode,
             serf: serf(args.serf.or(file.serf).as_deref(), mode)?,
             advertise: args.advertise.or(file.advertise),
             join,
             name: args.name.or(file.name),
-            api: api(args.api.or(file.api).as_deref(), mode)?,
+            api,
+            api_tls: api_tls || tls.is_some(),
+            tls,
             data_dir: args
                 .data_dir
                 .or(file.data_dir)
@@ -332,26 +357,47 @@ fn read_file(path: &Path) -> Result<File, String> {
     Ok(file)
 }
 
-/// The address to listen on. Off loopback nothing listens without TLS, and this server has none yet.
-fn api(given: Option<&str>, mode: Mode) -> Result<SocketAddr, String> {
+/// The files of a certificate for the API.
+fn tls_files(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    authorities: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, String> {
+    match (certificate, key, authorities) {
+        (Some(certificate), Some(key), authorities) => Ok(Some(TlsFiles {
+            certificate,
+            key,
+            authorities,
+        })),
+        (None, None, None) => Ok(None),
+        _ => Err("--tls-cert and --tls-key go together, and --tls-ca with both".to_owned()),
+    }
+}
+
+/// The address to listen on, and whether with TLS: off loopback nothing listens without.
+fn api(given: Option<&str>, mode: Mode) -> Result<(SocketAddr, bool), String> {
     let text = given.unwrap_or(API);
-    let address: SocketAddr = text.parse().map_err(|_| {
-        format!(
-            "--api: {text:?} is not an address: expected one such as 127.0.0.1:8008 or [::1]:8008"
-        )
-    })?;
-    if !address.ip().is_loopback() {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let address: Option<SocketAddr> = rest.trim_end_matches('/').parse().ok();
+    let Some(address) = address.filter(|_| matches!(scheme, "" | "http" | "https")) else {
         return Err(format!(
-            "--api: {address} is not a loopback address, and the API has no TLS in this version; listen on 127.0.0.1 and reach it through an ssh tunnel: ssh -L 8008:127.0.0.1:8008 HOST"
+            "--api: {text:?} is not an address: expected one such as 127.0.0.1:8008, 0.0.0.0:8008 or https://[::1]:8008"
+        ));
+    };
+    let open = !address.ip().is_loopback();
+    if open && scheme == "http" {
+        return Err(format!(
+            "--api: {address} is not a loopback address, and off loopback the API is served with TLS only: leave http:// out"
         ));
     }
     let taken =
         given.is_none() && mode == Mode::Dev && std::net::TcpListener::bind(address).is_err();
-    Ok(if taken {
+    let address = if taken {
         SocketAddr::new(address.ip(), 0)
     } else {
         address
-    })
+    };
+    Ok((address, open || scheme == "https"))
 }
 
 /// `/var/lib/prism` for root, the user's state directory for others; `dev` beside it.

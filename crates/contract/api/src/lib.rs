@@ -36,7 +36,7 @@ pub use exec::{ExecBody, ExecEvent, ExecView, ExitView, SignalBody, TtySize};
 pub use files::{FileEntryView, FileList, FileType, SnapshotView, Stream, Written};
 pub use job::{JobKind, JobView, TaskCounts, TaskView};
 pub use join::{
-    CaAllow, CaDeny, CaView, DeniedView, JoinTokenCreate, JoinTokenCreated, JoinTokenView,
+    CaAllow, CaDeny, CaIssue, CaIssued, CaRotate, CaView, DeniedView, RotationView, JoinTokenCreate, JoinTokenCreated, JoinTokenView,
     JoinedView, MemberRole,
 };
 pub use namespace::{NamespaceView, Quota, QuotaView, UsageView};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BeamRecord, Block, DeniedRecord, EventRecord, JobRecord, JoinTokenRecord, KeyRecord,
-    MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, SandboxRecord,
+    MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, RotationRecord, SandboxRecord,
     ServerRecord, SweepRecord, TokenRecord, Whom,
 };
 
@@ -98,6 +98,8 @@ pub enum Change {
     Denied(DeniedRecord),
     /// `denied/WHOM` removed.
     DeniedRemoved(Whom),
+    /// `rotation/root`.
+    Rotation(Box<RotationRecord>),
     /// `keys/KEY`.
     Key(Arc<str>, KeyRecord),
     /// `keys/KEY` removed.

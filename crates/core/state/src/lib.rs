@@ -26,6 +26,7 @@ mod node;
 mod old;
 mod ranges;
 mod record;
+mod rotation;
 mod sight;
 mod state;
 mod sweep;
@@ -54,6 +55,7 @@ pub use record::{
     BeamRecord, Best, Counts, EventRecord, JobRecord, KeyRecord, MetaRecord, NodeFacts, NodeRecord,
     OutputRef, ResultRecord, Role, SandboxRecord, Subject, SweepRecord, TokenRecord,
 };
+pub use rotation::{ROTATION_MAX, RootRecord, RotationRecord};
 pub use sight::Sight;
 pub use state::State;
 pub use sweep::Sweep;

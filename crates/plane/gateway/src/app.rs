@@ -22,7 +22,7 @@ use crate::refuse::Answered;
 use crate::room::Room;
 use crate::stream::Streams;
 use crate::{
-    GatewayConfig, answer, ca, cluster, events, execs, explain, files, health, images, jobs,
+    GatewayConfig, answer, ca, certificates, cluster, events, execs, explain, files, health, images, jobs,
     join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots, submit,
     sweeps, tasks, tokens,
 };
@@ -238,6 +238,8 @@ pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answere
         Op::CaGet => ca::get(app).await,
         Op::CaDeny => ca::deny(app, ask).await,
         Op::CaAllow => ca::allow(app, ask).await,
+        Op::CaIssue => certificates::issue(app, ask).await,
+        Op::CaRotate => certificates::rotate(app, ask).await,
         Op::JoinTokenCreate => join_tokens::create(app, ask).await,
         Op::JoinTokenList => join_tokens::list(app, &ask).await,
         Op::JoinTokenRevoke => join_tokens::revoke(app, ask).await,

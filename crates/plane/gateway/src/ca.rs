@@ -11,12 +11,12 @@ use prism_types::NodeId;
 use crate::app::App;
 use crate::ask::Ask;
 use crate::refuse::{Answered, Refusal};
-use crate::{answer, join_tokens};
+use crate::{answer, certificates, join_tokens};
 
 /// Most of those who are kept out that are named in one answer.
 const NAMED: usize = 1_000;
 
-fn hex(bytes: &[u8; 32]) -> String {
+pub(crate) fn hex(bytes: &[u8; 32]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
@@ -60,16 +60,13 @@ pub(crate) async fn get(app: &Arc<App>) -> Answered<Response<Body>> {
         .control
         .read(|s| CaView {
             cluster: s.cluster().map(|id| id.to_string()).unwrap_or_default(),
-            root: app
-                .config
-                .joining
-                .as_ref()
-                .map(|joining| hex(&joining.pin.0)),
+            root: app.config.pin().map(|pin| hex(&pin.0)),
             address: app
                 .config
                 .joining
                 .as_ref()
                 .map(|joining| joining.address.to_string()),
+            rotation: s.rotation().map(|r| certificates::rotation(s, r)),
             members: s
                 .members()
                 .map(|m| JoinedView {

@@ -41,6 +41,9 @@ pub struct Dialled {
     pub peer: Peer,
     /// Where.
     pub address: SocketAddr,
+    /// Whether the roots behind what it shows are others than those that are trusted here: the root is being changed, and it is time to
+    /// renew.
+    pub differs: bool,
 }
 
 /// Whether an error is a verdict on the other end's certificate.
@@ -77,7 +80,7 @@ async fn reach(
     })
 }
 
-async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
+pub(crate) async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
     address: SocketAddr,
     stream: &mut TlsStream<TcpStream>,
     question: &Q,
@@ -179,6 +182,8 @@ fn member(
                 root_key: Some(Root::load(given.cluster, root_key, server.root.clone())?),
                 root: server.root,
                 number: server.number,
+                others: Vec::new(),
+                also: None,
             })
         }
         _ => {
@@ -226,8 +231,9 @@ pub(crate) async fn dial(
     trust: Arc<Trust>,
     protocol: &[u8],
 ) -> Result<Dialled, MemberError> {
-    let stream = reach(address, mutual(me, trust)?, protocol).await?;
+    let stream = reach(address, mutual(me, trust.clone())?, protocol).await?;
     let shown = stream.get_ref().1.peer_certificates();
+    let differs = shown.is_some_and(|chain| trust.differs(chain, crate::unix_now()));
     let peer = match shown.and_then(<[_]>::split_first) {
         Some((leaf, rest)) => Peer::of(leaf, rest).map_err(|why| why.to_string()),
         None => Err("it shows no certificate".to_owned()),
@@ -237,6 +243,7 @@ pub(crate) async fn dial(
         stream,
         peer,
         address,
+        differs,
     })
 }
 

@@ -85,6 +85,8 @@ pub enum NodeError {
     StoreGone(String),
     /// It cannot be said where the others reach it.
     Advertise(String),
+    /// The certificate for the API cannot be used.
+    TlsFiles(io::Error),
 }
 
 impl std::fmt::Display for NodeError {
@@ -134,6 +136,10 @@ impl std::fmt::Display for NodeError {
                 "{data} is of a server of a cluster, and its store is gone; it may have promised others what it does not know any more, so it takes no part; nothing was started"
             ),
             Self::Advertise(why) => f.write_str(why),
+            Self::TlsFiles(e) => write!(
+                f,
+                "the certificate of the API cannot be used: {e}; nothing was started"
+            ),
         }
     }
 }
@@ -166,6 +172,7 @@ impl NodeError {
             Self::Unknown(..) | Self::NoLeader => Fault::Unreachable,
             Self::NoIdentity(_) | Self::StoreGone(_) => Fault::DataDamaged,
             Self::Advertise(_) => Fault::Usage,
+            Self::TlsFiles(_) => Fault::File,
             Self::Worker(WorkerError::Runtime(e)) | Self::Files(e) => {
                 return match e {
                     RuntimeError::Unsupported(_) => Reason::Unsupported.as_code(),
@@ -197,6 +204,7 @@ impl NodeError {
             Self::StoreGone(_) => {
                 "on another server: prismctl peer rm NAME; then let this one join with an empty directory"
             }
+            Self::TlsFiles(_) => "see --tls-cert and --tls-key: PEM, and of one another",
             Self::Advertise(_) => "say where the others reach this server: --advertise ADDRESS",
             Self::Member(MemberError::Kept(_)) | Self::Foreign(_) | Self::InUse(_) => {
                 "use another directory: --data-dir DIR"
@@ -238,6 +246,10 @@ impl Drop for Vital {
 pub struct Node {
     /// Where its API is.
     pub api: SocketAddr,
+    /// Whether that is with TLS.
+    pub tls: bool,
+    /// What those who use it pin then.
+    pub pin: Option<prism_identity::Pin>,
     /// Where members come to, if they may.
     pub serf: Option<String>,
     /// An administrator's token.
@@ -329,6 +341,9 @@ async fn start_on(
         store: store.clone(),
         reach: Some(way.reach()),
     };
+    let desk = crate::api::Desk::new(data);
+    gateway.authority = Some(desk.clone());
+    gateway.tls = config.api_tls;
     let gateway = Gateway::new(api, ground, gateway, parts.stop_serving.clone());
     let serf = opening.advertised.clone().filter(|_| opening.me.is_some());
     let known = opening
@@ -345,10 +360,23 @@ async fn start_on(
         way.open(house.clone());
     }
     let token = introduce(config, &parts.seats, &store, known.as_ref(), &opening).await?;
+    let served = crate::api::serve(
+        config,
+        (api, &parts.seats, &store),
+        (&mut opening, known, &desk),
+        (&mut parts.serving, &parts.stop_serving),
+    )
+    .await?;
+    let (face, pin) = (served.face, served.pin);
     let serve = tokio::spawn(async move {
         let _vital = Vital("the API");
-        if let Err(e) = prism_gateway::serve(listener, gateway).await {
-            tracing::error!(error = %e, "the API stopped");
+        match face {
+            Some(face) => prism_gateway::serve_tls(listener, gateway, face).await,
+            None => {
+                if let Err(e) = prism_gateway::serve(listener, gateway).await {
+                    tracing::error!(error = %e, "the API stopped");
+                }
+            }
         }
     });
     let (seats, stop) = (parts.seats.clone(), parts.stop_serving.clone());
@@ -356,6 +384,8 @@ async fn start_on(
     parts.serving.extend([serve, session]);
     Ok(Node {
         api,
+        tls: config.api_tls,
+        pin,
         serf,
         token,
         id: identity.id,

@@ -72,9 +72,9 @@ wire! {
     pub struct CaView {
         /// The cluster's id.
         pub cluster: String,
-        /// SHA-256 of the root's public key, in hex; `null` when no member can come to this server.
+        /// SHA-256 of the root's public key, in hex: the pin of this cluster; `null` when it has no authority yet.
         pub root: Option<String>,
-        /// Where members come to this server, as it listens; `null` as above.
+        /// Where members come to this server, as it listens; `null` when none can.
         pub address: Option<String>,
         /// The change of the root that is under way, or the last one; `null` when there was none.
         pub rotation: Option<RotationView>,

@@ -285,5 +285,9 @@ async fn session(
         served = &mut serving => served,
         () = gone => serving.await,
     };
-    served.map_err(io::Error::other)
+    served.map_err(|why| {
+        house.guests.refuse("session");
+        tracing::warn!(node = %member, %why, "a session is refused");
+        io::Error::other(why)
+    })
 }

@@ -24,6 +24,8 @@ use crate::node::NodeError;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// Most addresses of this machine that are in its certificate.
+const LOCAL_MAX: usize = 64;
 /// A larger file is none of these.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -102,6 +104,25 @@ pub(crate) struct Served {
     pub(crate) pin: Option<Pin>,
 }
 
+/// The addresses of this machine, as the kernel says. Those that come later are not in its certificate; pins do not ask for them.
+fn local() -> Vec<String> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let trie = read("/proc/net/fib_trie");
+    let lines: Vec<&str> = trie.lines().collect();
+    let four = lines.windows(2).filter(|two| two[1].contains("/32 host LOCAL"));
+    let four = four.filter_map(|two| two[0].split_once("|-- ").map(|(_, a)| a.trim().to_owned()));
+    let all = read("/proc/net/if_inet6");
+    let six = all.lines().filter_map(|line| {
+        let bits = u128::from_str_radix(line.split_whitespace().next()?, 16).ok()?;
+        let address = std::net::Ipv6Addr::from(bits);
+        // One of a single link is no use without its name.
+        (!address.is_unicast_link_local()).then(|| address.to_string())
+    });
+    let mut all: Vec<String> = four.chain(six).collect();
+    all.truncate(LOCAL_MAX);
+    all
+}
+
 /// The names and addresses at which a server is reached.
 fn names(config: &NodeConfig, api: SocketAddr, advertised: Option<&str>) -> Vec<String> {
     let uname = rustix::system::uname();
@@ -113,7 +134,9 @@ fn names(config: &NodeConfig, api: SocketAddr, advertised: Option<&str>) -> Vec<
     let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), host];
     all.extend(config.name.as_ref().map(ToString::to_string));
     all.extend(advertised.map(told));
-    if !api.ip().is_unspecified() {
+    if api.ip().is_unspecified() {
+        all.extend(local());
+    } else {
         all.push(api.ip().to_string());
     }
     let mut known = std::collections::BTreeSet::new();

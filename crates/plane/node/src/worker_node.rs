@@ -302,6 +302,10 @@ impl Member {
     /// A connection to the leader: whichever server answers knows where it is.
     async fn dial(&self) -> Result<prism_members::Dialled, NodeError> {
         let mut me = self.me.lock().await;
+        if me.life.until < unix_now() {
+            // No server takes it any more, and would only say that something is wrong with its certificate.
+            return Err(NodeError::Expired);
+        }
         let mut last = NodeError::NoServer;
         for server in self.all() {
             let addresses = match resolve(&server).await {

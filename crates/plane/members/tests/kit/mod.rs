@@ -129,6 +129,11 @@ impl Cluster {
         token
     }
 
+    /// Who its server is, with all of its keys.
+    pub fn server(&self) -> Membership {
+        Membership::load(self.dir.path()).unwrap().unwrap()
+    }
+
     pub async fn propose(&self, command: Command) {
         self.control.propose(command, None).await.unwrap();
     }

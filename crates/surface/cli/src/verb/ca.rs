@@ -156,11 +156,12 @@ fn status(answer: &Value, out: &Out) -> Result<(), Failure> {
     let ca: CaView = typed(answer)?;
     let now = now();
     out.print(&format!("cluster   {}\n", ca.cluster))?;
-    match (ca.root, ca.address) {
-        (Some(root), Some(address)) => {
-            out.print(&format!("root      {root}\nmembers   come to {address}\n"))?;
-        }
-        _ => out.print("members   cannot come: this server was started without --serf\n")?,
+    if let Some(root) = &ca.root {
+        out.print(&format!("root      {root}\n"))?;
+    }
+    match &ca.address {
+        Some(address) => out.print(&format!("members   come to {address}\n"))?,
+        None => out.print("members   cannot come: this server was started without --serf\n")?,
     }
     if let Some(rotation) = &ca.rotation {
         out.print(&told(rotation, now))?;

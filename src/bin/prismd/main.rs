@@ -217,7 +217,9 @@ async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
     let context = prism_cli::context::Context {
         api: api.clone(),
         token: Some(node.token.clone()),
-        pin: node.pin.map(|pin| pin.0.iter().map(|b| format!("{b:02x}")).collect()),
+        pin: node
+            .pin
+            .map(|pin| pin.0.iter().map(|b| format!("{b:02x}")).collect()),
         ..Default::default()
     };
     let parsed = name.parse().map_err(|e| format!("{e}"))?;

@@ -24,6 +24,7 @@ Examples:
                                          and everything it runs
   prismd --bootstrap --name=first-node   a server that keeps its state and work
   prismd --bootstrap --serf=0.0.0.0:4200   one to which other machines may come
+  prismd --bootstrap --api=0.0.0.0:8008    one whose API others use, over TLS
   prismd --role=worker --join=first-node:4200 --token-file=F
                                          run work for it; dials out, opens no port;
                                          F is made by `prismctl server join-token`

@@ -55,7 +55,10 @@ impl Machine {
 }
 
 fn state(server: &Server, name: &str) -> Option<String> {
-    let answer = server.api().try_send("GET", "/api/v1/nodes", &[], b"").ok()?;
+    let answer = server
+        .api()
+        .try_send("GET", "/api/v1/nodes", &[], b"")
+        .ok()?;
     let page: Value = serde_json::from_slice(&answer.body).ok()?;
     let nodes = page["items"].as_array()?;
     let node = nodes.iter().find(|n| n["name"] == name)?;
@@ -71,7 +74,9 @@ fn healthy(server: &Server, name: &str) {
 fn status(server: &Server) -> Value {
     let answer = server.api().try_send("GET", "/api/v1/ca", &[], b"");
     let answer = answer.ok().filter(|a| a.status == 200);
-    answer.map_or(Value::Null, |a| serde_json::from_slice(&a.body).expect("JSON"))
+    answer.map_or(Value::Null, |a| {
+        serde_json::from_slice(&a.body).expect("JSON")
+    })
 }
 
 fn waiting(server: &Server) -> Option<Vec<String>> {
@@ -90,7 +95,9 @@ fn load(server: &Server, stop: &AtomicBool) -> Vec<String> {
     let headers = [("content-type", "application/json")];
     while !stop.load(Ordering::Relaxed) {
         let body = spec.to_string();
-        let answer = server.api().try_send("POST", "/api/v1/jobs", &headers, body.as_bytes());
+        let answer = server
+            .api()
+            .try_send("POST", "/api/v1/jobs", &headers, body.as_bytes());
         if let Ok(answer) = answer
             && answer.status == 201
         {
@@ -175,7 +182,11 @@ fn the_root_is_changed_under_load_with_a_member_away_and_a_server_killed() {
     late.launch(Some(&after));
     let ended = late.running.take().expect("it was started");
     let ended = ended.wait(Duration::from_secs(60)).expect(1);
-    assert!(ended.stderr.contains("is not to be trusted"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("is not to be trusted"),
+        "{}",
+        ended.stderr
+    );
     // The new one does.
     let (fresh, _) = token(&first, "worker");
     late.launch(Some(&fresh));
@@ -187,13 +198,19 @@ fn the_root_is_changed_under_load_with_a_member_away_and_a_server_killed() {
     first.kill();
     let restarted = first.try_start(&[&serf], &[]);
     assert!(restarted.is_ok(), "{restarted:?}");
-    until("all but one to come along", || (waiting(&first)? == ["w1"]).then_some(()));
-    machines.get_mut("w1").expect("there").launch(None);
-    until_within(Duration::from_secs(90), "the end of the second change", || {
-        let status = status(&first);
-        let rotation = &status["rotation"];
-        (rotation["ended"].is_u64() && rotation["old_root"] == now["root"]).then_some(())
+    until("all but one to come along", || {
+        (waiting(&first)? == ["w1"]).then_some(())
     });
+    machines.get_mut("w1").expect("there").launch(None);
+    until_within(
+        Duration::from_secs(90),
+        "the end of the second change",
+        || {
+            let status = status(&first);
+            let rotation = &status["rotation"];
+            (rotation["ended"].is_u64() && rotation["old_root"] == now["root"]).then_some(())
+        },
+    );
     for name in ["w1", "w2", "w3", "w4"] {
         healthy(&first, name);
     }

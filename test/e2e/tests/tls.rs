@@ -50,7 +50,11 @@ impl Net {
         if !self.root {
             command.args(["--user", "--preserve-credentials"]);
         }
-        command.arg("--net").arg("--").arg(inner.get_program()).args(args);
+        command
+            .arg("--net")
+            .arg("--")
+            .arg(inner.get_program())
+            .args(args);
         command.env_clear().current_dir(place.work());
         for (name, value) in inner.get_envs() {
             if let Some(value) = value {
@@ -107,7 +111,8 @@ impl Site {
     }
 
     fn begin(&self, args: &[&str]) -> Running {
-        self.place.launch(self.net.command(&self.place, "prismctl", args))
+        self.place
+            .launch(self.net.command(&self.place, "prismctl", args))
     }
 
     fn pid(&self) -> u32 {
@@ -123,7 +128,9 @@ impl Site {
     fn context(&self, key: &str) -> String {
         let path = self.place.path().join("config/prism/contexts.toml");
         let text = fs::read_to_string(path).expect("it wrote one");
-        let line = text.lines().find_map(|l| l.strip_prefix(&format!("{key} = ")));
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix(&format!("{key} = ")));
         line.expect("it is there").trim_matches('"').to_owned()
     }
 
@@ -147,14 +154,21 @@ impl Site {
         bash.args(command.get_args().take_while(|a| *a != "--"));
         bash.args(["--", "bash", "-c", &script]);
         command = bash;
-        self.place.launch(command).wait(Duration::from_secs(30)).stdout.into_bytes()
+        self.place
+            .launch(command)
+            .wait(Duration::from_secs(30))
+            .stdout
+            .into_bytes()
     }
 }
 
 /// Every address on which a process listens (TCP), read from the kernel.
 fn listens(pid: u32) -> BTreeSet<SocketAddr> {
     let mut inodes = BTreeSet::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten() {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("it runs")
+        .flatten()
+    {
         let Ok(target) = fs::read_link(entry.path()) else {
             continue;
         };
@@ -190,7 +204,9 @@ fn address(text: &str) -> SocketAddr {
         .collect();
     let ip: IpAddr = match <[u8; 4]>::try_from(bytes.as_slice()) {
         Ok(four) => four.into(),
-        Err(_) => <[u8; 16]>::try_from(bytes.as_slice()).expect("16 bytes").into(),
+        Err(_) => <[u8; 16]>::try_from(bytes.as_slice())
+            .expect("16 bytes")
+            .into(),
     };
     SocketAddr::new(ip, u16::from_str_radix(port, 16).expect("hex"))
 }
@@ -201,7 +217,9 @@ fn assert_no_plain_text(site: &Site) {
     let open: Vec<_> = all.iter().filter(|a| !a.ip().is_loopback()).collect();
     assert!(!open.is_empty(), "{all:?}");
     for listener in open {
-        let ip: IpAddr = if listener.is_ipv6() { V6 } else { V4 }.parse().expect("an address");
+        let ip: IpAddr = if listener.is_ipv6() { V6 } else { V4 }
+            .parse()
+            .expect("an address");
         let at = SocketAddr::new(ip, listener.port());
         for request in [
             "GET /health HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -214,8 +232,14 @@ fn assert_no_plain_text(site: &Site) {
             let text = String::from_utf8_lossy(&answer);
             let hint = text.starts_with("HTTP/1.1 400 ") && text.contains("TLS only");
             // An alert of TLS is a few bytes.
-            assert!(hint || answer.len() <= 7, "{at}: {request:?} is answered {text:?}");
-            assert!(!text.contains(" 200 ") && !text.contains("prism_"), "{at}: {text:?}");
+            assert!(
+                hint || answer.len() <= 7,
+                "{at}: {request:?} is answered {text:?}"
+            );
+            assert!(
+                !text.contains(" 200 ") && !text.contains("prism_"),
+                "{at}: {text:?}"
+            );
         }
     }
 }
@@ -227,24 +251,53 @@ fn off_loopback_the_api_speaks_tls_only_and_all_of_prismctl_works_over_it() {
     let api = format!("https://{V4}:{}", site.port());
     let token_file = site.place.write("token", &token);
     // As somebody who has been told address, pin and token.
-    let add = ["context", "add", "far", "--api", &api, "--pin", &pin, "--token-file", &token_file];
+    let add = [
+        "context",
+        "add",
+        "far",
+        "--api",
+        &api,
+        "--pin",
+        &pin,
+        "--token-file",
+        &token_file,
+    ];
     site.ctl(&add).expect(0);
     site.ctl(&["info"]).expect(0);
     let small = ["--cpu", "100m", "--memory", "32Mi"];
-    let job = [&["job", "submit", "--name", "many", "--array", "50", "--wait"], &small[..], &["--", "echo", "done"]].concat();
+    let job = [
+        &["job", "submit", "--name", "many", "--array", "50", "--wait"],
+        &small[..],
+        &["--", "echo", "done"],
+    ]
+    .concat();
     site.ctl(&job).expect(0);
-    let results = site.ctl(&["job", "results", "many", "-o", "ndjson"]).expect(0);
+    let results = site
+        .ctl(&["job", "results", "many", "-o", "ndjson"])
+        .expect(0);
     assert_eq!(results.stdout.lines().count(), 50);
     // A stream that goes on, and one upward.
     let mut events = site.begin(&["events", "--follow", "-o", "ndjson"]);
     site.ctl(&["sandbox", "create", "--name", "box"]).expect(0);
     let big: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
     let big = site.place.write("big", &big);
-    site.ctl(&["sandbox", "cp", &big, "box:/work/big"]).expect(0);
-    site.ctl(&["sandbox", "cp", "box:/work/big", "back"]).expect(0);
+    site.ctl(&["sandbox", "cp", &big, "box:/work/big"])
+        .expect(0);
+    site.ctl(&["sandbox", "cp", "box:/work/big", "back"])
+        .expect(0);
     let back = fs::read(site.place.work().join("back")).expect("it came back");
     assert!(back == fs::read(&big).expect("ours"));
-    let said = site.ctl(&["sandbox", "exec", "box", "--", "sh", "-c", "echo far; exit 3"]).expect(3);
+    let said = site
+        .ctl(&[
+            "sandbox",
+            "exec",
+            "box",
+            "--",
+            "sh",
+            "-c",
+            "echo far; exit 3",
+        ])
+        .expect(3);
     assert_eq!(said.stdout, "far\n");
     until("the event of the sandbox", || {
         events.stdout().contains("sandbox").then_some(())
@@ -261,9 +314,24 @@ fn on_ipv6_too_and_a_server_that_is_not_meant_gets_nothing() {
     let port = site.port();
     let file = site.place.write("token", &token);
     let named = |host: &str| format!("https://{host}:{port}");
-    for host in [format!("[{V6}]"), V4.to_owned(), "localhost".to_owned(), "[::1]".to_owned()] {
+    for host in [
+        format!("[{V6}]"),
+        V4.to_owned(),
+        "localhost".to_owned(),
+        "[::1]".to_owned(),
+    ] {
         let api = named(&host);
-        let add = ["context", "add", "far", "--api", &api, "--pin", &pin, "--token-file", &file];
+        let add = [
+            "context",
+            "add",
+            "far",
+            "--api",
+            &api,
+            "--pin",
+            &pin,
+            "--token-file",
+            &file,
+        ];
         site.ctl(&add).expect(0);
         site.ctl(&["info"]).expect(0);
     }
@@ -271,7 +339,16 @@ fn on_ipv6_too_and_a_server_that_is_not_meant_gets_nothing() {
     // Another key than that which is pinned.
     let wrong = "00".repeat(32);
     let env = [("PRISM_TOKEN", token.as_str())];
-    let lab = ["context", "add", "lab", "--keep-current", "--api", &api, "--pin", &wrong];
+    let lab = [
+        "context",
+        "add",
+        "lab",
+        "--keep-current",
+        "--api",
+        &api,
+        "--pin",
+        &wrong,
+    ];
     site.with(&env, &lab).expect(0);
     let refused = site.ctl(&["--context", "lab", "info"]).expect(4);
     for part in [
@@ -284,7 +361,9 @@ fn on_ipv6_too_and_a_server_that_is_not_meant_gets_nothing() {
     }
     assert!(!refused.stderr.contains(&token[..20]), "{}", refused.stderr);
     // Without anything to know it by, nothing is tried at all.
-    let add = site.with(&env, &["context", "add", "x", "--api", &api]).expect(2);
+    let add = site
+        .with(&env, &["context", "add", "x", "--api", &api])
+        .expect(2);
     assert!(add.stderr.contains("--pin"), "{}", add.stderr);
     for bad in ["", "00", "zz", &wrong[1..], &format!("{wrong}00")] {
         let args = ["context", "add", "x", "--api", &api, "--pin", bad];
@@ -300,16 +379,41 @@ fn on_ipv6_too_and_a_server_that_is_not_meant_gets_nothing() {
 #[test]
 fn a_certificate_stands_for_a_token_and_ends_with_it() {
     let site = Site::start(&["--api=0.0.0.0:0"]);
-    let issue = ["ca", "issue", "ada", "--role", "viewer", "--expires-in", "1d", "-o", "json"];
+    let issue = [
+        "ca",
+        "issue",
+        "ada",
+        "--role",
+        "viewer",
+        "--expires-in",
+        "1d",
+        "-o",
+        "json",
+    ];
     let made: Value = serde_json::from_str(&site.ctl(&issue).expect(0).stdout).expect("JSON");
     let id = made["id"].as_str().expect("an id");
     // Again it is not written over.
     site.ctl(&issue).expect(2);
     let key = site.place.work().join("ada.key");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&key).expect("it is there").permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(&key).expect("it is there").permissions(),
+    );
     assert_eq!(mode & 0o777, 0o600);
     let api = format!("https://{V4}:{}", site.port());
-    let args = ["context", "add", "ada", "--keep-current", "--api", &api, "--ca", "ada-ca.pem", "--cert", "ada.pem", "--key", "ada.key"];
+    let args = [
+        "context",
+        "add",
+        "ada",
+        "--keep-current",
+        "--api",
+        &api,
+        "--ca",
+        "ada-ca.pem",
+        "--cert",
+        "ada.pem",
+        "--key",
+        "ada.key",
+    ];
     site.ctl(&args).expect(0);
     let ada = |args: &[&str]| site.ctl(&[&["--context", "ada"], args].concat());
     ada(&["info"]).expect(0);
@@ -319,23 +423,67 @@ fn a_certificate_stands_for_a_token_and_ends_with_it() {
     let tokens = site.ctl(&["token", "ls", "-o", "json"]).expect(0).stdout;
     assert!(tokens.contains(id), "{tokens}");
     // A certificate of an administrator changes things, and is told by its name.
-    site.ctl(&["ca", "issue", "root", "--role", "admin", "--expires-in", "1h"]).expect(0);
-    let args = ["context", "add", "root", "--keep-current", "--api", &api, "--ca", "root-ca.pem", "--cert", "root.pem", "--key", "root.key"];
+    site.ctl(&[
+        "ca",
+        "issue",
+        "root",
+        "--role",
+        "admin",
+        "--expires-in",
+        "1h",
+    ])
+    .expect(0);
+    let args = [
+        "context",
+        "add",
+        "root",
+        "--keep-current",
+        "--api",
+        &api,
+        "--ca",
+        "root-ca.pem",
+        "--cert",
+        "root.pem",
+        "--key",
+        "root.key",
+    ];
     site.ctl(&args).expect(0);
-    site.ctl(&["--context", "root", "namespace", "create", "lab"]).expect(0);
-    let audit = site.ctl(&["events", "--kind", "audit.namespace_put", "-o", "ndjson"]).expect(0);
+    site.ctl(&["--context", "root", "namespace", "create", "lab"])
+        .expect(0);
+    let audit = site
+        .ctl(&["events", "--kind", "audit.namespace_put", "-o", "ndjson"])
+        .expect(0);
     assert!(audit.stdout.contains("\"root\""), "{}", audit.stdout);
     // Its end ends the streams that it has open.
     let mut stream = site.begin(&["--context", "ada", "events", "--follow"]);
-    until("the stream", || stream.stdout().contains("node").then_some(()));
+    until("the stream", || {
+        stream.stdout().contains("node").then_some(())
+    });
     let began = Instant::now();
     site.ctl(&["token", "revoke", id]).expect(0);
     until("its end", || stream.is_over().then_some(()));
     assert!(began.elapsed() < Duration::from_secs(20));
     let gone = ada(&["info"]).expect(1);
-    assert!(gone.stderr.contains("stands for no token"), "{}", gone.stderr);
+    assert!(
+        gone.stderr.contains("stands for no token"),
+        "{}",
+        gone.stderr
+    );
     // A key that does not go with the certificate.
-    let args = ["context", "add", "mixed", "--keep-current", "--api", &api, "--ca", "ada-ca.pem", "--cert", "ada.pem", "--key", "root.key"];
+    let args = [
+        "context",
+        "add",
+        "mixed",
+        "--keep-current",
+        "--api",
+        &api,
+        "--ca",
+        "ada-ca.pem",
+        "--cert",
+        "ada.pem",
+        "--key",
+        "root.key",
+    ];
     site.ctl(&args).expect(2);
     // It is kept across a restart, with the authority that nobody comes to.
     let mut site = site;
@@ -344,7 +492,8 @@ fn a_certificate_stands_for_a_token_and_ends_with_it() {
     running.wait(Duration::from_secs(60));
     let listen = format!("--api=0.0.0.0:{}", api.rsplit_once(':').expect("a port").1);
     site.launch(&[&listen]);
-    site.ctl(&["--context", "root", "namespace", "create", "lab2"]).expect(0);
+    site.ctl(&["--context", "root", "namespace", "create", "lab2"])
+        .expect(0);
 }
 
 #[test]
@@ -352,7 +501,10 @@ fn on_loopback_nothing_changes_unless_it_is_told_so() {
     let place = Place::new();
     let data = format!("--data-dir={}", place.data().display());
     for (api, says) in [
-        ("http://0.0.0.0:0", "off loopback the API is served with TLS only"),
+        (
+            "http://0.0.0.0:0",
+            "off loopback the API is served with TLS only",
+        ),
         ("ftp://127.0.0.1:0", "is not an address"),
         ("0.0.0.0", "is not an address"),
         ("https://", "is not an address"),
@@ -364,10 +516,34 @@ fn on_loopback_nothing_changes_unless_it_is_told_so() {
     let half = place.start("prismd", &["--bootstrap", "--tls-cert", "x", &data]);
     let half = half.wait(Duration::from_secs(30)).expect(2);
     assert!(half.stderr.contains("go together"), "{}", half.stderr);
-    let gone = place.start("prismd", &["--bootstrap", "--api=127.0.0.1:0", "--tls-cert", "x", "--tls-key", "y", &data]);
+    let gone = place.start(
+        "prismd",
+        &[
+            "--bootstrap",
+            "--api=127.0.0.1:0",
+            "--tls-cert",
+            "x",
+            "--tls-key",
+            "y",
+            &data,
+        ],
+    );
     let gone = gone.wait(Duration::from_secs(30)).expect(1);
-    assert!(gone.stderr.contains("the certificate of the API cannot be used"), "{}", gone.stderr);
-    let mut running = place.start("prismd", &["--bootstrap", "--name=s1", "--api=https://127.0.0.1:0", &data]);
+    assert!(
+        gone.stderr
+            .contains("the certificate of the API cannot be used"),
+        "{}",
+        gone.stderr
+    );
+    let mut running = place.start(
+        "prismd",
+        &[
+            "--bootstrap",
+            "--name=s1",
+            "--api=https://127.0.0.1:0",
+            &data,
+        ],
+    );
     until("the server to answer", || {
         assert!(!running.is_over(), "{}", running.stderr());
         (place.ctl(&["info"]).code == Some(0)).then_some(())
@@ -377,8 +553,132 @@ fn on_loopback_nothing_changes_unless_it_is_told_so() {
     // On loopback plain text is told what to do as well.
     let port = all.iter().next().expect("one").port();
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens");
-    stream.write_all(b"GET /health HTTP/1.1\r\n\r\n").expect("sent");
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\n\r\n")
+        .expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("https://"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("https://"),
+        "{answer}"
+    );
+}
+
+/// An authority of somebody else, and a certificate of it for this machine, as PEM: the authority, the certificate, its key.
+struct Foreign {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    pem: String,
+}
+
+impl Foreign {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        Self {
+            issuer: rcgen::Issuer::new(params, key),
+            pem,
+        }
+    }
+
+    fn leaf(&self, names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let params = rcgen::CertificateParams::new(names).expect("names");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let made = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (made.pem(), key.serialize_pem())
+    }
+}
+
+#[test]
+fn files_of_somebody_else_are_shown_and_read_again_when_they_change() {
+    let place = Place::new();
+    let authority = Foreign::new();
+    let put = |(certificate, key): (String, String)| {
+        // As those do who renew them: each file is replaced whole.
+        for (name, text) in [("api.key", key), ("api.pem", certificate)] {
+            let new = place.write("new", text);
+            fs::rename(new, place.work().join(name)).expect("our own directory");
+        }
+    };
+    put(authority.leaf(&["127.0.0.1"]));
+    let ca = place.write("ca.pem", &authority.pem);
+    let data = format!("--data-dir={}", place.data().display());
+    let args = [
+        "--bootstrap",
+        "--name=s1",
+        "--api=https://127.0.0.1:0",
+        "--tls-cert=api.pem",
+        "--tls-key=api.key",
+        "--tls-ca=ca.pem",
+        &data,
+    ];
+    let running = place.start("prismd", &args);
+    until("the server to answer", || {
+        (place.ctl(&["info"]).code == Some(0)).then_some(())
+    });
+    let contexts =
+        fs::read_to_string(place.path().join("config/prism/contexts.toml")).expect("one");
+    let value = |key: &str| {
+        let line = contexts
+            .lines()
+            .find_map(|l| l.strip_prefix(&format!("{key} = ")));
+        line.expect("it is there").trim_matches('"').to_owned()
+    };
+    let (api, token) = (value("api"), place.write("token", value("token")));
+    let add = |name: &str, api: &str, ca: &str| {
+        place
+            .ctl(&[
+                "context",
+                "add",
+                name,
+                "--keep-current",
+                "--api",
+                api,
+                "--ca",
+                ca,
+                "--token-file",
+                &token,
+            ])
+            .expect(0);
+    };
+    add("far", &api, &ca);
+    place.ctl(&["--context", "far", "info"]).expect(0);
+    // The name counts, for this authority signs for others too.
+    add("named", &api.replace("127.0.0.1", "localhost"), &ca);
+    let wrong = place.ctl(&["--context", "named", "info"]).expect(4);
+    assert!(wrong.stderr.contains("PRISM-C009"), "{}", wrong.stderr);
+    let stranger = place.write("stranger.pem", Foreign::new().pem);
+    add("stranger", &api, &stranger);
+    place.ctl(&["--context", "stranger", "info"]).expect(4);
+    // A new one, for another name too; the pin of the one before is that of another server now.
+    put(authority.leaf(&["127.0.0.1", "localhost"]));
+    until("the new one to be shown", || {
+        (place.ctl(&["--context", "named", "info"]).code == Some(0)).then_some(())
+    });
+    place.ctl(&["--context", "far", "info"]).expect(0);
+    place.ctl(&["--context", "s1", "info"]).expect(4);
+    // What is not good changes nothing: half of a pair, noise, nothing.
+    for bad in [
+        authority.leaf(&["localhost"]).0,
+        "noise".to_owned(),
+        String::new(),
+    ] {
+        place.write("api.pem", bad);
+        let count = || {
+            running
+                .stderr()
+                .matches("is not good; the one before is shown")
+                .count()
+        };
+        let before = count();
+        until("it to be noticed", || (count() > before).then_some(()));
+        place.ctl(&["--context", "named", "info"]).expect(0);
+    }
+    assert!(
+        !running.stderr().contains("PRIVATE"),
+        "{}",
+        running.stderr()
+    );
 }

@@ -9,12 +9,12 @@ use crate::row::{
     WITHIN, get, param, post, row,
 };
 use crate::{
-    AuditCheck, CaAllow, CaDeny, CaIssue, CaIssued, CaRotate, CaView, ClusterInfo, ClusterResources, EventView, ExecBody,
-    ExecEvent, ExecView, ExplainView, FileList, HealthView, ImageLoad, ImageView, JobView,
-    JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberView, NamespaceView, NodeHealth,
-    NodeResources, NodeView, Page, PeerView, Quota, Role, SandboxView, SignalBody, SnapshotView,
-    SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate, TokenCreated, TokenView, TtySize,
-    Written,
+    AuditCheck, CaAllow, CaDeny, CaIssue, CaIssued, CaRotate, CaView, ClusterInfo,
+    ClusterResources, EventView, ExecBody, ExecEvent, ExecView, ExplainView, FileList, HealthView,
+    ImageLoad, ImageView, JobView, JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberView,
+    NamespaceView, NodeHealth, NodeResources, NodeView, Page, PeerView, Quota, Role, SandboxView,
+    SignalBody, SnapshotView, SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate,
+    TokenCreated, TokenView, TtySize, Written,
 };
 
 /// Every route there is.

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BeamRecord, Block, DeniedRecord, EventRecord, JobRecord, JoinTokenRecord, KeyRecord,
-    MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, RotationRecord, SandboxRecord,
-    ServerRecord, SweepRecord, TokenRecord, Whom,
+    MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, RotationRecord,
+    SandboxRecord, ServerRecord, SweepRecord, TokenRecord, Whom,
 };
 
 /// Outcome of [`crate::decide`].

@@ -14,8 +14,7 @@ use prism_types::{
 
 use crate::{
     JoinTokenRecord, MemberRecord, MemberRole, NodeFacts, Origin, OutputRef, Quota, Role,
-    RootRecord, Subject,
-    Whom,
+    RootRecord, Subject, Whom,
 };
 
 /// Longest result of a task in bytes; longer ones are refused as a whole and the task has none.

@@ -59,16 +59,14 @@ impl State {
         &'a self,
         rotation: &'a RotationRecord,
     ) -> impl Iterator<Item = &'a MemberRecord> {
-        self.members().filter(|m| {
-            !rotation.moved.contains(&m.id) && !self.is_denied(&Whom::Node(m.id))
-        })
+        self.members()
+            .filter(|m| !rotation.moved.contains(&m.id) && !self.is_denied(&Whom::Node(m.id)))
     }
 
     /// Whether the rotation that is under way can end: nobody is waited for, or for too long.
     pub fn rotation_is_due(&self, now: TimeMs) -> bool {
-        self.rotating().is_some_and(|r| {
-            now >= r.latest() || self.waiting_for_root(r).next().is_none()
-        })
+        self.rotating()
+            .is_some_and(|r| now >= r.latest() || self.waiting_for_root(r).next().is_none())
     }
 
     /// Names of those who are waited for.

@@ -115,7 +115,11 @@ pub async fn frozen(store: Arc<dyn Store>) -> Result<Control, ControlError> {
 /// # Errors
 /// As of [`frozen`].
 pub async fn admission(store: &dyn Store) -> Result<State, ControlError> {
-    load(store, &["meta", "members/", "servers/", "denied/", "rotation/"]).await
+    load(
+        store,
+        &["meta", "members/", "servers/", "denied/", "rotation/"],
+    )
+    .await
 }
 
 async fn load(store: &dyn Store, prefixes: &[&str]) -> Result<State, ControlError> {

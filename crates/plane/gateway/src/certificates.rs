@@ -107,7 +107,10 @@ pub(crate) async fn issue(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> 
         // A repeated request, for the same key.
         chain = authority.sign_client(&request, id, until)?;
     }
-    let stored = app.control.read(|s| s.token(id).and_then(|t| t.expires)).await;
+    let stored = app
+        .control
+        .read(|s| s.token(id).and_then(|t| t.expires))
+        .await;
     answer::json(&CaIssued {
         id,
         certificate: pem_of(&chain),

@@ -157,7 +157,10 @@ impl GatewayConfig {
 impl GatewayConfig {
     /// The pin of the cluster's root, if this server knows it.
     pub(crate) fn pin(&self) -> Option<Pin> {
-        let newest = self.authority.as_ref().and_then(|a| a.roots().into_iter().next());
+        let newest = self
+            .authority
+            .as_ref()
+            .and_then(|a| a.roots().into_iter().next());
         let newest = newest.and_then(|root| pins_in(&[root]).ok()?.pop());
         newest.or(self.joining.as_ref().map(|joining| joining.pin))
     }

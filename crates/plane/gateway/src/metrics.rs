@@ -59,7 +59,11 @@ impl Metrics {
 
     /// Connections that were refused: to the API, and to the listener for members as that has counted them.
     pub(crate) fn write_refused(&self, members: &BTreeMap<&'static str, u64>, text: &mut Text) {
-        let api = self.2.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let api = self
+            .2
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let name = "prism_refused_total";
         text.head(
             name,

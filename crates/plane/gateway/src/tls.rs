@@ -77,11 +77,7 @@ impl From<io::Error> for Turned {
     }
 }
 
-async fn shaken(
-    mut stream: TcpStream,
-    face: &Face,
-    patience: Duration,
-) -> Result<Shaken, Turned> {
+async fn shaken(mut stream: TcpStream, face: &Face, patience: Duration) -> Result<Shaken, Turned> {
     let mut first = [0];
     match stream.peek(&mut first).await? {
         0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
@@ -118,6 +114,10 @@ mod tests {
     fn the_hint_is_as_long_as_it_says() {
         let text = String::from_utf8(HINT.to_vec()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
     }
 }

@@ -39,7 +39,10 @@ fn listed<T: Clone>(some: Option<&BTreeSet<T>>) -> Option<Vec<T>> {
 }
 
 /// A part of a scope as it was asked for. None at all would be a token for nothing.
-pub(crate) fn limit_of<T: Ord + Clone>(field: &str, some: Option<&Vec<T>>) -> Answered<Option<BTreeSet<T>>> {
+pub(crate) fn limit_of<T: Ord + Clone>(
+    field: &str,
+    some: Option<&Vec<T>>,
+) -> Answered<Option<BTreeSet<T>>> {
     let some: Option<BTreeSet<T>> = some.map(|some| some.iter().cloned().collect());
     if some
         .as_ref()

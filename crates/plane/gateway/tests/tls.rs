@@ -85,7 +85,9 @@ async fn site(config: GatewayConfig) -> Site {
     let key = Key::generate().unwrap();
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let (request, life) = (key.request().unwrap(), Lifetime::day(now()));
-    let issued = authority.issuer.sign_api(&request, node(SERVER), &names, life);
+    let issued = authority
+        .issuer
+        .sign_api(&request, node(SERVER), &names, life);
     let mut chain = issued.unwrap().chain;
     chain.extend(roots);
     let noted = Arc::new(|_: &NotTrusted| {});
@@ -94,7 +96,10 @@ async fn site(config: GatewayConfig) -> Site {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let ground = Ground::alone(control.clone());
-    let config = GatewayConfig { tls: true, ..config };
+    let config = GatewayConfig {
+        tls: true,
+        ..config
+    };
     let gateway = Gateway::new(address, ground, config, stop.clone());
     let face: Face = Arc::new(move || face.clone());
     tokio::spawn(serve_tls(listener, gateway, face));
@@ -140,7 +145,9 @@ impl Site {
         let config = connect_api(Anchor::Pin(self.authority.root.pin()), client).unwrap();
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("prism.invalid").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
     }
 
     /// The answer to a request, or why there is none.
@@ -155,7 +162,11 @@ impl Site {
     }
 
     async fn refused(&self, reason: &str) -> u64 {
-        let text = self.ask(None, Request::get("/metrics")).await.unwrap().text();
+        let text = self
+            .ask(None, Request::get("/metrics"))
+            .await
+            .unwrap()
+            .text();
         let wanted = format!("prism_refused_total{{listener=\"api\",reason=\"{reason}\"}} ");
         let found = text.lines().find_map(|l| l.strip_prefix(&wanted));
         found.map_or(0, |n| n.parse().unwrap())
@@ -180,7 +191,8 @@ async fn certificates_are_judged_by_who_signed_them_and_by_the_token_that_they_s
     // A token of that id, and another key.
     s.token(id(13), Admin, [7; 32]).await;
     let soon = s.control.now().after(Millis(1));
-    s.token_until(id(14), (Admin, expired.0.pin().0), Some(soon)).await;
+    s.token_until(id(14), (Admin, expired.0.pin().0), Some(soon))
+        .await;
     let bearer = new_token(id(20), [3; 32]);
     s.token(id(20), Viewer, bearer.hash).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -194,37 +206,104 @@ async fn certificates_are_judged_by_who_signed_them_and_by_the_token_that_they_s
     // Let in: by certificate, by token, by both.
     for (what, shown, request, wanted) in [
         ("a viewer", with(&viewer), list(), 200),
-        ("an administrator", with(&admin), Request::get("/api/v1/tokens"), 200),
-        ("a viewer where it may not", with(&viewer), Request::get("/api/v1/tokens"), 403),
+        (
+            "an administrator",
+            with(&admin),
+            Request::get("/api/v1/tokens"),
+            200,
+        ),
+        (
+            "a viewer where it may not",
+            with(&viewer),
+            Request::get("/api/v1/tokens"),
+            403,
+        ),
         ("a token", None, list().token(&bearer.text), 200),
-        ("a token above a certificate", with(&admin), Request::get("/api/v1/tokens").token(&bearer.text), 403),
-        ("a bad token above a good certificate", with(&admin), list().token("pt_x"), 401),
+        (
+            "a token above a certificate",
+            with(&admin),
+            Request::get("/api/v1/tokens").token(&bearer.text),
+            403,
+        ),
+        (
+            "a bad token above a good certificate",
+            with(&admin),
+            list().token("pt_x"),
+            401,
+        ),
         ("a certificate of no token", with(&unbound), list(), 401),
         ("a certificate of another's id", with(&other), list(), 401),
-        ("a certificate whose token is over", with(&expired), list(), 401),
+        (
+            "a certificate whose token is over",
+            with(&expired),
+            list(),
+            401,
+        ),
         ("nothing", None, list(), 401),
-        ("nothing, where nothing is needed", None, Request::get("/health"), 200),
-        ("an open route with a certificate of no token", with(&unbound), Request::get("/health"), 200),
-        ("a header that only servers may send", None, list().header("x-prism-client", "x"), 401),
+        (
+            "nothing, where nothing is needed",
+            None,
+            Request::get("/health"),
+            200,
+        ),
+        (
+            "an open route with a certificate of no token",
+            with(&unbound),
+            Request::get("/health"),
+            200,
+        ),
+        (
+            "a header that only servers may send",
+            None,
+            list().header("x-prism-client", "x"),
+            401,
+        ),
     ] {
         assert_eq!(status(shown, request).await, Some(wanted), "{what}");
         cases += 1;
     }
     // Forged: as one server tells another whom it has seen.
-    let told = format!("{} {} {} {}", id(11), hex(admin.0.pin()), "00".repeat(32), node(1));
-    assert_eq!(status(None, list().header("x-prism-client", &told)).await, Some(401));
+    let told = format!(
+        "{} {} {} {}",
+        id(11),
+        hex(admin.0.pin()),
+        "00".repeat(32),
+        node(1)
+    );
+    assert_eq!(
+        status(None, list().header("x-prism-client", &told)).await,
+        Some(401)
+    );
     cases += 1;
     // Not let in at all: the handshake fails, and says why in the metrics.
     let far = Authority::new(10);
     let member = |role| s.authority.signed(role, NodeId(id(10).0), life);
-    let over = Lifetime { from: now() - 900, until: now() - 5 };
-    let later = Lifetime { from: now() + 900, until: now() + 9_000 };
+    let over = Lifetime {
+        from: now() - 900,
+        until: now() - 5,
+    };
+    let later = Lifetime {
+        from: now() + 900,
+        until: now() + 9_000,
+    };
     let shown = [
         ("a worker's", "wrong_role", member(Role::Worker)),
         ("a server's", "wrong_role", member(Role::Server)),
-        ("another cluster's", "stranger", far.signed(Role::Client, NodeId(id(10).0), life)),
-        ("one that is over", "expired", s.authority.signed(Role::Client, NodeId(id(10).0), over)),
-        ("one of tomorrow", "not_yet", s.authority.signed(Role::Client, NodeId(id(10).0), later)),
+        (
+            "another cluster's",
+            "stranger",
+            far.signed(Role::Client, NodeId(id(10).0), life),
+        ),
+        (
+            "one that is over",
+            "expired",
+            s.authority.signed(Role::Client, NodeId(id(10).0), over),
+        ),
+        (
+            "one of tomorrow",
+            "not_yet",
+            s.authority.signed(Role::Client, NodeId(id(10).0), later),
+        ),
         ("one without its issuer", "stranger", {
             let (key, chain) = member(Role::Client);
             (key, chain[..1].to_vec())
@@ -236,25 +315,45 @@ async fn certificates_are_judged_by_who_signed_them_and_by_the_token_that_they_s
     ];
     for (what, reason, shown) in &shown {
         let before = s.refused(reason).await;
-        assert_eq!(status(with(shown), Request::get("/health")).await, None, "{what}");
+        assert_eq!(
+            status(with(shown), Request::get("/health")).await,
+            None,
+            "{what}"
+        );
         assert_eq!(s.refused(reason).await, before + 1, "{what}");
         cases += 1;
     }
     // Revoked, denied by its fingerprint, and by its issuer: on the connection that is open already.
     let print = |n: usize| Whom::Certificate(Fingerprint::of(&viewer.1[n]).0);
-    for whom in [print(0), print(1), Whom::Node(node(SERVER)), Whom::Node(NodeId(id(10).0))] {
+    for whom in [
+        print(0),
+        print(1),
+        Whom::Node(node(SERVER)),
+        Whom::Node(NodeId(id(10).0)),
+    ] {
         let why = "stolen".to_owned();
         assert_eq!(status(with(&viewer), list()).await, Some(200), "{whom}");
-        s.control.propose(Command::Deny { whom, why }, None).await.unwrap();
+        s.control
+            .propose(Command::Deny { whom, why }, None)
+            .await
+            .unwrap();
         assert_eq!(status(with(&viewer), list()).await, Some(401), "{whom}");
-        s.control.propose(Command::Allow { whom }, None).await.unwrap();
+        s.control
+            .propose(Command::Allow { whom }, None)
+            .await
+            .unwrap();
         cases += 1;
     }
-    s.control.propose(Command::RevokeToken { id: id(10) }, None).await.unwrap();
+    s.control
+        .propose(Command::RevokeToken { id: id(10) }, None)
+        .await
+        .unwrap();
     assert_eq!(status(with(&viewer), list()).await, Some(401));
     cases += 1;
     // The trust of the listener is that of its cluster now.
-    s.trust.set_roots(&[far.root.certificate().to_vec()]).unwrap();
+    s.trust
+        .set_roots(&[far.root.certificate().to_vec()])
+        .unwrap();
     assert_eq!(status(with(&admin), list()).await, None);
     cases += 1;
     println!("{cases} certificates at the API");
@@ -266,9 +365,15 @@ fn hex(pin: Pin) -> String {
 
 #[tokio::test]
 async fn a_stream_ends_when_its_certificate_is_denied() {
-    let s = site(GatewayConfig { token_check: Duration::from_millis(50), ..config() }).await;
+    let s = site(GatewayConfig {
+        token_check: Duration::from_millis(50),
+        ..config()
+    })
+    .await;
     let id = TokenId::new(1, 10);
-    let (key, chain) = s.authority.signed(Role::Client, NodeId(id.0), Lifetime::day(now()));
+    let (key, chain) = s
+        .authority
+        .signed(Role::Client, NodeId(id.0), Lifetime::day(now()));
     s.token(id, prism_state::Role::Viewer, key.pin().0).await;
     let mut stream = s.connect(Some((&key, &chain))).await.unwrap();
     let request = Request::get("/api/v1/events?follow=true").header("accept", "text/event-stream");
@@ -278,12 +383,17 @@ async fn a_stream_ends_when_its_certificate_is_denied() {
     assert_eq!(&some, b"HTTP/1.1 200");
     let whom = Whom::Certificate(Fingerprint::of(&chain[0]).0);
     let why = "stolen".to_owned();
-    s.control.propose(Command::Deny { whom, why }, None).await.unwrap();
+    s.control
+        .propose(Command::Deny { whom, why }, None)
+        .await
+        .unwrap();
     let end = async {
         let mut rest = Vec::new();
         let _cut_off = stream.read_to_end(&mut rest).await;
     };
-    tokio::time::timeout(Duration::from_secs(5), end).await.expect("it ends");
+    tokio::time::timeout(Duration::from_secs(5), end)
+        .await
+        .expect("it ends");
 }
 
 #[tokio::test]
@@ -302,9 +412,14 @@ async fn whoever_pins_another_key_sends_nothing() {
         let config = connect_api(anchor.clone(), None).unwrap();
         let stream = TcpStream::connect(s.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let shaken = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        let shaken = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await;
         let why = shaken.expect_err("it is not the one").to_string();
-        assert!(why.contains("invalid peer certificate"), "{anchor:?}: {why}");
+        assert!(
+            why.contains("invalid peer certificate"),
+            "{anchor:?}: {why}"
+        );
         cases += 1;
     }
     for anchor in [
@@ -320,7 +435,9 @@ async fn whoever_pins_another_key_sends_nothing() {
         let stream = TcpStream::connect(s.address).await.unwrap();
         // An intermediate authority is known by its names as any other: by the address.
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        let shaken = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        let shaken = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await;
         assert!(shaken.is_ok(), "{anchor:?}: {:?}", shaken.err());
         cases += 1;
     }
@@ -342,7 +459,10 @@ fn old_hello() -> Vec<u8> {
 
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
@@ -356,18 +476,30 @@ async fn whatever_else_is_sent_first_gets_nothing_and_is_counted() {
         bytes
     };
     let mut noise: Vec<(Vec<u8>, &str)> = vec![
-        (b"GET /api/v1/nodes HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "plaintext"),
+        (
+            b"GET /api/v1/nodes HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(),
+            "plaintext",
+        ),
         (b"GET /metrics HTTP/1.0\r\n\r\n".to_vec(), "plaintext"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), "plaintext"),
-        (b"POST / HTTP/1.1\r\ncontent-length: 9999999\r\n\r\n".to_vec(), "plaintext"),
-        ([b"GET /".to_vec(), vec![b'x'; 100_000]].concat(), "plaintext"),
+        (
+            b"POST / HTTP/1.1\r\ncontent-length: 9999999\r\n\r\n".to_vec(),
+            "plaintext",
+        ),
+        (
+            [b"GET /".to_vec(), vec![b'x'; 100_000]].concat(),
+            "plaintext",
+        ),
         (b"SSH-2.0-x\r\n".to_vec(), "plaintext"),
         (b"get / http/1.1\r\n\r\n".to_vec(), "malformed"),
         (vec![0; 5], "malformed"),
         (vec![0x80, 0x2e, 1, 0, 2], "malformed"),
         (vec![0xff; 70_000], "malformed"),
         (old_hello(), "incompatible"),
-        (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03".to_vec(), "malformed"),
+        (
+            b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03".to_vec(),
+            "malformed",
+        ),
         (huge(0xff_ffff, 16_000), "malformed"),
         (huge(0x00_ffff, 3_000_000), "malformed"),
         (old_hello()[..20].to_vec(), "broken_off"),
@@ -399,7 +531,11 @@ async fn whatever_else_is_sent_first_gets_nothing_and_is_counted() {
         let _closed_or_reset = read.await.unwrap();
         let text = String::from_utf8_lossy(&rest);
         let hint = text.starts_with("HTTP/1.1 400 ") && text.contains("TLS only");
-        assert!(hint || rest.len() < 100, "{:?}: {text:?}", &bytes[..bytes.len().min(20)]);
+        assert!(
+            hint || rest.len() < 100,
+            "{:?}: {text:?}",
+            &bytes[..bytes.len().min(20)]
+        );
         assert!(!text.contains(" 200 "), "{text}");
         if !reason.is_empty() {
             let all = async || s.refused(reason).await;
@@ -411,7 +547,12 @@ async fn whatever_else_is_sent_first_gets_nothing_and_is_counted() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 known = all().await;
             }
-            assert_eq!(known, counted + 1, "{:?}: {reason}", &bytes[..bytes.len().min(20)]);
+            assert_eq!(
+                known,
+                counted + 1,
+                "{:?}: {reason}",
+                &bytes[..bytes.len().min(20)]
+            );
         }
     }
     let grown = resident().saturating_sub(before);
@@ -421,14 +562,21 @@ async fn whatever_else_is_sent_first_gets_nothing_and_is_counted() {
 
 #[tokio::test]
 async fn those_who_shake_no_hands_have_no_place_for_long_and_keep_nobody_out() {
-    let s = site(GatewayConfig { connections_max: 8, ..config() }).await;
+    let s = site(GatewayConfig {
+        connections_max: 8,
+        ..config()
+    })
+    .await;
     let mut silent = Vec::new();
     for _ in 0..40 {
         silent.push(TcpStream::connect(s.address).await.unwrap());
     }
     // Half a hello, and then nothing.
     for stream in &mut silent {
-        stream.write_all(&old_hello()[..9]).await.unwrap_or_default();
+        stream
+            .write_all(&old_hello()[..9])
+            .await
+            .unwrap_or_default();
     }
     let answer = s.ask(None, Request::get("/health")).await.unwrap();
     assert!(matches!(answer.status, 200 | 503), "{}", answer.status);
@@ -441,7 +589,11 @@ async fn those_who_shake_no_hands_have_no_place_for_long_and_keep_nobody_out() {
 
 #[tokio::test]
 async fn a_reader_that_stops_reading_is_cut_off_over_tls_too() {
-    let s = site(GatewayConfig { write_timeout: Duration::from_millis(300), ..config() }).await;
+    let s = site(GatewayConfig {
+        write_timeout: Duration::from_millis(300),
+        ..config()
+    })
+    .await;
     let mut stream = s.connect(None).await.unwrap();
     // Many answers that are not taken.
     let request = Request::get("/openapi.json").bytes();

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use prism_types::NodeId;
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{
-    Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name,
-};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, ServerName, UnixTime,
+};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, ServerConfig,
@@ -194,7 +194,12 @@ pub fn certificates_in(pem: &[u8]) -> Result<Vec<Vec<u8>>, IdentityError> {
 /// When there is none.
 pub fn key_in(pem: &[u8]) -> Result<PrivateKeyDer<'static>, IdentityError> {
     // What is wrong with a key is not told: it is a secret.
-    let none = |_| IdentityError::read("a file with a private key (PEM)", "it has none that is known");
+    let none = |_| {
+        IdentityError::read(
+            "a file with a private key (PEM)",
+            "it has none that is known",
+        )
+    };
     PrivateKeyDer::from_pem_slice(pem).map_err(none)
 }
 
@@ -276,10 +281,14 @@ fn cluster_of(root: &[u8]) -> Option<ClusterId> {
 fn server_of(leaf: &[u8]) -> Option<Holder> {
     let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
     let names = parsed.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(uri),
-        _ => None,
-    });
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(uri),
+            _ => None,
+        });
     match (uris.next(), uris.next()) {
         (Some(uri), None) => uri.parse().ok(),
         _ => None,
@@ -389,7 +398,9 @@ impl ServerCertVerifier for Known {
             ) => why,
             _ => other(reason(&why)),
         };
-        judged.map(|()| ServerCertVerified::assertion()).map_err(told)
+        judged
+            .map(|()| ServerCertVerified::assertion())
+            .map_err(told)
     }
 
     fn verify_tls12_signature(

@@ -18,7 +18,8 @@ mod pinned;
 mod trust;
 
 pub use api::{
-    Anchor, Client, Shown, WrongKey, accept_api, accept_api_files, certificates_in, connect_api, key_in, pem_of, pins_in, request_in,
+    Anchor, Client, Shown, WrongKey, accept_api, accept_api_files, certificates_in, connect_api,
+    key_in, pem_of, pins_in, request_in,
 };
 pub use authority::{Issued, Issuer, Root, life_of, requested};
 pub use error::IdentityError;

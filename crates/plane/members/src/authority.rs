@@ -1,6 +1,8 @@
 //! What a server signs with.
 
-use prism_identity::{ClusterId, IdentityError, Issued, Issuer, Key, Lifetime, Role, Root, renew_at};
+use prism_identity::{
+    ClusterId, IdentityError, Issued, Issuer, Key, Lifetime, Role, Root, renew_at,
+};
 use prism_types::NodeId;
 
 /// The authority of a server: its own issuer, and the certificate of the root above it. The server that founded the cluster has the

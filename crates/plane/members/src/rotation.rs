@@ -341,7 +341,10 @@ impl House {
             }
         });
         if recalled > 0 {
-            tracing::info!(recalled, "connections are to come again with certificates of the new root");
+            tracing::info!(
+                recalled,
+                "connections are to come again with certificates of the new root"
+            );
         }
     }
 
@@ -349,7 +352,9 @@ impl House {
     /// for as long as any of them lives.
     fn trust_clients(&self, rotation: &RotationRecord) {
         let now = u64::try_from(unix_now()).unwrap_or_default() * 1000;
-        let old = rotation.ended.is_none_or(|ended| now < ended.0.saturating_add(CLIENTS));
+        let old = rotation
+            .ended
+            .is_none_or(|ended| now < ended.0.saturating_add(CLIENTS));
         let mut roots = self.me().roots.clone();
         if old && !roots.contains(&rotation.old.certificate) {
             roots.push(rotation.old.certificate.clone());

@@ -12,7 +12,9 @@ use prism_types::Reason;
 fn later(me: &Membership, server: &Membership, life: Lifetime) -> Membership {
     let authority = server.authority.as_ref().unwrap();
     let request = me.key.request().unwrap();
-    let issued = authority.issuer.sign(&request, (Role::Worker, me.node), life);
+    let issued = authority
+        .issuer
+        .sign(&request, (Role::Worker, me.node), life);
     let issued = issued.unwrap();
     Membership {
         cluster: me.cluster,
@@ -31,7 +33,10 @@ async fn whoever_was_away_for_too_long_joins_again_and_is_who_it_was() {
     let c = cluster().await;
     let me = c.member(7).await;
     let day = 24 * 3600;
-    let over = Lifetime { from: now() - 2 * day, until: now() - day };
+    let over = Lifetime {
+        from: now() - 2 * day,
+        until: now() - day,
+    };
     let mut away = later(&me, &c.server(), over);
     // It is kept as it was, and read back.
     let dir = tempfile::tempdir().unwrap();
@@ -42,11 +47,19 @@ async fn whoever_was_away_for_too_long_joins_again_and_is_who_it_was() {
     let trust = away.trust().unwrap();
     assert!(renew(c.address, &mut away, trust).await.is_err());
     assert_eq!(away.life, over, "nothing has changed");
-    assert!(until(|| async { expired() == Some(1) }).await, "{:?}", c.house.counts());
+    assert!(
+        until(|| async { expired() == Some(1) }).await,
+        "{:?}",
+        c.house.counts()
+    );
     // No session either: whatever it greets with, the connection is closed.
     let end = c.session(&away, hello(7)).await.end().await;
     let _closed_or_reset = end;
-    assert!(until(|| async { expired() == Some(2) }).await, "{:?}", c.house.counts());
+    assert!(
+        until(|| async { expired() == Some(2) }).await,
+        "{:?}",
+        c.house.counts()
+    );
     assert!(c.control.node(node(7)).is_none());
     // With the key that it has and a new token it is the member that it was.
     let before = c.control.read(|s| s.members().count()).await;
@@ -70,7 +83,10 @@ async fn whoever_was_away_for_too_long_joins_again_and_is_who_it_was() {
 async fn a_certificate_that_is_about_to_end_is_renewed_while_it_is_good() {
     let c = cluster().await;
     let me = c.member(7).await;
-    let soon = Lifetime { from: now() - 100, until: now() + 20 };
+    let soon = Lifetime {
+        from: now() - 100,
+        until: now() + 20,
+    };
     let mut short = later(&me, &c.server(), soon);
     let trust = short.trust().unwrap();
     renew(c.address, &mut short, trust).await.unwrap();

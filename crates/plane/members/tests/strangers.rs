@@ -200,7 +200,11 @@ async fn noise_is_refused_and_counted_and_members_come_meanwhile() {
     }
     let all = u64::try_from(count).unwrap();
     let refused = || c.house.counts().refused.values().sum::<u64>();
-    assert!(until(|| async { refused() == all }).await, "{:?}", c.house.counts());
+    assert!(
+        until(|| async { refused() == all }).await,
+        "{:?}",
+        c.house.counts()
+    );
     let me = c.member(7).await;
     let _stays = c.session(&me, hello(7)).await;
     assert!(c.is_there(7).await);

@@ -62,7 +62,8 @@ impl Desk {
 
     fn house(&self) -> Result<&Arc<House>, Rejection> {
         self.house.get().ok_or_else(|| {
-            let why = "this server has no authority: start it with --serf, or with an API off loopback";
+            let why =
+                "this server has no authority: start it with --serf, or with an API off loopback";
             Rejection::new(Reason::Unsupported, why)
         })
     }
@@ -109,7 +110,9 @@ fn local() -> Vec<String> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let trie = read("/proc/net/fib_trie");
     let lines: Vec<&str> = trie.lines().collect();
-    let four = lines.windows(2).filter(|two| two[1].contains("/32 host LOCAL"));
+    let four = lines
+        .windows(2)
+        .filter(|two| two[1].contains("/32 host LOCAL"));
     let four = four.filter_map(|two| two[0].split_once("|-- ").map(|(_, a)| a.trim().to_owned()));
     let all = read("/proc/net/if_inet6");
     let six = all.lines().filter_map(|line| {
@@ -131,7 +134,12 @@ fn names(config: &NodeConfig, api: SocketAddr, advertised: Option<&str>) -> Vec<
         let text = text.rsplit_once(':').map_or(text, |(host, _)| host);
         text.trim_matches(['[', ']']).to_owned()
     };
-    let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), host];
+    let mut all = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+        host,
+    ];
     all.extend(config.name.as_ref().map(ToString::to_string));
     all.extend(advertised.map(told));
     if api.ip().is_unspecified() {
@@ -231,7 +239,11 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 impl TlsFiles {
     fn stamps(&self) -> Vec<Stamp> {
-        let all = [Some(&self.certificate), Some(&self.key), self.authorities.as_ref()];
+        let all = [
+            Some(&self.certificate),
+            Some(&self.key),
+            self.authorities.as_ref(),
+        ];
         let stamp = |path: &PathBuf| {
             let meta = std::fs::metadata(path).ok();
             let changed = meta.as_ref().and_then(|m| m.modified().ok());
@@ -272,7 +284,11 @@ impl Shown {
     }
 
     fn now(&self) -> Arc<ServerConfig> {
-        self.now.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.now
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
     }
 
     /// Reads the files again when they have changed, until it is told to stop. Those that are not good change nothing.

@@ -191,7 +191,10 @@ impl Opening {
             me.renew_own(unix_now()).map_err(NodeError::Member)?;
             me.save(data).map_err(NodeError::Member)?;
         }
-        let Some(control) = seats.here().filter(|_| self.advertised.is_some() || self.signs) else {
+        let Some(control) = seats
+            .here()
+            .filter(|_| self.advertised.is_some() || self.signs)
+        else {
             return Ok(());
         };
         let cluster = control.read(|s| s.cluster()).await;
@@ -266,7 +269,8 @@ impl Opening {
         stop: &CancellationToken,
     ) -> Result<Option<Arc<House>>, NodeError> {
         let directory = |e| NodeError::Directory(data.display().to_string(), e);
-        let (Some(address), Some(listener)) = (self.advertised.clone(), self.listener.take()) else {
+        let (Some(address), Some(listener)) = (self.advertised.clone(), self.listener.take())
+        else {
             return Ok(None);
         };
         let Some(me) = self.me.take() else {

@@ -366,7 +366,9 @@ impl Member {
         }
         drop(dialled);
         me.save(&self.data).map_err(NodeError::Member)?;
-        tracing::info!("this node has a new certificate, for the root of the cluster is being changed");
+        tracing::info!(
+            "this node has a new certificate, for the root of the cluster is being changed"
+        );
         let again = dial_session(leader, me, self.trust.clone()).await;
         again.map_err(NodeError::Member)
     }

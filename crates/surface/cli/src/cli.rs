@@ -40,6 +40,7 @@ Files and environment:
   $XDG_CONFIG_HOME/prism/contexts.toml   the clusters you know
   $XDG_STATE_HOME/prism/run              what `prismctl run` keeps
   PRISM_API PRISM_TOKEN PRISM_CONTEXT PRISM_NAMESPACE PRISM_TIMEOUT PRISM_OUTPUT
+  PRISM_PIN PRISM_CA   how the server at https://... is known: a pin, a file
   A flag comes before the environment, that before the file, that before the
   default. NO_COLOR turns colours off.";
 

@@ -58,7 +58,9 @@ pub enum ClientError {
         why: String,
     },
     /// The address is not one this client can use.
-    #[error("{address:?} is not an address of the API: expected http://host:port or https://host:port ({why})")]
+    #[error(
+        "{address:?} is not an address of the API: expected http://host:port or https://host:port ({why})"
+    )]
     Address {
         /// As given.
         address: String,

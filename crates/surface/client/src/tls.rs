@@ -129,7 +129,11 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Made {
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let host = uri
+            .host()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_owned();
         let (connecting, tls) = (self.tcp.call(uri), self.tls.clone());
         Box::pin(async move {
             let stream = connecting.await.map_err(io::Error::other)?.into_inner();
@@ -243,10 +247,24 @@ mod tests {
         let hex = "07".repeat(32);
         let colons = vec!["07"; 32].join(":");
         let url = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
-        for good in [&hex, &colons, &format!("sha256:{hex}"), &format!(" {hex}\n"), url, &format!("{url}=")] {
+        for good in [
+            &hex,
+            &colons,
+            &format!("sha256:{hex}"),
+            &format!(" {hex}\n"),
+            url,
+            &format!("{url}="),
+        ] {
             assert_eq!(pin(good), Ok([7; 32]), "{good:?}");
         }
-        for bad in ["", "07", &hex[1..], &hex.replace("07", "0g"), &url[1..], &format!("{hex}07")] {
+        for bad in [
+            "",
+            "07",
+            &hex[1..],
+            &hex.replace("07", "0g"),
+            &url[1..],
+            &format!("{hex}07"),
+        ] {
             assert!(pin(bad).is_err(), "{bad:?}");
         }
     }

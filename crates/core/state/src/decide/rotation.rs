@@ -18,7 +18,10 @@ pub(super) fn begin(
     new: &RootRecord,
     again: bool,
 ) -> Result<Reply, Rejection> {
-    if [old, new].iter().any(|r| r.certificate.is_empty() || r.certificate.len() > ROOT_MAX) {
+    if [old, new]
+        .iter()
+        .any(|r| r.certificate.is_empty() || r.certificate.len() > ROOT_MAX)
+    {
         let message = format!("a root's certificate has 1 to {ROOT_MAX} bytes");
         return Err(Rejection::new(Reason::Invalid, message));
     }

@@ -34,30 +34,93 @@ fn changed(c: &Cluster, change: impl FnOnce(&mut Says)) -> Shown {
 
 fn wrong_words(c: &Cluster) -> Vec<Case> {
     let own = cluster_id(c);
-    let id = node(7);
+    // With letters, whose case counts.
+    let id = node(0xab_cdef_abcd_ef01);
     let named = |names: Vec<SanType>| changed(c, |says| says.names = names);
     let one = |text: String| named(vec![uri(text)]);
     let other = elsewhere(77).cluster;
     let mut all = Vec::new();
-    let mut add = |what: &str, shown: Shown, why: &'static str| all.push((what.to_owned(), shown, why));
+    let mut add =
+        |what: &str, shown: Shown, why: &'static str| all.push((what.to_owned(), shown, why));
     add("expired", changed(c, |s| s.until = now() - 10), "expired");
-    add("expired a year ago", changed(c, |s| (s.from, s.until) = (now() - 700 * DAY, now() - 365 * DAY)), "expired");
-    add("not yet valid", changed(c, |s| s.from = now() + 600), "not_yet");
-    add("valid next year", changed(c, |s| (s.from, s.until) = (now() + 365 * DAY, now() + 366 * DAY)), "not_yet");
-    add("no use at all but one that is none", changed(c, |s| s.uses = vec![ExtendedKeyUsagePurpose::CodeSigning]), "unfit");
-    add("for servers of the web only", changed(c, |s| s.uses = vec![ExtendedKeyUsagePurpose::ServerAuth]), "unfit");
-    add("for mail", changed(c, |s| s.uses = vec![ExtendedKeyUsagePurpose::EmailProtection]), "unfit");
-    add("that of an authority", changed(c, |s| {
-        s.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        s.key_uses = vec![KeyUsagePurpose::KeyCertSign];
-    }), "unfit");
+    add(
+        "expired a year ago",
+        changed(c, |s| {
+            (s.from, s.until) = (now() - 700 * DAY, now() - 365 * DAY)
+        }),
+        "expired",
+    );
+    add(
+        "not yet valid",
+        changed(c, |s| s.from = now() + 600),
+        "not_yet",
+    );
+    add(
+        "valid next year",
+        changed(c, |s| {
+            (s.from, s.until) = (now() + 365 * DAY, now() + 366 * DAY)
+        }),
+        "not_yet",
+    );
+    add(
+        "no use at all but one that is none",
+        changed(c, |s| s.uses = vec![ExtendedKeyUsagePurpose::CodeSigning]),
+        "unfit",
+    );
+    add(
+        "for servers of the web only",
+        changed(c, |s| s.uses = vec![ExtendedKeyUsagePurpose::ServerAuth]),
+        "unfit",
+    );
+    add(
+        "for mail",
+        changed(c, |s| {
+            s.uses = vec![ExtendedKeyUsagePurpose::EmailProtection]
+        }),
+        "unfit",
+    );
+    add(
+        "that of an authority",
+        changed(c, |s| {
+            s.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            s.key_uses = vec![KeyUsagePurpose::KeyCertSign];
+        }),
+        "unfit",
+    );
     add("no name", named(Vec::new()), "nameless");
-    add("two names", named(vec![spiffe(own, "server", id), spiffe(own, "worker", id)]), "nameless");
-    add("the same name twice", named(vec![spiffe(own, "server", id), spiffe(own, "server", id)]), "nameless");
-    add("a name and a host", named(vec![spiffe(own, "server", id), SanType::DnsName("localhost".try_into().unwrap())]), "nameless");
-    add("a host", named(vec![SanType::DnsName("localhost".try_into().unwrap())]), "nameless");
-    add("an address", named(vec![SanType::IpAddress("127.0.0.1".parse().unwrap())]), "nameless");
-    add("a mail address", named(vec![SanType::Rfc822Name("a@b".try_into().unwrap())]), "nameless");
+    add(
+        "two names",
+        named(vec![spiffe(own, "server", id), spiffe(own, "worker", id)]),
+        "nameless",
+    );
+    add(
+        "the same name twice",
+        named(vec![spiffe(own, "server", id), spiffe(own, "server", id)]),
+        "nameless",
+    );
+    add(
+        "a name and a host",
+        named(vec![
+            spiffe(own, "server", id),
+            SanType::DnsName("localhost".try_into().unwrap()),
+        ]),
+        "nameless",
+    );
+    add(
+        "a host",
+        named(vec![SanType::DnsName("localhost".try_into().unwrap())]),
+        "nameless",
+    );
+    add(
+        "an address",
+        named(vec![SanType::IpAddress("127.0.0.1".parse().unwrap())]),
+        "nameless",
+    );
+    add(
+        "a mail address",
+        named(vec![SanType::Rfc822Name("a@b".try_into().unwrap())]),
+        "nameless",
+    );
     for (what, text) in [
         ("https", format!("https://{own}/server/{id}")),
         ("an upper scheme", format!("SPIFFE://{own}/server/{id}")),
@@ -66,15 +129,24 @@ fn wrong_words(c: &Cluster) -> Vec<Case> {
         ("an upper role", format!("spiffe://{own}/Server/{id}")),
         ("no role", format!("spiffe://{own}/{id}")),
         ("no id", format!("spiffe://{own}/server/")),
-        ("a short id", format!("spiffe://{own}/server/{}", &id.to_string()[1..])),
-        ("an upper id", format!("spiffe://{own}/server/{}", id.to_string().to_uppercase())),
+        (
+            "a short id",
+            format!("spiffe://{own}/server/{}", &id.to_string()[1..]),
+        ),
+        (
+            "an upper id",
+            format!("spiffe://{own}/server/{}", id.to_string().to_uppercase()),
+        ),
         ("more after it", format!("spiffe://{own}/server/{id}/x")),
         ("a slash after it", format!("spiffe://{own}/server/{id}/")),
         ("a query", format!("spiffe://{own}/server/{id}?x=1")),
         ("a fragment", format!("spiffe://{own}/server/{id}#x")),
         ("a port", format!("spiffe://{own}:443/server/{id}")),
         ("a user", format!("spiffe://a@{own}/server/{id}")),
-        ("a way back", format!("spiffe://{own}/worker/../server/{id}")),
+        (
+            "a way back",
+            format!("spiffe://{own}/worker/../server/{id}"),
+        ),
         ("an escape", format!("spiffe://{own}/%73erver/{id}")),
         ("a space", format!("spiffe://{own}/server/{id} ")),
         ("a NUL", format!("spiffe://{own}/server/{id}\0")),
@@ -83,7 +155,11 @@ fn wrong_words(c: &Cluster) -> Vec<Case> {
     ] {
         add(&format!("the name with {what}"), one(text), "nameless");
     }
-    add("the name of another cluster", named(vec![spiffe(other, "server", id)]), "foreign");
+    add(
+        "the name of another cluster",
+        named(vec![spiffe(other, "server", id)]),
+        "foreign",
+    );
     all
 }
 
@@ -94,32 +170,107 @@ fn wrong_chains(c: &Cluster) -> Vec<Case> {
     let (far, far_top) = (issuer(&other), root(&other));
     let good = Says::of(own, "server", 7);
     let mut all = Vec::new();
-    let mut add = |what: &str, shown: Shown, why: &'static str| all.push((what.to_owned(), shown, why));
+    let mut add =
+        |what: &str, shown: Shown, why: &'static str| all.push((what.to_owned(), shown, why));
     let key = good.key();
-    add("self-signed", Shown { chain: vec![good.alone("x", &key)], key }, "stranger");
+    add(
+        "self-signed",
+        Shown {
+            chain: vec![good.alone("x", &key)],
+            key,
+        },
+        "stranger",
+    );
     let key = good.key();
-    let chain = vec![good.alone("x", &key), above.certificate.clone(), top.certificate.clone()];
-    add("self-signed, beside the real issuers", Shown { chain, key }, "stranger");
+    let chain = vec![
+        good.alone("x", &key),
+        above.certificate.clone(),
+        top.certificate.clone(),
+    ];
+    add(
+        "self-signed, beside the real issuers",
+        Shown { chain, key },
+        "stranger",
+    );
     add("another authority", shown(&good, &far, &[&far]), "stranger");
-    add("another authority and its root", shown(&good, &far, &[&far, &far_top]), "stranger");
-    add("another authority beside the real issuer", shown(&good, &far, &[&above]), "stranger");
-    add("another cluster's member", shown(&Says::of(other.cluster, "server", 7), &far, &[&far]), "stranger");
+    add(
+        "another authority and its root",
+        shown(&good, &far, &[&far, &far_top]),
+        "stranger",
+    );
+    add(
+        "another authority beside the real issuer",
+        shown(&good, &far, &[&above]),
+        "stranger",
+    );
+    add(
+        "another cluster's member",
+        shown(&Says::of(other.cluster, "server", 7), &far, &[&far]),
+        "stranger",
+    );
     add("no issuer", shown(&good, &above, &[]), "stranger");
-    add("the root instead of the issuer", shown(&good, &above, &[&top]), "stranger");
+    add(
+        "the root instead of the issuer",
+        shown(&good, &above, &[&top]),
+        "stranger",
+    );
     let twice = issuer_by(&far_top, own, Lifetime::year(now()), 0);
-    add("an issuer of our name beneath another root", shown(&good, &twice, &[&twice]), "stranger");
-    let old = issuer_by(&top, own, Lifetime { from: now() - 9 * DAY, until: now() - DAY }, 0);
-    add("an issuer that has expired", shown(&good, &old, &[&old]), "expired");
-    let soon = issuer_by(&top, own, Lifetime { from: now() + DAY, until: now() + 9 * DAY }, 0);
-    add("an issuer of tomorrow", shown(&good, &soon, &[&soon]), "not_yet");
+    add(
+        "an issuer of our name beneath another root",
+        shown(&good, &twice, &[&twice]),
+        "stranger",
+    );
+    let old = issuer_by(
+        &top,
+        own,
+        Lifetime {
+            from: now() - 9 * DAY,
+            until: now() - DAY,
+        },
+        0,
+    );
+    add(
+        "an issuer that has expired",
+        shown(&good, &old, &[&old]),
+        "expired",
+    );
+    let soon = issuer_by(
+        &top,
+        own,
+        Lifetime {
+            from: now() + DAY,
+            until: now() + 9 * DAY,
+        },
+        0,
+    );
+    add(
+        "an issuer of tomorrow",
+        shown(&good, &soon, &[&soon]),
+        "not_yet",
+    );
     let second = issuer_by(&above, own, Lifetime::year(now()), 0);
-    add("an issuer's issuer: too long", shown(&good, &second, &[&second, &above]), "unfit");
+    add(
+        "an issuer's issuer: too long",
+        shown(&good, &second, &[&second, &above]),
+        "unfit",
+    );
     let third = issuer_by(&second, own, Lifetime::year(now()), 0);
-    add("one more", shown(&good, &third, &[&third, &second, &above]), "unfit");
+    add(
+        "one more",
+        shown(&good, &third, &[&third, &second, &above]),
+        "unfit",
+    );
     let worker = Says::of(own, "worker", 8);
     let its = worker.key();
-    let leaf = Above { certificate: worker.by(&above, "w", &its), key: its };
-    add("signed by a member", shown(&good, &leaf, &[&leaf, &above]), "unfit");
+    let leaf = Above {
+        certificate: worker.by(&above, "w", &its),
+        key: its,
+    };
+    add(
+        "signed by a member",
+        shown(&good, &leaf, &[&leaf, &above]),
+        "unfit",
+    );
     all
 }
 
@@ -129,11 +280,20 @@ async fn is_refused(c: &Cluster, door: &[u8], (what, shown, why): &Case) {
     let came = show(c, Some(door), Some(shown)).await;
     let door = String::from_utf8_lossy(door).into_owned();
     assert_eq!(came, Came::Out, "{what} at {door}");
-    let count = |all: &std::collections::BTreeMap<&'static str, u64>| all.get(why).copied().unwrap_or(0);
+    let count =
+        |all: &std::collections::BTreeMap<&'static str, u64>| all.get(why).copied().unwrap_or(0);
     let once = || async { count(&c.house.counts().refused) == count(&before) + 1 };
-    assert!(until(once).await, "{what} at {door}: {:?}, wanted {why}", c.house.counts());
+    assert!(
+        until(once).await,
+        "{what} at {door}: {:?}, wanted {why}",
+        c.house.counts()
+    );
     let sum = |all: &std::collections::BTreeMap<&'static str, u64>| all.values().sum::<u64>();
-    assert_eq!(sum(&c.house.counts().refused), sum(&before) + 1, "{what} at {door}");
+    assert_eq!(
+        sum(&c.house.counts().refused),
+        sum(&before) + 1,
+        "{what} at {door}"
+    );
     assert_eq!(c.house.counts().connected, 0, "{what} at {door}");
 }
 
@@ -144,23 +304,40 @@ async fn no_wrong_certificate_opens_any_door() {
     let above = issuer(&c.server());
     let role = |role: &str| shown(&Says::of(own, role, 9), &above, &[&above]);
     let mut cases = 0;
-    let wrong: Vec<Case> = wrong_words(&c).into_iter().chain(wrong_chains(&c)).collect();
+    let wrong: Vec<Case> = wrong_words(&c)
+        .into_iter()
+        .chain(wrong_chains(&c))
+        .collect();
     for door in MEMBERS.into_iter().chain(SERVERS) {
         for case in &wrong {
             is_refused(&c, door, case).await;
             cases += 1;
         }
-        is_refused(&c, door, &("a client's".to_owned(), role("client"), "wrong_role")).await;
+        is_refused(
+            &c,
+            door,
+            &("a client's".to_owned(), role("client"), "wrong_role"),
+        )
+        .await;
         cases += 1;
     }
     for door in SERVERS {
-        is_refused(&c, door, &("a worker's".to_owned(), role("worker"), "wrong_role")).await;
+        is_refused(
+            &c,
+            door,
+            &("a worker's".to_owned(), role("worker"), "wrong_role"),
+        )
+        .await;
         cases += 1;
     }
     // The same doors are open to those who may come.
     for door in MEMBERS {
         for who in ["worker", "server"] {
-            assert_eq!(show(&c, Some(door), Some(&role(who))).await, Came::In, "{who}");
+            assert_eq!(
+                show(&c, Some(door), Some(&role(who))).await,
+                Came::In,
+                "{who}"
+            );
             cases += 1;
         }
     }
@@ -205,7 +382,11 @@ async fn without_a_certificate_or_with_another_protocol_nobody_comes_in() {
     }
     let nobody = cases;
     let counted = || c.house.counts().refused.get("certificate").copied();
-    assert!(until(|| async { counted() == Some(nobody) }).await, "{:?}", c.house.counts());
+    assert!(
+        until(|| async { counted() == Some(nobody) }).await,
+        "{:?}",
+        c.house.counts()
+    );
     for protocol in [
         None,
         Some(&b"h2"[..]),
@@ -217,12 +398,20 @@ async fn without_a_certificate_or_with_another_protocol_nobody_comes_in() {
         Some(b"\0"),
         Some(&[b'x'; 255]),
     ] {
-        assert_eq!(show(&c, protocol, Some(&good())).await, Came::Out, "{protocol:?}");
+        assert_eq!(
+            show(&c, protocol, Some(&good())).await,
+            Came::Out,
+            "{protocol:?}"
+        );
         cases += 1;
     }
     let others = cases - nobody;
     let counted = || c.house.counts().refused.get("protocol").copied();
-    assert!(until(|| async { counted() == Some(others) }).await, "{:?}", c.house.counts());
+    assert!(
+        until(|| async { counted() == Some(others) }).await,
+        "{:?}",
+        c.house.counts()
+    );
     println!("{cases} without a certificate or for nothing");
 }
 
@@ -244,7 +433,11 @@ async fn who_is_denied_by_any_of_their_names_is_out_and_sent_away_in_the_middle(
     for which in 0..4 {
         let good = shown(&Says::of(me.cluster, "worker", 9), &above, &[&above]);
         let whom = whom(&good)[which];
-        assert_eq!(show(&c, Some(MEMBERS[1]), Some(&good)).await, Came::In, "{whom}");
+        assert_eq!(
+            show(&c, Some(MEMBERS[1]), Some(&good)).await,
+            Came::In,
+            "{whom}"
+        );
         let why = "stolen".to_owned();
         c.propose(Command::Deny { whom, why }).await;
         // It takes a moment until the list is followed.

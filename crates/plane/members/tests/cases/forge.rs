@@ -7,9 +7,9 @@ use prism_identity::{ClusterId, Lifetime, Root};
 use prism_members::Membership;
 use prism_types::{Id, NodeId};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequest, CertificateSigningRequestParams,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequest,
+    CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
@@ -192,7 +192,9 @@ impl ServerCertVerifier for Gullible {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        provider.signature_verification_algorithms.supported_schemes()
+        provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 

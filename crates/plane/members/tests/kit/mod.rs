@@ -53,6 +53,11 @@ impl Drop for Cluster {
 }
 
 pub async fn cluster() -> Cluster {
+    cluster_with(UNKNOWN_HERE).await
+}
+
+/// One in which so many may be unknown at once.
+pub async fn cluster_with(unknown: usize) -> Cluster {
     let stop = CancellationToken::new();
     let store = Arc::new(FakeStore::default());
     let (control, leader) = prism_control::open(store.clone()).await.unwrap();
@@ -91,7 +96,7 @@ pub async fn cluster() -> Cluster {
         api: None,
     };
     let house = House::new(links, me).unwrap();
-    tokio::spawn(serve(listener, house.clone(), UNKNOWN_HERE, stop.clone()));
+    tokio::spawn(serve(listener, house.clone(), unknown, stop.clone()));
     tokio::spawn(house.clone().tend(dir.path().to_owned(), stop.clone()));
     Cluster {
         control,

@@ -19,7 +19,7 @@ Examples:
   prismctl ca allow w7
   prismctl ca issue ada --role operator --expires-in 30d
   prismctl ca rotate                     # a new root, while all goes on
-  prismctl ca rotate --finish            # end it now; who is missing joins again")]
+  prismctl ca rotate --finish            # end it; who is missing joins again")]
 pub enum CaCommand {
     /// Show the cluster's root, its members, and who is kept out
     Status,
@@ -130,11 +130,18 @@ pub async fn run(command: CaCommand, server: &Server, out: &Out) -> Done {
 /// How far a change of the root is, in lines for people.
 fn told(rotation: &RotationView, now: prism_types::TimeMs) -> String {
     let age = |at| human::age(at, now);
-    let RotationView { old_root, moved, .. } = rotation;
+    let RotationView {
+        old_root, moved, ..
+    } = rotation;
     if let Some(ended) = rotation.ended {
         return format!("changed   {} ago, from {old_root}\n", age(ended));
     }
-    let names: Vec<&str> = rotation.waiting.iter().take(8).map(|n| n.as_str()).collect();
+    let names: Vec<&str> = rotation
+        .waiting
+        .iter()
+        .take(8)
+        .map(|n| n.as_str())
+        .collect();
     let more = rotation.waiting.len().saturating_sub(names.len());
     let waiting = match (names.is_empty(), more) {
         (true, _) => "nobody".to_owned(),

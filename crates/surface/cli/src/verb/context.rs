@@ -157,8 +157,7 @@ fn token() -> Result<Option<String>, Failure> {
 fn token_of(path: &std::path::Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::file(format!("cannot read {}: {e}", path.display())))?;
-    checked(&text)?
-        .ok_or_else(|| Failure::file(format!("{} holds no token", path.display())))
+    checked(&text)?.ok_or_else(|| Failure::file(format!("{} holds no token", path.display())))
 }
 
 fn checked(text: &str) -> Result<Option<String>, Failure> {

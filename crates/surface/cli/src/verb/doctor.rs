@@ -146,8 +146,9 @@ async fn contexts(globals: &Globals) -> (Vec<Reach>, Option<String>) {
 async fn reach(name: String, context: Context) -> Reach {
     let token = context.token.as_deref();
     let client = match context.trusted().read() {
-        Ok(security) => Client::secured(&context.api, token, PATIENCE, &security)
-            .map_err(|e| e.to_string()),
+        Ok(security) => {
+            Client::secured(&context.api, token, PATIENCE, &security).map_err(|e| e.to_string())
+        }
         Err(e) => Err(e.to_string()),
     };
     let found = match client {

@@ -51,9 +51,8 @@ fn create(path: &Path, text: &str) -> Result<(), Failure> {
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
-    write().map_err(|e: std::io::Error| {
-        Failure::file(format!("cannot write {}: {e}", path.display()))
-    })
+    write()
+        .map_err(|e: std::io::Error| Failure::file(format!("cannot write {}: {e}", path.display())))
 }
 
 fn no_key(why: &prism_identity::IdentityError) -> Failure {
@@ -69,7 +68,10 @@ pub async fn run(args: IssueArgs, server: &Server, out: &Out) -> Result<(), Fail
     let (certificate, key, authority) = (file(".pem"), file(".key"), file("-ca.pem"));
     for path in [&certificate, &authority] {
         if path.exists() {
-            return Err(Failure::file(format!("{} is there already", path.display())));
+            return Err(Failure::file(format!(
+                "{} is there already",
+                path.display()
+            )));
         }
     }
     let made = Key::generate().map_err(|e| no_key(&e))?;

@@ -195,18 +195,7 @@ impl Settings {
                 _ => None,
             },
         };
-        let mut labels: Labels = file.labels;
-        for pair in args
-            .labels
-            .iter()
-            .flat_map(|l| l.split(','))
-            .filter(|p| !p.is_empty())
-        {
-            let (key, value) = pair
-                .split_once('=')
-                .ok_or_else(|| format!("--labels: {pair:?} is not key=value"))?;
-            labels.insert(key.trim().to_owned(), value.trim().to_owned());
-        }
+        let labels = labels(file.labels, args.labels.as_deref())?;
         let threshold = args
             .pressure_threshold
             .or(file.pressure_threshold)
@@ -254,6 +243,18 @@ impl Settings {
             log_json: one_of("--log-format", &format, &["text", "json"])? == "json",
         })
     }
+}
+
+/// The labels of the file, and those of the command line above them.
+fn labels(mut all: Labels, given: Option<&str>) -> Result<Labels, String> {
+    let pairs = given.unwrap_or_default().split(',');
+    for pair in pairs.filter(|p| !p.is_empty()) {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("--labels: {pair:?} is not key=value"))?;
+        all.insert(key.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(all)
 }
 
 /// How the node lives, as the command line says.

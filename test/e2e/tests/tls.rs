@@ -3,6 +3,11 @@
 //!
 //! "Off loopback" is a network namespace with an interface that leads nowhere.
 
+#![expect(
+    clippy::too_many_lines,
+    reason = "a story that is told from its begin to its end"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};

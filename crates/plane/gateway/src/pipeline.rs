@@ -225,15 +225,7 @@ async fn serve(
         return Err(unknown(&parts));
     };
     refuse_when_full(app, route)?;
-    let caller = match route.access {
-        Access::Open => None,
-        Access::Token(_) => {
-            let headers = parts.headers.get_all(AUTHORIZATION);
-            let headers: Vec<&[u8]> = headers.iter().map(HeaderValue::as_bytes).collect();
-            let shown = (&headers[..], client.as_ref());
-            Some(auth::check(&app.control, shown, route, &app.config.token_hint).await?)
-        }
-    };
+    let caller = caller(app, route, &parts.headers, client.as_ref()).await?;
     let params = params.map_err(|why| Refusal::not_found(format!("the path: {why}")))?;
     let query = Query::parse(route, parts.uri.query())?;
     if let Some(text) = query.text("namespace") {
@@ -288,6 +280,23 @@ async fn serve(
         None => answer,
     };
     whole(app, answer).await
+}
+
+/// Who asks, if the route wants to know.
+async fn caller(
+    app: &App,
+    route: &Route,
+    headers: &HeaderMap,
+    client: Option<&Client>,
+) -> Answered<Option<auth::Caller>> {
+    if matches!(route.access, Access::Open) {
+        return Ok(None);
+    }
+    let headers = headers.get_all(AUTHORIZATION);
+    let headers: Vec<&[u8]> = headers.iter().map(HeaderValue::as_bytes).collect();
+    let hint = &app.config.token_hint;
+    let caller = auth::check(&app.control, (&headers, client), route, hint).await?;
+    Ok(Some(caller))
 }
 
 /// Takes room for an answer that is large and already whole, until it is sent.

@@ -330,20 +330,15 @@ async fn start_on(
     let opened = tokio::task::spawn_blocking(move || open_worker(&settings, &own));
     let (worker, runtime) = opened.await.expect("opening a worker does not panic")?;
     opening.found(data, &parts.seats, &identity).await?;
-    let mut gateway = GatewayConfig::new(identity.name.to_string(), env!("CARGO_PKG_VERSION"));
-    gateway.token_hint =
-        "restart this server: it makes an administrator's token at every start".to_owned();
-    gateway.disk = Some(disk_gauge(data, &store, &identity.name.to_string()));
+    let desk = crate::api::Desk::new(data);
+    let mut gateway = gateway_config(config, &store, &identity);
     gateway.joining = opening.joining()?;
-    gateway.peers = Some(peers(&store));
+    gateway.authority = Some(desk.clone());
     let ground = Ground {
         seats: parts.seats.clone(),
         store: store.clone(),
         reach: Some(way.reach()),
     };
-    let desk = crate::api::Desk::new(data);
-    gateway.authority = Some(desk.clone());
-    gateway.tls = config.api_tls;
     let gateway = Gateway::new(api, ground, gateway, parts.stop_serving.clone());
     let serf = opening.advertised.clone().filter(|_| opening.me.is_some());
     let known = opening
@@ -367,25 +362,14 @@ async fn start_on(
         (&mut parts.serving, &parts.stop_serving),
     )
     .await?;
-    let (face, pin) = (served.face, served.pin);
-    let serve = tokio::spawn(async move {
-        let _vital = Vital("the API");
-        match face {
-            Some(face) => prism_gateway::serve_tls(listener, gateway, face).await,
-            None => {
-                if let Err(e) = prism_gateway::serve(listener, gateway).await {
-                    tracing::error!(error = %e, "the API stopped");
-                }
-            }
-        }
-    });
+    let serve = tokio::spawn(serve_api(listener, gateway, served.face));
     let (seats, stop) = (parts.seats.clone(), parts.stop_serving.clone());
     let session = tokio::spawn(session::keep(seats, way, worker, stop));
     parts.serving.extend([serve, session]);
     Ok(Node {
         api,
         tls: config.api_tls,
-        pin,
+        pin: served.pin,
         serf,
         token,
         id: identity.id,
@@ -399,6 +383,39 @@ async fn start_on(
         leading: parts.leading,
         _lock: opening.lock,
     })
+}
+
+/// What the gateway is told of this server.
+fn gateway_config(
+    config: &NodeConfig,
+    store: &Arc<RaftStore>,
+    identity: &identity::Identity,
+) -> GatewayConfig {
+    let name = identity.name.to_string();
+    let mut gateway = GatewayConfig::new(name.clone(), env!("CARGO_PKG_VERSION"));
+    gateway.token_hint =
+        "restart this server: it makes an administrator's token at every start".to_owned();
+    gateway.disk = Some(disk_gauge(&config.data_dir, store, &name));
+    gateway.peers = Some(peers(store));
+    gateway.tls = config.api_tls;
+    gateway
+}
+
+/// Serves the API until its end.
+async fn serve_api(
+    listener: TcpListener,
+    gateway: Gateway,
+    face: Option<prism_gateway::Face>,
+) {
+    let _vital = Vital("the API");
+    match face {
+        Some(face) => prism_gateway::serve_tls(listener, gateway, face).await,
+        None => {
+            if let Err(e) = prism_gateway::serve(listener, gateway).await {
+                tracing::error!(error = %e, "the API stopped");
+            }
+        }
+    }
 }
 
 /// Tells the gateway of the servers.

@@ -122,7 +122,11 @@ fn workers_are_left_behind_by_force_or_after_a_day_and_servers_only_after_a_day(
     w.ok(rotate(1, 2, false));
     w.ok(moved(2, &[1]));
     let why = w.err(FORCE);
-    assert!(why.message.contains("servers") && why.message.contains("s0"), "{}", why.message);
+    assert!(
+        why.message.contains("servers") && why.message.contains("s0"),
+        "{}",
+        why.message
+    );
     w.ok(moved(2, &[0]));
     w.ok(FORCE);
     w.ok(rotate(2, 3, false));
@@ -159,10 +163,23 @@ fn a_root_that_is_lost_gives_way_to_another_and_the_old_one_stays_the_old_one() 
     let rotation = w.state.rotation().unwrap();
     assert_eq!((rotation.old.pin, rotation.new.pin), ([1; 32], [3; 32]));
     assert_eq!(waiting(&w), ["s0", "w1"]);
-    for (old, new) in [(vec![], vec![1]), (vec![1], vec![]), (vec![1; 9_000], vec![1])] {
-        let of = |certificate, n| Box::new(RootRecord { certificate, pin: [n; 32] });
+    for (old, new) in [
+        (vec![], vec![1]),
+        (vec![1], vec![]),
+        (vec![1; 9_000], vec![1]),
+    ] {
+        let of = |certificate, n| {
+            Box::new(RootRecord {
+                certificate,
+                pin: [n; 32],
+            })
+        };
         let (old, new) = (of(old, 1), of(new, 2));
-        let refused = w.err(Command::Rotate { old, new, again: true });
+        let refused = w.err(Command::Rotate {
+            old,
+            new,
+            again: true,
+        });
         assert_eq!(refused.reason, Reason::Invalid);
     }
 }

@@ -22,9 +22,9 @@ use crate::refuse::Answered;
 use crate::room::Room;
 use crate::stream::Streams;
 use crate::{
-    GatewayConfig, answer, ca, certificates, cluster, events, execs, explain, files, health,
-    images, jobs, join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes,
-    snapshots, submit, sweeps, tasks, tokens,
+    GatewayConfig, answer, ca, cluster, events, execs, explain, files, health, images, jobs,
+    join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots, submit,
+    sweeps, tasks, tokens,
 };
 
 /// Shared by every request, whoever leads.
@@ -236,10 +236,7 @@ pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answere
         Op::NamespacePut => namespaces::put(app, ask).await,
         Op::NamespaceRemove => namespaces::remove(app, ask).await,
         Op::CaGet => ca::get(app).await,
-        Op::CaDeny => ca::deny(app, ask).await,
-        Op::CaAllow => ca::allow(app, ask).await,
-        Op::CaIssue => certificates::issue(app, ask).await,
-        Op::CaRotate => certificates::rotate(app, ask).await,
+        Op::CaDeny | Op::CaAllow | Op::CaIssue | Op::CaRotate => ca::act(app, ask).await,
         Op::JoinTokenCreate => join_tokens::create(app, ask).await,
         Op::JoinTokenList => join_tokens::list(app, &ask).await,
         Op::JoinTokenRevoke => join_tokens::revoke(app, ask).await,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
-use prism_api::{CaAllow, CaDeny, CaView, DeniedView, JoinedView};
+use prism_api::{CaAllow, CaDeny, CaView, DeniedView, JoinedView, Op};
 use prism_state::{Command, Whom};
 use prism_types::NodeId;
 
@@ -97,7 +97,17 @@ pub(crate) async fn get(app: &Arc<App>) -> Answered<Response<Body>> {
     answer::json(&view)
 }
 
-pub(crate) async fn deny(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+/// Changes something of it.
+pub(crate) async fn act(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+    match ask.route.op {
+        Op::CaDeny => deny(app, ask).await,
+        Op::CaAllow => allow(app, ask).await,
+        Op::CaIssue => certificates::issue(app, ask).await,
+        _ => certificates::rotate(app, ask).await,
+    }
+}
+
+async fn deny(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let body: CaDeny = ask.json()?;
     let whom = whom(app, body.node.as_deref(), body.certificate.as_deref()).await?;
     let why = body.why;
@@ -106,7 +116,7 @@ pub(crate) async fn deny(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     get(app).await
 }
 
-pub(crate) async fn allow(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+async fn allow(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let body: CaAllow = ask.json()?;
     let whom = whom(app, body.node.as_deref(), body.certificate.as_deref()).await?;
     app.propose(&ask, Command::Allow { whom }).await?;

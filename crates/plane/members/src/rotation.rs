@@ -530,7 +530,9 @@ mod tests {
             ..record(1, 2, false)
         };
         let is_good = |me: &Membership, root: &RootRecord| {
-            let trust = prism_identity::Trust::new(cluster, &[root.certificate.clone()]).unwrap();
+            let trust =
+                prism_identity::Trust::new(cluster, std::slice::from_ref(&root.certificate))
+                    .unwrap();
             let chain: Vec<_> = me.chain.iter().map(|c| c.clone().into()).collect();
             trust.is_beneath(&root.certificate, &chain, now)
         };

@@ -331,9 +331,7 @@ async fn start_on(
     let (worker, runtime) = opened.await.expect("opening a worker does not panic")?;
     opening.found(data, &parts.seats, &identity).await?;
     let desk = crate::api::Desk::new(data);
-    let mut gateway = gateway_config(config, &store, &identity);
-    gateway.joining = opening.joining()?;
-    gateway.authority = Some(desk.clone());
+    let gateway = gateway_config(config, &store, &identity, (&opening, &desk))?;
     let ground = Ground {
         seats: parts.seats.clone(),
         store: store.clone(),
@@ -390,7 +388,8 @@ fn gateway_config(
     config: &NodeConfig,
     store: &Arc<RaftStore>,
     identity: &identity::Identity,
-) -> GatewayConfig {
+    (opening, desk): (&Opening, &Arc<crate::api::Desk>),
+) -> Result<GatewayConfig, NodeError> {
     let name = identity.name.to_string();
     let mut gateway = GatewayConfig::new(name.clone(), env!("CARGO_PKG_VERSION"));
     gateway.token_hint =
@@ -398,15 +397,13 @@ fn gateway_config(
     gateway.disk = Some(disk_gauge(&config.data_dir, store, &name));
     gateway.peers = Some(peers(store));
     gateway.tls = config.api_tls;
-    gateway
+    gateway.joining = opening.joining()?;
+    gateway.authority = Some(desk.clone());
+    Ok(gateway)
 }
 
 /// Serves the API until its end.
-async fn serve_api(
-    listener: TcpListener,
-    gateway: Gateway,
-    face: Option<prism_gateway::Face>,
-) {
+async fn serve_api(listener: TcpListener, gateway: Gateway, face: Option<prism_gateway::Face>) {
     let _vital = Vital("the API");
     match face {
         Some(face) => prism_gateway::serve_tls(listener, gateway, face).await,

@@ -291,9 +291,15 @@ async fn refusal(c: &Cluster, door: &[u8], (what, shown, why): &Case) -> Option<
     }
     let counts = c.house.counts();
     let grown = |word: &&'static str| counts.refused.get(word) != before.get(word);
-    let words: Vec<&str> = counts.refused.keys().copied().filter(|w| grown(w)).collect();
+    let words: Vec<&str> = counts
+        .refused
+        .keys()
+        .copied()
+        .filter(|w| grown(w))
+        .collect();
     let right = words == [*why] && sum(&counts.refused) == sum(&before) + 1;
-    (!right || counts.connected > 0).then(|| format!("{what} at {door} is counted as {words:?}, not {why}"))
+    (!right || counts.connected > 0)
+        .then(|| format!("{what} at {door} is counted as {words:?}, not {why}"))
 }
 
 async fn is_refused(c: &Cluster, door: &[u8], case: &Case) {

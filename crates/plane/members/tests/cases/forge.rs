@@ -90,7 +90,7 @@ impl Says {
         params.subject_alt_names = self.names.clone();
         params.extended_key_usages = self.uses.clone();
         params.key_usages = self.key_uses.clone();
-        params.is_ca = self.is_ca.clone();
+        params.is_ca = self.is_ca;
         params
     }
 

@@ -315,7 +315,10 @@ pub(crate) fn reason(error: &rustls::Error) -> NotTrusted {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 NotTrusted::NotYet
             }
-            CertificateError::UnknownIssuer => NotTrusted::Stranger,
+            // Somebody's who has the name of one that is trusted, and not its key: all roots of a cluster have one name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                NotTrusted::Stranger
+            }
             other => NotTrusted::Unfit(format!("{other:?}")),
         },
         other => NotTrusted::Unfit(other.to_string()),

@@ -72,7 +72,8 @@ async fn reach(
     let reached = tokio::time::timeout(PATIENCE, reached).await.map_err(late);
     reached.and_then(|done| done).map_err(|why| {
         if verdict(&why) {
-            let why = why.to_string();
+            let told = prism_identity::verdict(&why).map(ToString::to_string);
+            let why = told.unwrap_or_else(|| why.to_string());
             MemberError::NotTrusted { address, why }
         } else {
             MemberError::Unreachable { address, why }

@@ -203,7 +203,7 @@ fn wrong_chains(c: &Cluster) -> Vec<Case> {
     add(
         "another authority beside the real issuer",
         shown(&good, &far, &[&above]),
-        "unfit",
+        "stranger",
     );
     add(
         "another cluster's member",

@@ -20,7 +20,7 @@ use crate::settings::Globals;
 Examples:
   prismctl context ls
   prismctl context add lab --api https://10.0.0.1:8008 --pin PIN < token-file
-  prismctl context add lab --api https://lab:8008 --pin PIN \
+  prismctl context add lab --api https://lab:8008 --pin PIN \\
       --cert ada.pem --key ada.key
   prismctl context use lab
 

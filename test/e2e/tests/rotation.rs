@@ -21,6 +21,9 @@ fn token(server: &Server, role: &str) -> (String, String) {
     (text("token"), text("address"))
 }
 
+/// Whatever else this machine does, it takes work.
+const ROOM: &str = "--pressure-threshold=1";
+
 /// A machine that runs work.
 struct Machine {
     name: &'static str,
@@ -43,7 +46,7 @@ impl Machine {
         let mut command = self.place.command("prismd");
         let join = format!("--join={}", self.at);
         let name = format!("--name={}", self.name);
-        command.args(["--role=worker", &join, &name]);
+        command.args(["--role=worker", &join, &name, ROOM]);
         command.arg("--data-dir").arg(self.place.data());
         if let Some(token) = token {
             let file = self.place.write("token", token);
@@ -116,12 +119,12 @@ fn load(server: &Server, stop: &AtomicBool) -> Vec<String> {
 
 #[test]
 fn the_root_is_changed_under_load_with_a_member_away_and_a_server_killed() {
-    let mut first = Server::started_as(&["--bootstrap", "--name=s1"]);
+    let mut first = Server::started_as(&["--bootstrap", "--name=s1", ROOM]);
     let started = first.try_start(&["--serf=127.0.0.1:0"], &[]);
     assert!(started.is_ok(), "{started:?}");
     let (text, at) = token(&first, "server");
     let join = format!("--join={at}");
-    let mut second = Server::started_as(&["--name=s2", &join, "--serf=127.0.0.1:0"]);
+    let mut second = Server::started_as(&["--name=s2", &join, "--serf=127.0.0.1:0", ROOM]);
     let file = format!("--token-file={}", second.place.write("token", text));
     let started = second.try_start(&[&file], &[]);
     assert!(started.is_ok(), "{started:?}");

@@ -94,9 +94,7 @@ fn todo(me: &Standing, rotation: &RotationRecord) -> Todo {
         None => Todo::Nothing,
         Some(_) if me.root != new && has(&new) && has(&old) => Todo::TakeOver,
         Some(_) if me.root != new => Todo::LeftBehind,
-        Some(_) if me.both || me.keys.len() > 1 || me.trusted != BTreeSet::from([new]) => {
-            Todo::Forget
-        }
+        Some(_) if me.both || has(&old) || me.trusted != BTreeSet::from([new]) => Todo::Forget,
         Some(_) => Todo::Nothing,
     }
 }
@@ -130,7 +128,9 @@ impl Membership {
     /// Nothing of the old root is left.
     fn forget(&mut self, rotation: &RotationRecord, now: i64) -> Result<(), MemberError> {
         if let Some(authority) = &mut self.authority {
-            authority.others.clear();
+            // The key of the root that comes next may be here already.
+            let old = Pin(rotation.old.pin);
+            authority.others.retain(|root| root.pin() != old);
             authority.also = None;
         }
         self.roots = vec![rotation.new.certificate.clone()];
@@ -500,6 +500,9 @@ mod tests {
             (me(2, &[2, 1], true, &[1, 2]), true, Todo::Forget),
             (me(2, &[2], false, &[1, 2]), true, Todo::Forget),
             (me(2, &[2], false, &[2]), true, Todo::Nothing),
+            // The key of the next root is there before its change has begun: it stays.
+            (me(2, &[2, 3], false, &[2]), true, Todo::Nothing),
+            (me(2, &[2, 1, 3], true, &[1, 2]), true, Todo::Forget),
             (me(1, &[1, 2], false, &[1]), true, Todo::TakeOver),
             (me(1, &[1], false, &[1]), true, Todo::LeftBehind),
         ];

@@ -1,6 +1,7 @@
 //! `prismd`: the daemon. Parses flags, environment and file, starts a node, waits for the end.
 
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 mod etcd;
@@ -118,6 +119,8 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     config.name = settings.name.clone();
     config.labels = settings.labels.clone();
     config.api = settings.api;
+    config.api_tls = settings.api_tls;
+    config.tls = settings.tls.clone();
     config.allow_plain = settings.allow_plain;
     config.pressure_threshold = settings.pressure_threshold;
     config.serf = settings.serf;
@@ -197,10 +200,22 @@ async fn work(config: NodeConfig, settings: Settings) -> Result<(), Failed> {
     Ok(())
 }
 
+/// The API's address, as those who use it from here write it.
+fn reached(node: &Node) -> String {
+    let (ip, port) = (node.api.ip(), node.api.port());
+    let scheme = if node.tls { "https" } else { "http" };
+    let here = match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("{scheme}://{}", SocketAddr::new(here, port))
+}
+
 /// Tells people and `prismctl` how to reach the node.
 async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
     node.ready().await;
-    let api = format!("http://{}", node.api);
+    let api = reached(node);
     let name = match settings.mode {
         Mode::Dev => "dev".to_owned(),
         Mode::Bootstrap | Mode::Join | Mode::Worker => settings
@@ -211,7 +226,10 @@ async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
     let context = prism_cli::context::Context {
         api: api.clone(),
         token: Some(node.token.clone()),
-        namespace: None,
+        pin: node
+            .pin
+            .map(|pin| pin.0.iter().map(|b| format!("{b:02x}")).collect()),
+        ..Default::default()
     };
     let parsed = name.parse().map_err(|e| format!("{e}"))?;
     let path = prism_cli::context::save(&parsed, context, true).map_err(|e| e.to_string())?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use prism_node::{EtcdConfig, JoinConfig, JoinToken};
+use prism_node::{EtcdConfig, JoinConfig, JoinToken, TlsFiles};
 use prism_types::{Labels, Name, nearest};
 use serde::Deserialize;
 
@@ -26,6 +26,7 @@ Examples:
                                          and everything it runs
   prismd --bootstrap --name=first-node   a server that keeps its state and work
   prismd --bootstrap --serf=0.0.0.0:4200   one to which other machines may come
+  prismd --bootstrap --api=0.0.0.0:8008    one whose API others use, over TLS
   prismd --role=worker --join=first-node:4200 --token-file=F
                                          run work for it; dials out, opens no port;
                                          F is made by `prismctl server join-token`
@@ -61,9 +62,18 @@ pub(crate) struct Args {
     /// Name of this node, a-z 0-9 and - [default: the host's name]
     #[arg(long, global = true, env = "PRISM_NAME")]
     name: Option<Name>,
-    /// Address of the API; only loopback addresses are taken [default: 127.0.0.1:8008, a free port for `dev` when that is taken]
+    /// Address of the API, such as 0.0.0.0:8008; off loopback, or with https:// before it, with TLS [default: 127.0.0.1:8008, a free port for `dev` when that is taken]
     #[arg(long, global = true, env = "PRISM_API")]
     api: Option<String>,
+    /// Certificate of the API (PEM), with those above it that clients do not know [default: one of the cluster's own authority]
+    #[arg(long, global = true, env = "PRISM_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, global = true, env = "PRISM_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Authorities above it (PEM), shown along, so that clients may pin one
+    #[arg(long, global = true, env = "PRISM_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
     /// Directory for everything this node keeps [default: per user, /var/lib/prism for root]
     #[arg(long, global = true, env = "PRISM_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -106,6 +116,9 @@ struct File {
     token_file: Option<PathBuf>,
     name: Option<Name>,
     api: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_ca: Option<PathBuf>,
     data_dir: Option<PathBuf>,
     labels: BTreeMap<String, String>,
     allow_plain: Option<bool>,
@@ -118,7 +131,7 @@ struct File {
     unknown: BTreeMap<String, toml::Value>,
 }
 
-const FILE_KEYS: [&str; 13] = [
+const FILE_KEYS: [&str; 16] = [
     "role",
     "serf",
     "advertise",
@@ -126,6 +139,9 @@ const FILE_KEYS: [&str; 13] = [
     "token_file",
     "name",
     "api",
+    "tls_cert",
+    "tls_key",
+    "tls_ca",
     "data_dir",
     "labels",
     "allow_plain",
@@ -157,6 +173,8 @@ pub(crate) struct Settings {
     pub(crate) etcd: Option<EtcdConfig>,
     pub(crate) name: Option<Name>,
     pub(crate) api: SocketAddr,
+    pub(crate) api_tls: bool,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) data_dir: PathBuf,
     pub(crate) labels: Labels,
     pub(crate) allow_plain: bool,
@@ -187,18 +205,7 @@ impl Settings {
                 _ => None,
             },
         };
-        let mut labels: Labels = file.labels;
-        for pair in args
-            .labels
-            .iter()
-            .flat_map(|l| l.split(','))
-            .filter(|p| !p.is_empty())
-        {
-            let (key, value) = pair
-                .split_once('=')
-                .ok_or_else(|| format!("--labels: {pair:?} is not key=value"))?;
-            labels.insert(key.trim().to_owned(), value.trim().to_owned());
-        }
+        let labels = labels(file.labels, args.labels.as_deref())?;
         let threshold = args
             .pressure_threshold
             .or(file.pressure_threshold)
@@ -216,6 +223,12 @@ impl Settings {
             .log_format
             .or(file.log_format)
             .unwrap_or_else(|| "text".to_owned());
+        let tls = tls_files(
+            args.tls_cert.or(file.tls_cert),
+            args.tls_key.or(file.tls_key),
+            args.tls_ca.or(file.tls_ca),
+        )?;
+        let (api, api_tls) = api(args.api.or(file.api).as_deref(), mode)?;
         Ok(Self {
             mode,
             serf: serf(args.serf.or(file.serf).as_deref(), mode)?,
@@ -223,7 +236,9 @@ impl Settings {
             join,
             etcd: etcd::read(args.store, file.store, mode)?,
             name: args.name.or(file.name),
-            api: api(args.api.or(file.api).as_deref(), mode)?,
+            api,
+            api_tls: api_tls || tls.is_some(),
+            tls,
             data_dir: args
                 .data_dir
                 .or(file.data_dir)
@@ -239,6 +254,18 @@ impl Settings {
             log_json: one_of("--log-format", &format, &["text", "json"])? == "json",
         })
     }
+}
+
+/// The labels of the file, and those of the command line above them.
+fn labels(mut all: Labels, given: Option<&str>) -> Result<Labels, String> {
+    let pairs = given.unwrap_or_default().split(',');
+    for pair in pairs.filter(|p| !p.is_empty()) {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("--labels: {pair:?} is not key=value"))?;
+        all.insert(key.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(all)
 }
 
 /// How the node lives, as the command line says.
@@ -344,26 +371,47 @@ fn read_file(path: &Path) -> Result<File, String> {
     Ok(file)
 }
 
-/// The address to listen on. Off loopback nothing listens without TLS, and this server has none yet.
-fn api(given: Option<&str>, mode: Mode) -> Result<SocketAddr, String> {
+/// The files of a certificate for the API.
+fn tls_files(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    authorities: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, String> {
+    match (certificate, key, authorities) {
+        (Some(certificate), Some(key), authorities) => Ok(Some(TlsFiles {
+            certificate,
+            key,
+            authorities,
+        })),
+        (None, None, None) => Ok(None),
+        _ => Err("--tls-cert and --tls-key go together, and --tls-ca with both".to_owned()),
+    }
+}
+
+/// The address to listen on, and whether with TLS: off loopback nothing listens without.
+fn api(given: Option<&str>, mode: Mode) -> Result<(SocketAddr, bool), String> {
     let text = given.unwrap_or(API);
-    let address: SocketAddr = text.parse().map_err(|_| {
-        format!(
-            "--api: {text:?} is not an address: expected one such as 127.0.0.1:8008 or [::1]:8008"
-        )
-    })?;
-    if !address.ip().is_loopback() {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let address: Option<SocketAddr> = rest.trim_end_matches('/').parse().ok();
+    let Some(address) = address.filter(|_| matches!(scheme, "" | "http" | "https")) else {
         return Err(format!(
-            "--api: {address} is not a loopback address, and the API has no TLS in this version; listen on 127.0.0.1 and reach it through an ssh tunnel: ssh -L 8008:127.0.0.1:8008 HOST"
+            "--api: {text:?} is not an address: expected one such as 127.0.0.1:8008, 0.0.0.0:8008 or https://[::1]:8008"
+        ));
+    };
+    let open = !address.ip().is_loopback();
+    if open && scheme == "http" {
+        return Err(format!(
+            "--api: {address} is not a loopback address, and off loopback the API is served with TLS only: leave http:// out"
         ));
     }
     let taken =
         given.is_none() && mode == Mode::Dev && std::net::TcpListener::bind(address).is_err();
-    Ok(if taken {
+    let address = if taken {
         SocketAddr::new(address.ip(), 0)
     } else {
         address
-    })
+    };
+    Ok((address, open || scheme == "https"))
 }
 
 /// `/var/lib/prism` for root, the user's state directory for others; `dev` beside it.

@@ -1,6 +1,8 @@
 //! Join tokens and members on the wire.
 
-use prism_types::{Labels, Name, NodeId, TimeMs, TokenId};
+use prism_types::{Labels, Name, NodeId, Noun, TimeMs, TokenId, Verb};
+
+use crate::Role;
 
 words! {
     /// What a member is.
@@ -70,10 +72,12 @@ wire! {
     pub struct CaView {
         /// The cluster's id.
         pub cluster: String,
-        /// SHA-256 of the root's public key, in hex; `null` when no member can come to this server.
+        /// SHA-256 of the root's public key, in hex: the pin of this cluster; `null` when it has no authority yet.
         pub root: Option<String>,
-        /// Where members come to this server, as it listens; `null` as above.
+        /// Where members come to this server, as it listens; `null` when none can.
         pub address: Option<String>,
+        /// The change of the root that is under way, or the last one; `null` when there was none.
+        pub rotation: Option<RotationView>,
         /// The members.
         pub members: Vec<JoinedView>,
         /// The first thousand of those who are kept out.
@@ -90,6 +94,68 @@ wire! {
         pub role: MemberRole,
         /// When it joined.
         pub joined: TimeMs,
+    }
+
+    /// A change of the cluster's root.
+    pub struct RotationView {
+        /// SHA-256 of the new root's public key, in hex.
+        pub root: String,
+        /// The same of the old root.
+        pub old_root: String,
+        /// Since when.
+        pub started: TimeMs,
+        /// When it is over at the latest.
+        pub latest: TimeMs,
+        /// When it was over; `null`: it is under way.
+        pub ended: Option<TimeMs>,
+        /// How many members have certificates of the new root.
+        pub moved: u32,
+        /// The members that do not have one yet.
+        pub waiting: Vec<Name>,
+    }
+
+    /// A root to be changed.
+    #[request]
+    pub struct CaRotate {
+        /// Ends the rotation that is under way now: whoever does not have a certificate of the new root is to join again.
+        pub finish: Option<bool>,
+        /// Begins the one that is under way again, with another root: when the server that made the new one is lost.
+        pub again: Option<bool>,
+    }
+
+    /// A certificate to be made for somebody who uses the API. It stands for a new token of which there is no text.
+    #[request]
+    pub struct CaIssue {
+        /// What it is for.
+        pub name: String,
+        /// What it may do.
+        pub role: Role,
+        /// Only in these namespaces; in all when left out.
+        pub namespaces: Option<Vec<Name>>,
+        /// Only to these things; to all when left out.
+        pub resources: Option<Vec<Noun>>,
+        /// Only so; in every way that the role allows when left out.
+        pub verbs: Option<Vec<Verb>>,
+        /// How long it is good, such as `30d`, at most `90d`.
+        pub expires_in: String,
+        /// The request for it (PKCS #10, PEM). Of it only the public key is taken.
+        pub request: String,
+    }
+
+    /// A certificate that was made.
+    pub struct CaIssued {
+        /// The id of the token that it stands for: to be revoked by it.
+        pub id: TokenId,
+        /// It and those above it (PEM).
+        pub certificate: String,
+        /// The roots of the cluster (PEM), by which a client knows its servers.
+        pub authority: String,
+        /// What it is for.
+        pub name: String,
+        /// What it may do.
+        pub role: Role,
+        /// Until when it is good.
+        pub expires: TimeMs,
     }
 
     /// Somebody who is kept out: a node or a certificate.

@@ -36,8 +36,8 @@ pub use exec::{ExecBody, ExecEvent, ExecView, ExitView, SignalBody, TtySize};
 pub use files::{FileEntryView, FileList, FileType, SnapshotView, Stream, Written};
 pub use job::{JobKind, JobView, TaskCounts, TaskView};
 pub use join::{
-    CaAllow, CaDeny, CaView, DeniedView, JoinTokenCreate, JoinTokenCreated, JoinTokenView,
-    JoinedView, MemberRole,
+    CaAllow, CaDeny, CaIssue, CaIssued, CaRotate, CaView, DeniedView, JoinTokenCreate,
+    JoinTokenCreated, JoinTokenView, JoinedView, MemberRole, RotationView,
 };
 pub use namespace::{NamespaceView, Quota, QuotaView, UsageView};
 pub use openapi::openapi;

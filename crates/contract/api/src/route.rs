@@ -366,6 +366,10 @@ ops! {
     CaDeny,
     /// `POST /ca/allow`
     CaAllow,
+    /// `POST /ca/certificates`
+    CaIssue,
+    /// `POST /ca/rotate`
+    CaRotate,
     /// `POST /join-tokens`
     JoinTokenCreate,
     /// `GET /join-tokens`

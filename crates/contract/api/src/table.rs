@@ -9,12 +9,12 @@ use crate::row::{
     WITHIN, get, param, post, row,
 };
 use crate::{
-    AuditCheck, CaAllow, CaDeny, CaView, ClusterInfo, ClusterResources, DrainBody, EventView,
-    ExecBody, ExecEvent, ExecView, ExplainView, FileList, HealthView, ImageLoad, ImageView,
-    JobView, JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberView, NamespaceView,
-    NodeHealth, NodeResources, NodeView, Page, PeerView, Quota, Role, SandboxView, SignalBody,
-    SnapshotView, SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate, TokenCreated,
-    TokenView, TtySize, Written,
+    AuditCheck, CaAllow, CaDeny, CaIssue, CaIssued, CaRotate, CaView, ClusterInfo,
+    ClusterResources, DrainBody, EventView, ExecBody, ExecEvent, ExecView, ExplainView, FileList, HealthView,
+    ImageLoad, ImageView, JobView, JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberView,
+    NamespaceView, NodeHealth, NodeResources, NodeView, Page, PeerView, Quota, Role, SandboxView,
+    SignalBody, SnapshotView, SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate,
+    TokenCreated, TokenView, TtySize, Written,
 };
 
 /// Every route there is.
@@ -571,6 +571,27 @@ pub const ROUTES: &[Route] = &[
     .verb(Verb::Change)
     .role(Role::Admin)
     .takes(json::<CaAllow>())
+    .answers(json::<CaView>()),
+    post(
+        Op::CaIssue,
+        "/api/v1/ca/certificates",
+        Noun::Tokens,
+        "make a client certificate, which stands for a new token",
+    )
+    .role(Role::Admin)
+    .takes(json::<CaIssue>())
+    .created()
+    .answers(json::<CaIssued>()),
+    post(
+        Op::CaRotate,
+        "/api/v1/ca/rotate",
+        Noun::Members,
+        "change the root of the cluster, or end such a change",
+    )
+    .verb(Verb::Change)
+    .role(Role::Admin)
+    .takes(json::<CaRotate>())
+    .optional()
     .answers(json::<CaView>()),
     post(
         Op::JoinTokenCreate,

@@ -37,6 +37,8 @@ const ROWS: &[(Op, Noun, Verb, Role, Reach)] = &[
     (Op::TokenRevoke, Noun::Tokens, Verb::Delete, Role::Admin, Reach::Namespaced),
     (Op::CaGet, Noun::Members, Verb::Read, Role::Admin, Reach::Cluster),
     (Op::CaDeny, Noun::Members, Verb::Change, Role::Admin, Reach::Cluster),
+    (Op::CaIssue, Noun::Tokens, Verb::Create, Role::Admin, Reach::Namespaced),
+    (Op::CaRotate, Noun::Members, Verb::Change, Role::Admin, Reach::Cluster),
     (Op::JoinTokenCreate, Noun::JoinTokens, Verb::Create, Role::Admin, Reach::Cluster),
     (Op::NamespaceList, Noun::Namespaces, Verb::Read, Role::Viewer, Reach::Namespaced),
     (Op::NamespacePut, Noun::Namespaces, Verb::Change, Role::Admin, Reach::Cluster),

@@ -87,6 +87,7 @@ impl State {
             Change::DeniedRemoved(whom) => {
                 self.denied.remove(whom);
             }
+            Change::Rotation(record) => self.rotation = Some((**record).clone()),
             Change::Key(key, record) => self.put_key(key, record),
             Change::KeyRemoved(key) => {
                 if let Some(old) = self.keys.remove(key) {

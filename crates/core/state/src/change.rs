@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BeamRecord, Block, DeniedRecord, EventRecord, JobRecord, JoinTokenRecord, KeyRecord,
-    MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, SandboxRecord,
-    ServerRecord, SweepRecord, TokenRecord, Whom,
+    MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, RotationRecord,
+    SandboxRecord, ServerRecord, SweepRecord, TokenRecord, Whom,
 };
 
 /// Outcome of [`crate::decide`].
@@ -98,6 +98,8 @@ pub enum Change {
     Denied(DeniedRecord),
     /// `denied/WHOM` removed.
     DeniedRemoved(Whom),
+    /// `rotation/root`.
+    Rotation(Box<RotationRecord>),
     /// `keys/KEY`.
     Key(Arc<str>, KeyRecord),
     /// `keys/KEY` removed.

@@ -168,6 +168,7 @@ impl Change {
             Self::Server(r) => put(key::server(r.id), pack(r)),
             Self::Denied(r) => put(key::denied(r.whom), pack(r)),
             Self::DeniedRemoved(whom) => delete(key::denied(*whom)),
+            Self::Rotation(r) => put(key::ROTATION.to_owned(), pack(r)),
             Self::Key(k, r) => put(key::idempotency(k), pack(r)),
             Self::KeyRemoved(k) => delete(key::idempotency(k)),
             Self::Event(r) => put(key::event_key(r.seq), pack_renewed(r)),
@@ -187,6 +188,7 @@ impl Change {
     fn replaces(&self) -> Option<String> {
         match self {
             Self::Meta(_) => Some(key::META.to_owned()),
+            Self::Rotation(_) => Some(key::ROTATION.to_owned()),
             Self::Node(r) => Some(key::node(r.id)),
             Self::Job(r) => Some(key::job(r.id)),
             Self::Block { job, number, .. } => Some(key::block(*job, *number)),

@@ -13,8 +13,8 @@ use prism_types::{
 };
 
 use crate::{
-    JoinTokenRecord, MemberRecord, MemberRole, NodeFacts, Origin, OutputRef, Quota, Role, Subject,
-    Whom,
+    JoinTokenRecord, MemberRecord, MemberRole, NodeFacts, Origin, OutputRef, Quota, Role,
+    RootRecord, Subject, Whom,
 };
 
 /// Longest result of a task in bytes; longer ones are refused as a whole and the task has none.
@@ -254,6 +254,27 @@ pub enum Command {
     Allow {
         /// Who.
         whom: Whom,
+    },
+    /// Begins to change the cluster's root.
+    Rotate {
+        /// The root that there is.
+        old: Box<RootRecord>,
+        /// The one that takes its place; its key is kept on the server that made it.
+        new: Box<RootRecord>,
+        /// Whether this takes the place of a change that is under way, whose new root is lost.
+        again: bool,
+    },
+    /// Members have shown certificates of the new root.
+    Moved {
+        /// Of the new root's key.
+        pin: [u8; 32],
+        /// Who.
+        members: Vec<NodeId>,
+    },
+    /// The old root is not trusted any more.
+    EndRotation {
+        /// Whether workers that are waited for are left behind.
+        force: bool,
     },
 }
 

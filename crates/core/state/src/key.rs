@@ -6,6 +6,8 @@ use crate::Whom;
 
 pub(crate) const META: &str = "meta";
 
+pub(crate) const ROTATION: &str = "rotation/root";
+
 pub(crate) fn node(id: NodeId) -> String {
     format!("nodes/{id}")
 }

@@ -26,6 +26,7 @@ mod node;
 mod old;
 mod ranges;
 mod record;
+mod rotation;
 mod sight;
 mod state;
 mod sweep;
@@ -55,6 +56,7 @@ pub use record::{
     NodeRecord, OutputRef, Phase, ResultRecord, Role, SandboxRecord, Subject, SweepRecord,
     TokenRecord,
 };
+pub use rotation::{ROTATION_MAX, RootRecord, RotationRecord};
 pub use sight::Sight;
 pub use state::State;
 pub use sweep::Sweep;

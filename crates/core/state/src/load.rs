@@ -40,6 +40,7 @@ impl State {
         "members/",
         "servers/",
         "denied/",
+        "rotation/",
     ];
 
     /// Rebuilds the state from committed keys and values, in any order.
@@ -158,6 +159,8 @@ impl State {
         out.extend(self.members.values().cloned().map(Change::Member));
         out.extend(self.servers.values().cloned().map(Change::Server));
         out.extend(self.denied.values().cloned().map(Change::Denied));
+        let rotation = self.rotation.iter().cloned().map(Box::new);
+        out.extend(rotation.map(Change::Rotation));
         let keys = self.keys.iter();
         out.extend(keys.map(|(k, r)| Change::Key(Arc::clone(k), r.clone())));
         out
@@ -179,6 +182,7 @@ impl Loaded {
             "members" => self.last.push(Change::Member(unpack(key, value)?)),
             "servers" => self.last.push(Change::Server(unpack(key, value)?)),
             "denied" => self.last.push(Change::Denied(unpack(key, value)?)),
+            "rotation" => self.last.push(Change::Rotation(unpack(key, value)?)),
             "sandboxes" => self.last.push(Change::Sandbox(unpack(key, value)?)),
             "keys" => self
                 .last

@@ -27,6 +27,7 @@ pub struct State {
     pub(crate) members: BTreeMap<NodeId, MemberRecord>,
     pub(crate) servers: BTreeMap<NodeId, ServerRecord>,
     pub(crate) denied: BTreeMap<Whom, DeniedRecord>,
+    pub(crate) rotation: Option<crate::RotationRecord>,
     pub(crate) keys: BTreeMap<Arc<str>, KeyRecord>,
     pub(crate) index: Index,
 }

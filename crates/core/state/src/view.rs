@@ -254,6 +254,11 @@ impl State {
         self.denied.values()
     }
 
+    /// Whether somebody is kept out.
+    pub fn is_denied(&self, whom: &crate::Whom) -> bool {
+        self.denied.contains_key(whom)
+    }
+
     /// What an idempotency key was answered.
     pub fn key(&self, key: &str) -> Option<&KeyRecord> {
         self.keys.get(key)

@@ -23,6 +23,8 @@ pub enum Fault {
     Output,
     /// The contexts file cannot be used, or has no such context.
     Contexts,
+    /// Whoever answers is not the server that is meant, or does not take the certificate that is shown.
+    ServerKey,
     /// Another process has the data directory open.
     DataInUse,
     /// The data directory cannot be made, read or written.
@@ -50,6 +52,7 @@ impl Fault {
         (Self::File, "PRISM-C006", "file"),
         (Self::Output, "PRISM-C007", "output"),
         (Self::Contexts, "PRISM-C008", "contexts"),
+        (Self::ServerKey, "PRISM-C009", "server_key"),
         (Self::DataInUse, "PRISM-D001", "data_in_use"),
         (Self::DataDir, "PRISM-D002", "data_dir"),
         (Self::DataDamaged, "PRISM-D003", "data_damaged"),

@@ -118,7 +118,11 @@ pub async fn frozen(store: Arc<dyn Store>) -> Result<Control, ControlError> {
 /// # Errors
 /// As of [`frozen`].
 pub async fn admission(store: &dyn Store) -> Result<State, ControlError> {
-    load(store, &["meta", "members/", "servers/", "denied/"]).await
+    load(
+        store,
+        &["meta", "members/", "servers/", "denied/", "rotation/"],
+    )
+    .await
 }
 
 async fn load(store: &dyn Store, prefixes: &[&str]) -> Result<State, ControlError> {
@@ -319,7 +323,8 @@ impl Leader {
                     | Change::DeniedRemoved(_)
                     | Change::Member(_)
                     | Change::MemberRemoved(_)
-                    | Change::Server(_) => {
+                    | Change::Server(_)
+                    | Change::Rotation(_) => {
                         self.control.shared.admission.send_modify(|n| *n += 1);
                     }
                     _ => {}

@@ -11,6 +11,7 @@ use prism_state::TokenRecord;
 use prism_types::{Reason, Scope, TimeMs, TokenId};
 use sha2::{Digest, Sha256};
 
+use crate::client::Client;
 use crate::refuse::{Answered, Refusal};
 
 /// Hexadecimal digits of a secret: 256 bits.
@@ -70,16 +71,31 @@ pub(crate) struct Caller {
     pub(crate) role: Role,
     pub(crate) scope: Arc<Scope>,
     pub(crate) expires: Option<TimeMs>,
+    /// The certificate that was shown instead of the token, if it was.
+    pub(crate) client: Option<Arc<Client>>,
 }
 
-/// Checks the `Authorization` header for a route.
+/// Checks the `Authorization` header for a route, or without one the certificate that the connection has shown.
 pub(crate) async fn check(
     control: &Control,
-    headers: &[&[u8]],
+    (headers, client): (&[&[u8]], Option<&Client>),
     route: &Route,
     hint: &str,
 ) -> Answered<Caller> {
     let now = control.now();
+    if let (Some(client), []) = (client, headers) {
+        let record = control.read(|state| client.record(state)).await;
+        let record = record.ok_or_else(|| {
+            unauthenticated(
+                "the certificate stands for no token that is known here, or was revoked or denied; get a new one with `prismctl ca issue`",
+            )
+        })?;
+        let caller = allowed(&record, route, now)?;
+        return Ok(Caller {
+            client: Some(Arc::new(client.clone())),
+            ..caller
+        });
+    }
     // Two headers may be read differently by two programs on the way: then neither counts.
     let presented = match headers {
         [one] => bearer(one).and_then(read_token),
@@ -103,7 +119,7 @@ pub(crate) async fn check(
         return Err(unauthenticated(if !headers.is_empty() {
             "the authorization header is not one `Bearer pt_<id>_<secret>`; get a token with `prismctl token create`"
         } else {
-            "this needs a token: send `Authorization: Bearer pt_<id>_<secret>`"
+            "this needs a token: send `Authorization: Bearer pt_<id>_<secret>`, or show a client certificate"
         }));
     };
     // The comparison runs for an unknown id as well, so that time tells nothing about which ids exist.
@@ -130,6 +146,7 @@ fn allowed(record: &TokenRecord, route: &Route, now: TimeMs) -> Answered<Caller>
             role,
             scope: Arc::new(record.scope.clone()),
             expires: record.expires,
+            client: None,
         }),
         Err(why) => Err(forbidden(record, route, role, why)),
     }
@@ -157,9 +174,14 @@ fn forbidden(record: &TokenRecord, route: &Route, role: Role, why: Denied) -> Re
     }
 }
 
-/// Whether a token that was good before is so still: neither revoked nor expired.
-pub(crate) async fn is_good(control: &Control, token: TokenId) -> bool {
-    let now = control.now();
+/// Whether a token that was good before is so still: neither revoked nor expired, nor the certificate that was shown denied.
+pub(crate) async fn is_good(control: &Control, caller: &Caller) -> bool {
+    let (now, token) = (control.now(), caller.token);
+    if let Some(client) = &caller.client
+        && client.denied(control).await
+    {
+        return false;
+    }
     let record = |s: &prism_state::State| {
         s.token(token)
             .is_some_and(|t| t.expires.is_none_or(|at| at > now))

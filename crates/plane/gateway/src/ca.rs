@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
-use prism_api::{CaAllow, CaDeny, CaView, DeniedView, JoinedView};
+use prism_api::{CaAllow, CaDeny, CaView, DeniedView, JoinedView, Op};
 use prism_state::{Command, Whom};
 use prism_types::NodeId;
 
 use crate::app::App;
 use crate::ask::Ask;
 use crate::refuse::{Answered, Refusal};
-use crate::{answer, join_tokens};
+use crate::{answer, certificates, join_tokens};
 
 /// Most of those who are kept out that are named in one answer.
 const NAMED: usize = 1_000;
 
-fn hex(bytes: &[u8; 32]) -> String {
+pub(crate) fn hex(bytes: &[u8; 32]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
@@ -60,16 +60,13 @@ pub(crate) async fn get(app: &Arc<App>) -> Answered<Response<Body>> {
         .control
         .read(|s| CaView {
             cluster: s.cluster().map(|id| id.to_string()).unwrap_or_default(),
-            root: app
-                .config
-                .joining
-                .as_ref()
-                .map(|joining| hex(&joining.pin.0)),
+            root: app.config.pin().map(|pin| hex(&pin.0)),
             address: app
                 .config
                 .joining
                 .as_ref()
                 .map(|joining| joining.address.to_string()),
+            rotation: s.rotation().map(|r| certificates::rotation(s, r)),
             members: s
                 .members()
                 .map(|m| JoinedView {
@@ -100,7 +97,17 @@ pub(crate) async fn get(app: &Arc<App>) -> Answered<Response<Body>> {
     answer::json(&view)
 }
 
-pub(crate) async fn deny(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+/// Changes something of it.
+pub(crate) async fn act(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+    match ask.route.op {
+        Op::CaDeny => deny(app, ask).await,
+        Op::CaAllow => allow(app, ask).await,
+        Op::CaIssue => certificates::issue(app, ask).await,
+        _ => certificates::rotate(app, ask).await,
+    }
+}
+
+async fn deny(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let body: CaDeny = ask.json()?;
     let whom = whom(app, body.node.as_deref(), body.certificate.as_deref()).await?;
     let why = body.why;
@@ -109,7 +116,7 @@ pub(crate) async fn deny(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     get(app).await
 }
 
-pub(crate) async fn allow(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+async fn allow(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let body: CaAllow = ask.json()?;
     let whom = whom(app, body.node.as_deref(), body.certificate.as_deref()).await?;
     app.propose(&ask, Command::Allow { whom }).await?;

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prism_identity::{Pin, pins_in};
+
+use crate::certificates::Authority;
 use crate::join_tokens::Joining;
 
 /// How much room the server's disk has.
@@ -150,6 +153,10 @@ pub struct GatewayConfig {
     pub token_check: Duration,
     /// How machines join by this server, if they can.
     pub joining: Option<Joining>,
+    /// This server's part of the cluster's authority, if it has one.
+    pub authority: Option<Arc<dyn Authority>>,
+    /// Whether it is served with TLS.
+    pub tls: bool,
     /// Tells how much room the disk has; without it there is always enough.
     pub disk: Option<DiskGauge>,
     /// Tells how what keeps the state is, if that is not the servers themselves.
@@ -180,9 +187,23 @@ impl GatewayConfig {
             peers: None,
             token_check: Duration::from_secs(3),
             joining: None,
+            authority: None,
+            tls: false,
             disk: None,
             store: None,
             drain: Duration::from_secs(3),
         }
+    }
+}
+
+impl GatewayConfig {
+    /// The pin of the cluster's root, if this server knows it.
+    pub(crate) fn pin(&self) -> Option<Pin> {
+        let newest = self
+            .authority
+            .as_ref()
+            .and_then(|a| a.roots().into_iter().next());
+        let newest = newest.and_then(|root| pins_in(&[root]).ok()?.pop());
+        newest.or(self.joining.as_ref().map(|joining| joining.pin))
     }
 }

@@ -99,6 +99,9 @@ pub(crate) async fn metrics(app: &Arc<App>) -> Answered<Response<Body>> {
     text.head("prism_build_info", "gauge", "Version of this server.");
     text.sample("prism_build_info", &format!("version=\"{version}\""), 1);
     app.metrics.write(&mut text);
+    let members = app.config.authority.as_ref().map(|a| a.refused());
+    app.metrics
+        .write_refused(&members.unwrap_or_default(), &mut text);
     work(app, &mut text).await;
     nodes(app, &mut text).await;
     store(app, &mut text);

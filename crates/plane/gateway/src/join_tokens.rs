@@ -96,7 +96,7 @@ pub(crate) async fn create(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>>
     let text = JoinToken {
         id,
         secret,
-        pin: joining.pin,
+        pin: app.config.pin().unwrap_or(joining.pin),
     };
     let stored = |s: &prism_state::State| {
         let mut all = s.join_tokens();

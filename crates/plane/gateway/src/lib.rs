@@ -11,6 +11,8 @@ mod app;
 mod ask;
 mod auth;
 mod ca;
+mod certificates;
+mod client;
 mod cluster;
 mod config;
 mod connections;
@@ -45,14 +47,17 @@ mod stream;
 mod submit;
 mod sweeps;
 mod tasks;
+mod tls;
 mod tokens;
 mod watch;
 
 pub use auth::{NewToken, new_token, read_token};
+pub use certificates::Authority;
 pub use config::{
     DiskGauge, DiskRoom, GatewayConfig, Peer, Peers, StoreGauge, StoreHealth, StoreTrouble,
 };
 pub use desk::{Ground, Pipe, Reach};
 pub use join_tokens::Joining;
 pub use query::check_query;
-pub use server::{Gateway, serve};
+pub use server::{Gateway, serve, serve_tls};
+pub use tls::Face;

@@ -14,7 +14,11 @@ const BUCKETS: &[f64] = &[
 
 /// What the gateway counts. Its labels are routes of the table and statuses, so their number is bounded.
 #[derive(Debug, Default)]
-pub(crate) struct Metrics(Mutex<BTreeMap<(&'static str, u16), Series>>, Mutex<Denied>);
+pub(crate) struct Metrics(
+    Mutex<BTreeMap<(&'static str, u16), Series>>,
+    Mutex<Denied>,
+    Mutex<BTreeMap<&'static str, u64>>,
+);
 
 /// Requests that were denied, by route and reason.
 type Denied = BTreeMap<(&'static str, &'static str), u64>;
@@ -45,6 +49,33 @@ impl Metrics {
         let name = route.map_or("unknown", |r| r.op.name());
         let mut all = self.1.lock().unwrap_or_else(PoisonError::into_inner);
         *all.entry((name, reason)).or_default() += 1;
+    }
+
+    /// Counts a connection that was refused before it asked anything.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        let mut all = self.2.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry(reason).or_default() += 1;
+    }
+
+    /// Connections that were refused: to the API, and to the listener for members as that has counted them.
+    pub(crate) fn write_refused(&self, members: &BTreeMap<&'static str, u64>, text: &mut Text) {
+        let api = self
+            .2
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let name = "prism_refused_total";
+        text.head(
+            name,
+            "counter",
+            "Connections, joins and renewals that were refused, by listener and reason.",
+        );
+        for (listener, all) in [("api", &api), ("members", members)] {
+            for (reason, count) in all {
+                let labels = format!("listener=\"{listener}\",reason=\"{reason}\"");
+                text.sample(name, &labels, count);
+            }
+        }
     }
 
     fn write_denied(&self, text: &mut Text) {

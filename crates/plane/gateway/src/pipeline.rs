@@ -17,6 +17,7 @@ use prism_types::{Id, Millis, Name, Outcome, Reason, nearest};
 
 use crate::app::{App, Entry, dispatch};
 use crate::ask::Ask;
+use crate::client::Client;
 use crate::config::DiskRoom;
 use crate::desk::{Desk, Place};
 use crate::forward::{Again, Lost};
@@ -29,6 +30,8 @@ use crate::{answer, auth, connections, desk, forward, health, idempotency, watch
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where the connection of a request came from that is handed on.
 const X_FROM: HeaderName = HeaderName::from_static("x-prism-from");
+/// The client certificate that its connection has shown.
+const X_CLIENT: HeaderName = HeaderName::from_static("x-prism-client");
 /// When to try again on a full disk.
 const DISK_AGAIN: Millis = Millis(5_000);
 /// How long it is tried to hand a request on, and the pause between two attempts.
@@ -49,7 +52,7 @@ pub(crate) async fn run(
     entry: Entry,
     route: Option<&'static Route>,
     params: Params,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Response<Body> {
     let began = Instant::now();
     let request_id = request_id(request.headers());
@@ -58,6 +61,11 @@ pub(crate) async fn run(
     let told = request.headers().get(X_FROM).filter(|_| entry.handed_on);
     let told = told.and_then(|v| Some(v.to_str().ok()?.to_owned()));
     let from = told.unwrap_or_else(|| Peer::of(&request));
+    let shown = request.headers().get(X_CLIENT).filter(|_| entry.handed_on);
+    let shown: Option<Client> = shown.and_then(|v| v.to_str().ok()?.parse().ok());
+    if let Some(client) = shown {
+        request.extensions_mut().insert(Arc::new(client));
+    }
     let served = placed(&entry, route, params, request, (&request_id, &from));
     let served = AssertUnwindSafe(served).catch_unwind();
     let served = served.await.unwrap_or_else(|_| {
@@ -175,6 +183,13 @@ async fn hand_on(
             request.headers_mut().insert(name, value);
         }
     }
+    // From outside nobody says by a header who they are.
+    request.headers_mut().remove(X_CLIENT);
+    if let Some(client) = Client::of(&request)
+        && let Ok(value) = HeaderValue::from_str(&client.to_string())
+    {
+        request.headers_mut().insert(X_CLIENT, value);
+    }
     let (mut request, mut again) = match Again::hold(request).await {
         Ok(again) => (again.request(), Some(Box::new(again))),
         Err(request) => (*request, None),
@@ -212,19 +227,13 @@ async fn serve(
     request: Request<Body>,
     (request_id, from): (&str, &str),
 ) -> Answered<Response<Body>> {
+    let client = Client::of(&request);
     let (parts, body) = request.into_parts();
     let Some(route) = route else {
         return Err(unknown(&parts));
     };
     refuse_when_full(app, route)?;
-    let caller = match route.access {
-        Access::Open => None,
-        Access::Token(_) => {
-            let headers = parts.headers.get_all(AUTHORIZATION);
-            let headers: Vec<&[u8]> = headers.iter().map(HeaderValue::as_bytes).collect();
-            Some(auth::check(&app.control, &headers, route, &app.config.token_hint).await?)
-        }
-    };
+    let caller = caller(app, route, &parts.headers, client.as_ref()).await?;
     let params = params.map_err(|why| Refusal::not_found(format!("the path: {why}")))?;
     let query = Query::parse(route, parts.uri.query())?;
     if let Some(text) = query.text("namespace") {
@@ -281,6 +290,23 @@ async fn serve(
     whole(app, answer).await
 }
 
+/// Who asks, if the route wants to know.
+async fn caller(
+    app: &App,
+    route: &Route,
+    headers: &HeaderMap,
+    client: Option<&Client>,
+) -> Answered<Option<auth::Caller>> {
+    if matches!(route.access, Access::Open) {
+        return Ok(None);
+    }
+    let headers = headers.get_all(AUTHORIZATION);
+    let headers: Vec<&[u8]> = headers.iter().map(HeaderValue::as_bytes).collect();
+    let hint = &app.config.token_hint;
+    let caller = auth::check(&app.control, (&headers, client), route, hint).await?;
+    Ok(Some(caller))
+}
+
 /// Takes room for an answer that is large and already whole, until it is sent.
 async fn whole(app: &App, response: Response<Body>) -> Answered<Response<Body>> {
     let bytes = response.body().size_hint().exact().unwrap_or_default();
@@ -325,6 +351,7 @@ fn adds(op: Op) -> bool {
             | Op::ImageLoad
             | Op::FilePut
             | Op::TokenCreate
+            | Op::CaIssue
             | Op::JoinTokenCreate
             | Op::NamespacePut
     )

@@ -11,8 +11,9 @@ use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use prism_identity::Shown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ use crate::app::{Common, Entry, router};
 use crate::connections::{self, Connections, Place};
 use crate::desk::{Desk, Ground, Pipe};
 use crate::patient::Patient;
+use crate::tls::{self, Face};
 
 /// Largest head of a request, bytes.
 const HEAD_MAX: usize = 32 << 10;
@@ -44,7 +46,8 @@ impl Gateway {
         config: GatewayConfig,
         shutdown: CancellationToken,
     ) -> Self {
-        let common = Common::new(config, format!("http://{address}"));
+        let scheme = if config.tls { "https" } else { "http" };
+        let common = Common::new(config, format!("{scheme}://{address}"));
         let desk = Arc::new(Desk::new(common, ground, shutdown.clone()));
         Self { desk, shutdown }
     }
@@ -77,19 +80,28 @@ fn http(config: &GatewayConfig) -> hyper::server::conn::http1::Builder {
     http
 }
 
-/// Serves the API on `listener` until its end is asked for; then lets open requests end for a moment.
+/// Serves the API on `listener`, which is on loopback, until its end is asked for; then lets open requests end for a moment.
 ///
 /// # Errors
-/// When the listener is not on loopback (this version has no TLS), or its address cannot be read.
+/// When the listener is not on loopback (there it takes TLS: [`serve_tls`]), or its address cannot be read.
 pub async fn serve(listener: TcpListener, gateway: Gateway) -> io::Result<()> {
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
         return Err(refuse_open(address));
     }
+    run(listener, gateway, None).await;
+    Ok(())
+}
+
+/// The same with TLS, on any address.
+pub async fn serve_tls(listener: TcpListener, gateway: Gateway, face: Face) {
+    run(listener, gateway, Some(face)).await;
+}
+
+async fn run(listener: TcpListener, gateway: Gateway, face: Option<Face>) {
     let (config, shutdown) = (&gateway.desk.common.config, gateway.shutdown.clone());
-    let (drain, patience) = (config.drain, config.write_timeout);
+    let drain = config.drain;
     let connections = Connections::new(config.connections_max);
-    let http = http(config);
     let service = router(Entry {
         desk: gateway.desk.clone(),
         handed_on: false,
@@ -111,14 +123,13 @@ pub async fn serve(listener: TcpListener, gateway: Gateway) -> io::Result<()> {
             () = shutdown.cancelled() => break,
             place = connections.enter() => place,
         };
-        let stream = TokioIo::new(Patient::new(tuned(stream), patience));
-        let (service, taken) = (service.clone(), place.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            answered(service.clone(), taken.clone(), request)
-        });
-        let connection = graceful.watch(http.serve_connection(stream, service));
-        tokio::spawn(end_of(connection, place));
+        let guest = Guest {
+            gateway: gateway.clone(),
+            service: service.clone(),
+            peer,
+            place,
+        };
+        tokio::spawn(guest.received(tuned(stream), face.clone(), graceful.watcher()));
     }
     if tokio::time::timeout(drain, graceful.shutdown())
         .await
@@ -126,7 +137,54 @@ pub async fn serve(listener: TcpListener, gateway: Gateway) -> io::Result<()> {
     {
         tracing::info!("open requests were cut off at the end");
     }
-    Ok(())
+}
+
+/// A connection that was accepted.
+struct Guest {
+    gateway: Gateway,
+    service: Router,
+    peer: SocketAddr,
+    place: Arc<Place>,
+}
+
+impl Guest {
+    /// Serves it until its end, after it has shaken hands if that is asked for.
+    async fn received(self, stream: TcpStream, face: Option<Face>, watcher: Watcher) {
+        let common = &self.gateway.desk.common;
+        let patience = common.config.write_timeout;
+        let Some(face) = face else {
+            let stream = Patient::new(stream, patience);
+            return self.served(TokioIo::new(stream), None, watcher).await;
+        };
+        let terms = (&common.metrics, patience);
+        let shaken = tokio::select! {
+            shaken = tls::shake(stream, self.peer, &face, terms) => shaken,
+            () = self.place.given_away() => return common.metrics.refused("too_many"),
+            () = self.gateway.shutdown.cancelled() => return,
+        };
+        if let Some(shaken) = shaken {
+            let stream = TokioIo::new(shaken.stream);
+            self.served(stream, shaken.client, watcher).await;
+        }
+    }
+
+    async fn served<S>(self, stream: S, client: Option<Arc<Shown>>, watcher: Watcher)
+    where
+        S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let (service, taken) = (self.service.clone(), self.place.clone());
+        let peer = self.peer;
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            if let Some(client) = &client {
+                request.extensions_mut().insert(client.clone());
+            }
+            answered(service.clone(), taken.clone(), request)
+        });
+        let http = http(&self.gateway.desk.common.config);
+        let connection = watcher.watch(http.serve_connection(stream, service));
+        end_of(connection, self.place).await;
+    }
 }
 
 /// Where a request's connection comes from.
@@ -177,9 +235,8 @@ fn refuse_open(address: SocketAddr) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         format!(
-            "the API will not be served on {address}: off loopback it needs TLS, which comes with clusters. \
-             Nothing was started. Serve it on 127.0.0.1:{port} and reach it through a tunnel: \
-             ssh -L {port}:127.0.0.1:{port} HOST"
+            "the API will not be served on {address} without TLS, for that is off loopback; nothing was started. \
+             Serve it on 127.0.0.1:{port}, or with TLS"
         ),
     )
 }

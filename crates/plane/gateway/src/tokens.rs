@@ -39,7 +39,10 @@ fn listed<T: Clone>(some: Option<&BTreeSet<T>>) -> Option<Vec<T>> {
 }
 
 /// A part of a scope as it was asked for. None at all would be a token for nothing.
-fn limit_of<T: Ord + Clone>(field: &str, some: Option<&Vec<T>>) -> Answered<Option<BTreeSet<T>>> {
+pub(crate) fn limit_of<T: Ord + Clone>(
+    field: &str,
+    some: Option<&Vec<T>>,
+) -> Answered<Option<BTreeSet<T>>> {
     let some: Option<BTreeSet<T>> = some.map(|some| some.iter().cloned().collect());
     if some
         .as_ref()
@@ -67,15 +70,21 @@ fn there(ask: &Ask, record: &TokenRecord) -> bool {
     caller.is_none_or(|caller| caller.scope.covers(&record.scope))
 }
 
-pub(crate) async fn create(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
-    let body: TokenCreate = ask.json()?;
-    let fits = (1..=NAME_MAX).contains(&body.name.chars().count());
-    if !fits || body.name.chars().any(char::is_control) {
+/// Refuses what is no name of a token.
+pub(crate) fn check_name(name: &str) -> Answered<()> {
+    let fits = (1..=NAME_MAX).contains(&name.chars().count());
+    if !fits || name.chars().any(char::is_control) {
         return Err(Refusal::invalid(format!(
             "name is to be 1 to {NAME_MAX} characters without control characters"
         ))
         .detail("field", "name"));
     }
+    Ok(())
+}
+
+pub(crate) async fn create(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+    let body: TokenCreate = ask.json()?;
+    check_name(&body.name)?;
     let scope = scope_of(&body)?;
     let length = body.expires_in.as_deref().map(parse_duration).transpose();
     let length = length.map_err(|why| Refusal::invalid(why).detail("field", "expires_in"))?;

@@ -38,7 +38,7 @@ async fn over(app: Arc<App>, caller: Caller) {
         let left = caller.expires.map(|at| at.since(app.control.now()).0);
         let left = left.map_or(Duration::MAX, |ms| Duration::from_millis(ms + 1));
         tokio::time::sleep(app.config.token_check.min(left)).await;
-        if !auth::is_good(&app.control, caller.token).await {
+        if !auth::is_good(&app.control, &caller).await {
             tracing::info!(token = %caller.token, "a stream ended: its token is no longer good");
             return;
         }

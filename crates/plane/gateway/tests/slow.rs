@@ -191,7 +191,7 @@ async fn it_is_not_served_off_loopback() {
     let refused = serve(open, gateway).await;
     let message = refused.unwrap_err().to_string();
     assert!(
-        message.contains("TLS") && message.contains("ssh -L"),
+        message.contains("without TLS") && message.contains("nothing was started"),
         "{message}"
     );
 }

@@ -27,10 +27,10 @@ pub struct Root {
 /// The issuer of one server.
 #[derive(Debug)]
 pub struct Issuer {
-    cluster: ClusterId,
-    key: Key,
-    certificate: Vec<u8>,
-    life: Lifetime,
+    pub(crate) cluster: ClusterId,
+    pub(crate) key: Key,
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) life: Lifetime,
 }
 
 /// A certificate that was signed.
@@ -42,7 +42,7 @@ pub struct Issued {
     pub life: Lifetime,
 }
 
-fn params(name: String, life: Lifetime) -> Result<CertificateParams, IdentityError> {
+pub(crate) fn params(name: String, life: Lifetime) -> Result<CertificateParams, IdentityError> {
     let at = |seconds: i64| {
         OffsetDateTime::from_unix_timestamp(seconds)
             .map_err(|why| IdentityError::read("a time", why))
@@ -77,7 +77,7 @@ fn signing(params: &mut CertificateParams, beneath: u8) {
 }
 
 /// The public key of a request, if whoever asks has the private one.
-fn public_key(request: &[u8]) -> Result<rcgen::PublicKey, IdentityError> {
+pub(crate) fn public_key(request: &[u8]) -> Result<rcgen::PublicKey, IdentityError> {
     let what = "a request for a certificate";
     if request.len() > REQUEST_MAX {
         let why = format!("it has {} bytes; at most {REQUEST_MAX}", request.len());
@@ -147,6 +147,11 @@ impl Root {
         &self.key
     }
 
+    /// Its cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
     /// What a join token pins.
     pub fn pin(&self) -> Pin {
         self.key.pin()
@@ -191,7 +196,7 @@ fn belongs(key: &Key, certificate: &[u8]) -> Result<Lifetime, IdentityError> {
     })
 }
 
-fn sign(
+pub(crate) fn sign(
     params: &CertificateParams,
     key: &impl PublicKeyData,
     issuer: &[u8],

@@ -58,6 +58,18 @@ impl Key {
         Ok(made.der().to_vec())
     }
 
+    /// The same as PEM.
+    ///
+    /// # Errors
+    /// As of [`Key::request`].
+    pub fn request_pem(&self) -> Result<String, IdentityError> {
+        use base64::Engine;
+        let body = base64::engine::general_purpose::STANDARD.encode(self.request()?);
+        Ok(format!(
+            "-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n"
+        ))
+    }
+
     /// For rustls.
     pub fn for_tls(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.0.serialize_der()).into()

@@ -5,8 +5,10 @@
 //! that server; it signs the certificates of nodes, which live for a day. What a certificate says is made by the issuer: of a
 //! request only the public key is taken. Nothing here listens, and nothing reads a clock: the time is given.
 
+mod api;
 mod authority;
 mod error;
+mod handshake;
 mod holder;
 mod join;
 mod key;
@@ -15,8 +17,13 @@ mod peers;
 mod pinned;
 mod trust;
 
+pub use api::{
+    Anchor, Client, Shown, WrongKey, accept_api, accept_api_files, certificates_in, connect_api,
+    key_in, pem_of, pins_in, request_in,
+};
 pub use authority::{Issued, Issuer, Root, life_of, requested};
 pub use error::IdentityError;
+pub use handshake::{handshake_kind, verdict};
 pub use holder::{ClusterId, Holder, Role};
 pub use join::{JoinSecret, JoinToken, Pin};
 pub use key::Key;

@@ -53,10 +53,12 @@ impl Peer {
 /// Is told of everybody who is not let in.
 pub type Refused = Arc<dyn Fn(&NotTrusted) + Send + Sync>;
 
-struct Gate {
-    trust: Arc<Trust>,
-    roles: &'static [Role],
-    refused: Refused,
+pub(crate) struct Gate {
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) roles: &'static [Role],
+    pub(crate) refused: Refused,
+    /// Whether nobody without a certificate is let in.
+    pub(crate) mandatory: bool,
 }
 
 impl fmt::Debug for Gate {
@@ -137,6 +139,10 @@ impl ClientCertVerifier for Gate {
         &[]
     }
 
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
     fn verify_client_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -187,6 +193,7 @@ pub fn accept(
         trust,
         roles,
         refused,
+        mandatory: true,
     });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -215,6 +222,7 @@ pub fn connect(
         trust,
         roles,
         refused,
+        mandatory: true,
     });
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -114,6 +114,8 @@ pub(crate) enum End {
 }
 
 struct Now {
+    /// As they were given.
+    shown: Vec<Vec<u8>>,
     roots: Arc<RootCertStore>,
     clients: Arc<dyn ClientCertVerifier>,
     denied: Denied,
@@ -138,12 +140,12 @@ impl fmt::Debug for Trust {
 }
 
 fn made(
-    roots: &[Vec<u8>],
+    shown: &[Vec<u8>],
     provider: &Arc<CryptoProvider>,
     denied: Denied,
 ) -> Result<Arc<Now>, IdentityError> {
     let mut store = RootCertStore::empty();
-    for root in roots {
+    for root in shown {
         let added = store.add(CertificateDer::from(root.clone()));
         added.map_err(|why| IdentityError::read("a root's certificate", why))?;
     }
@@ -153,6 +155,7 @@ fn made(
         .build()
         .map_err(|why| IdentityError::read("the roots", why))?;
     Ok(Arc::new(Now {
+        shown: shown.to_vec(),
         roots,
         clients,
         denied,
@@ -199,6 +202,7 @@ impl Trust {
     pub fn set_denied(&self, denied: Denied) {
         let mut now = self.now.write().expect("no holder of this lock panics");
         *now = Arc::new(Now {
+            shown: now.shown.clone(),
             roots: now.roots.clone(),
             clients: now.clients.clone(),
             denied,
@@ -235,6 +239,35 @@ impl Trust {
         }
         now.denied.check(&peer)?;
         Ok(peer)
+    }
+
+    /// Whether this root (DER) stands behind a chain at this time (Unix seconds), whatever is trusted otherwise.
+    pub fn is_beneath(&self, root: &[u8], chain: &[CertificateDer<'_>], at: i64) -> bool {
+        let Some((leaf, rest)) = chain.split_first() else {
+            return false;
+        };
+        let Ok(only) = made(&[root.to_vec()], &self.provider, Denied::default()) else {
+            return false;
+        };
+        let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            u64::try_from(at).unwrap_or_default(),
+        ));
+        only.clients.verify_client_cert(leaf, rest, at).is_ok()
+    }
+
+    /// Whether the issuers that a member shows and the roots that are trusted here do not belong together: an issuer of an unknown root, or
+    /// a root without an issuer. Then the root is being changed, and whoever sees it is to renew what it has.
+    pub fn differs(&self, chain: &[CertificateDer<'_>], at: i64) -> bool {
+        let Some((leaf, issuers)) = chain.split_first() else {
+            return false;
+        };
+        let known = self.now().shown.clone();
+        let beneath = |root: &Vec<u8>, issuer: &CertificateDer<'_>| {
+            self.is_beneath(root, &[leaf.clone(), issuer.clone()], at)
+        };
+        let strange = |issuer: &&CertificateDer<'_>| !known.iter().any(|r| beneath(r, issuer));
+        let unused = |root: &&Vec<u8>| !issuers.iter().any(|issuer| beneath(root, issuer));
+        issuers.iter().any(|issuer| strange(&issuer)) || known.iter().any(|root| unused(&root))
     }
 
     /// Whether somebody who is connected is still let in.
@@ -282,7 +315,10 @@ pub(crate) fn reason(error: &rustls::Error) -> NotTrusted {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 NotTrusted::NotYet
             }
-            CertificateError::UnknownIssuer => NotTrusted::Stranger,
+            // Somebody's who has the name of one that is trusted, and not its key: all roots of a cluster have one name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                NotTrusted::Stranger
+            }
             other => NotTrusted::Unfit(format!("{other:?}")),
         },
         other => NotTrusted::Unfit(other.to_string()),

@@ -1,6 +1,8 @@
 //! What a server signs with.
 
-use prism_identity::{ClusterId, IdentityError, Issued, Issuer, Key, Lifetime, Role, Root};
+use prism_identity::{
+    ClusterId, IdentityError, Issued, Issuer, Key, Lifetime, Role, Root, renew_at,
+};
 use prism_types::NodeId;
 
 /// The authority of a server: its own issuer, and the certificate of the root above it. The server that founded the cluster has the
@@ -15,6 +17,10 @@ pub struct Authority {
     pub root_key: Option<Root>,
     /// The server's number in the configuration of the store.
     pub number: u64,
+    /// Other roots whose keys are kept while the root is changed.
+    pub others: Vec<Root>,
+    /// The certificate that the old root gave its issuer, while the root is changed.
+    pub also: Option<Vec<u8>>,
 }
 
 impl Authority {
@@ -31,6 +37,8 @@ impl Authority {
             root: root.certificate().to_vec(),
             root_key: Some(root),
             number: 1,
+            others: Vec::new(),
+            also: None,
         })
     }
 
@@ -62,6 +70,44 @@ impl Authority {
         id: NodeId,
         now: i64,
     ) -> Result<Issued, IdentityError> {
-        self.issuer.sign(request, (role, id), Lifetime::day(now))
+        let issued = self.issuer.sign(request, (role, id), Lifetime::day(now))?;
+        Ok(self.whole(issued))
+    }
+
+    /// Signs for the key of a client's request.
+    ///
+    /// # Errors
+    /// As of [`Authority::sign`].
+    pub fn sign_client(
+        &self,
+        request: &[u8],
+        id: NodeId,
+        life: Lifetime,
+    ) -> Result<Issued, IdentityError> {
+        let issued = self.issuer.sign(request, (Role::Client, id), life)?;
+        Ok(self.whole(issued))
+    }
+
+    /// With the way to the old root, while there is one.
+    fn whole(&self, mut issued: Issued) -> Issued {
+        issued.chain.extend(self.also.clone());
+        issued
+    }
+
+    /// A new issuer from the root, when half of the life of the one there is has gone by and the root's key is here. Says whether.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn renew_issuer(&mut self, server: NodeId, now: i64) -> Result<bool, IdentityError> {
+        let Some(root) = self.root_key.as_ref().filter(|_| self.also.is_none()) else {
+            return Ok(false);
+        };
+        if now < renew_at(self.issuer.life(), u32::MAX / 2) {
+            return Ok(false);
+        }
+        let key = Key::generate()?;
+        let certificate = root.sign_issuer(&key.request()?, server, Lifetime::year(now))?;
+        self.issuer = Issuer::new(root.cluster(), key, certificate)?;
+        Ok(true)
     }
 }

@@ -43,6 +43,9 @@ pub struct Dialled {
     pub peer: Peer,
     /// Where.
     pub address: SocketAddr,
+    /// Whether the roots behind what it shows are others than those that are trusted here: the root is being changed, and it is time to
+    /// renew.
+    pub differs: bool,
 }
 
 /// Whether an error is a verdict on the other end's certificate.
@@ -71,7 +74,8 @@ async fn reach(
     let reached = tokio::time::timeout(PATIENCE, reached).await.map_err(late);
     reached.and_then(|done| done).map_err(|why| {
         if verdict(&why) {
-            let why = why.to_string();
+            let told = prism_identity::verdict(&why).map(ToString::to_string);
+            let why = told.unwrap_or_else(|| why.to_string());
             MemberError::NotTrusted { address, why }
         } else {
             MemberError::Unreachable { address, why }
@@ -79,7 +83,7 @@ async fn reach(
     })
 }
 
-async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
+pub(crate) async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
     address: SocketAddr,
     stream: &mut TlsStream<TcpStream>,
     question: &Q,
@@ -185,6 +189,8 @@ fn member(
                 root_key: Some(Root::load(given.cluster, root_key, server.root.clone())?),
                 root: server.root,
                 number: server.number,
+                others: Vec::new(),
+                also: None,
             })
         }
         _ => {
@@ -232,8 +238,9 @@ pub(crate) async fn dial(
     trust: Arc<Trust>,
     protocol: &[u8],
 ) -> Result<Dialled, MemberError> {
-    let stream = reach(address, mutual(me, trust)?, protocol).await?;
+    let stream = reach(address, mutual(me, trust.clone())?, protocol).await?;
     let shown = stream.get_ref().1.peer_certificates();
+    let differs = shown.is_some_and(|chain| trust.differs(chain, crate::unix_now()));
     let peer = match shown.and_then(<[_]>::split_first) {
         Some((leaf, rest)) => Peer::of(leaf, rest).map_err(|why| why.to_string()),
         None => Err("it shows no certificate".to_owned()),
@@ -243,6 +250,7 @@ pub(crate) async fn dial(
         stream,
         peer,
         address,
+        differs,
     })
 }
 

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use prism_identity::{NotTrusted, Peer, Trust};
+use prism_identity::{NotTrusted, Peer, Role, Trust};
 use tokio_util::sync::CancellationToken;
 
 /// How many came and how many were refused, by reason.
@@ -18,7 +19,7 @@ pub struct Counts {
 
 #[derive(Debug, Default)]
 struct Book {
-    guests: HashMap<u64, (Peer, CancellationToken)>,
+    guests: HashMap<u64, (Peer, CancellationToken, Instant)>,
     refused: BTreeMap<&'static str, u64>,
 }
 
@@ -62,7 +63,8 @@ impl Guests {
         let leave = CancellationToken::new();
         let mut book = self.book();
         trust.still(&peer)?;
-        book.guests.insert(number, (peer, leave.clone()));
+        book.guests
+            .insert(number, (peer, leave.clone(), Instant::now()));
         Ok(Guest {
             guests: Arc::clone(self),
             number,
@@ -70,11 +72,30 @@ impl Guests {
         })
     }
 
+    /// Closes the connections of those whom `whom` means, by when they came: of workers at most so many. Says how many it were.
+    pub(crate) fn recall(&self, most: usize, whom: impl Fn(&Peer, Instant) -> bool) -> usize {
+        let book = self.book();
+        let (mut workers, mut all) = (0, 0);
+        for (peer, leave, entered) in book.guests.values() {
+            if leave.is_cancelled() || !whom(peer, *entered) {
+                continue;
+            }
+            let worker = peer.holder.role == Role::Worker;
+            if worker && workers == most {
+                continue;
+            }
+            workers += usize::from(worker);
+            all += 1;
+            leave.cancel();
+        }
+        all
+    }
+
     /// Sends those away who are not let in any more.
     pub(crate) fn judge_again(&self, trust: &Trust) {
         let mut book = self.book();
         let Book { guests, refused } = &mut *book;
-        for (peer, leave) in guests.values() {
+        for (peer, leave, _) in guests.values() {
             if let Err(why) = trust.still(peer)
                 && !leave.is_cancelled()
             {

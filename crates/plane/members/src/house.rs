@@ -1,7 +1,7 @@
 //! A server's side: who is let in and with what certificate, and whom it shows itself as.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,8 +19,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::alpn;
+use crate::api::ApiFace;
 use crate::exchange::{Answer, Ask, Directions, ForServer, Given, Leads, ServerToken, WhoLeads};
 use crate::guests::{Counts, Guests};
+use crate::rotation::{PACE, Watch};
 use crate::{MemberError, Membership};
 
 /// How soon a renewal that failed is tried again.
@@ -71,6 +73,7 @@ pub(crate) enum Purpose {
     Where,
     Raft,
     Api,
+    Root,
 }
 
 impl Purpose {
@@ -78,6 +81,7 @@ impl Purpose {
         (Self::Where, alpn::WHERE),
         (Self::Raft, alpn::RAFT),
         (Self::Api, alpn::API),
+        (Self::Root, alpn::ROOT),
         (Self::Join, alpn::JOIN),
         (Self::JoinEtcd, alpn::JOIN_ETCD),
         (Self::Renew, alpn::RENEW),
@@ -96,7 +100,7 @@ struct Faces {
     /// For what all members come for.
     members: [Arc<ServerConfig>; 3],
     /// For what only servers come for.
-    servers: [Arc<ServerConfig>; 2],
+    servers: [Arc<ServerConfig>; 3],
 }
 
 /// A server of a cluster, to which others come.
@@ -104,7 +108,11 @@ pub struct House {
     pub(crate) links: Links,
     pub(crate) trust: Arc<Trust>,
     pub(crate) guests: Arc<Guests>,
-    cluster: ClusterId,
+    pub(crate) cluster: ClusterId,
+    /// Whom the API takes for clients.
+    pub(crate) client_trust: Arc<Trust>,
+    pub(crate) api: Mutex<Option<ApiFace>>,
+    pub(crate) rotation: Mutex<Watch>,
     me: Mutex<Membership>,
     faces: Mutex<Arc<Faces>>,
     /// All servers, as far as this one knows.
@@ -137,7 +145,7 @@ fn faces(me: &Membership, trust: &Arc<Trust>, guests: &Arc<Guests>) -> Result<Fa
     };
     let shown = (&me.key, &me.chain[..]);
     let mut with_root = me.chain.clone();
-    with_root.extend(me.authority.as_ref().map(|a| a.root.clone()));
+    with_root.extend(me.roots.iter().cloned());
     let speaks = |config: Result<ServerConfig, IdentityError>, protocol: &[u8]| {
         config.map(|mut config| {
             config.alpn_protocols = vec![protocol.to_vec()];
@@ -156,11 +164,15 @@ fn faces(me: &Membership, trust: &Arc<Trust>, guests: &Arc<Guests>) -> Result<Fa
             face(members, alpn::SESSION)?,
             face(members, alpn::WHERE)?,
         ],
-        servers: [face(servers, alpn::RAFT)?, face(servers, alpn::API)?],
+        servers: [
+            face(servers, alpn::RAFT)?,
+            face(servers, alpn::API)?,
+            face(servers, alpn::ROOT)?,
+        ],
     })
 }
 
-fn no_issuer() -> Rejection {
+pub(crate) fn no_issuer() -> Rejection {
     let why = "this server has no issuer, or not the root above it; ask another";
     Rejection::retryable(Reason::Unsupported, why)
 }
@@ -234,7 +246,7 @@ fn kept_out(state: &State) -> (Denied, Vec<String>) {
     (denied, servers)
 }
 
-fn refusal(why: &IdentityError) -> Rejection {
+pub(crate) fn refusal(why: &IdentityError) -> Rejection {
     let reason = match why {
         IdentityError::Read { .. } => Reason::Invalid,
         IdentityError::Make { .. } | IdentityError::IssuerEnds { .. } => Reason::Internal,
@@ -254,6 +266,9 @@ impl House {
             servers: Mutex::new(vec![links.address.clone()]),
             links,
             faces: Mutex::new(Arc::new(faces(&me, &trust, &guests)?)),
+            client_trust: me.trust()?,
+            api: Mutex::default(),
+            rotation: Mutex::default(),
             trust,
             guests,
             cluster: me.cluster,
@@ -276,7 +291,11 @@ impl House {
     }
 
     /// A connection to another server (`HOST:PORT`), for what the protocol says.
-    async fn dial(&self, address: &str, protocol: &[u8]) -> Result<crate::Dialled, MemberError> {
+    pub(crate) async fn dial(
+        &self,
+        address: &str,
+        protocol: &[u8],
+    ) -> Result<crate::Dialled, MemberError> {
         let me = self.me().copy()?;
         let mut last = None;
         let found = tokio::net::lookup_host(address).await;
@@ -331,7 +350,7 @@ impl House {
         crate::dial::ask_directions(&mut dialled, question).await
     }
 
-    fn me(&self) -> MutexGuard<'_, Membership> {
+    pub(crate) fn me(&self) -> MutexGuard<'_, Membership> {
         self.me.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -351,6 +370,7 @@ impl House {
             Purpose::Where => faces.members[2].clone(),
             Purpose::Raft => faces.servers[0].clone(),
             Purpose::Api => faces.servers[1].clone(),
+            Purpose::Root => faces.servers[2].clone(),
         }
     }
 
@@ -387,6 +407,7 @@ impl House {
         address: IpAddr,
     ) -> Result<Given, Rejection> {
         let key = requested(&ask.request).map_err(|why| refusal(&why))?;
+        self.may_sign_with(control).await?;
         let (role, kind) = match ask.server {
             Some(_) => (Role::Server, MemberRole::Server),
             None => (Role::Worker, MemberRole::Worker),
@@ -446,6 +467,7 @@ impl House {
     ) -> Result<Given, Rejection> {
         let id = peer.holder.id;
         let key = requested(request).map_err(|why| refusal(&why))?;
+        self.may_sign_with(control).await?;
         let known = control.read(|s| s.member(id).map(|m| m.key)).await;
         control.confirm().await?;
         if known != Some(key.0) {
@@ -512,13 +534,15 @@ impl House {
                     tokio::time::sleep(FOLLOW).await;
                 }
             };
-            self.follow(here.as_ref()).await;
+            let rotating = self.follow(here.as_ref(), &dir).await;
             let at = renew_at(self.me().life, jitter);
+            let at = self.api_renewal(jitter).map_or(at, |api| api.min(at));
             let left = u64::try_from(at.saturating_sub(unix_now())).unwrap_or(0);
             let wait = match (left, failed) {
                 (0, true) => AGAIN,
                 (left, _) => Duration::from_secs(left).min(LOOK),
             };
+            let wait = if rotating { wait.min(PACE) } else { wait };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = seats.changed() => {}
@@ -535,27 +559,46 @@ impl House {
         }
     }
 
-    /// Takes over whom the cluster keeps out now, and sends those of them away who are connected.
-    async fn follow(&self, leader: Option<&Control>) {
-        let (denied, servers) = match leader {
-            Some(control) => control.read(kept_out).await,
+    /// Takes over whom the cluster keeps out now, and sends those of them away who are connected; goes on with a change of the root, and
+    /// says whether one is under way.
+    async fn follow(&self, leader: Option<&Control>, dir: &Path) -> bool {
+        let all = |s: &State| (kept_out(s), s.rotation().cloned());
+        let ((denied, servers), rotation) = match leader {
+            Some(control) => control.read(all).await,
             None => match prism_control::admission(&*self.links.store).await {
-                Ok(state) => kept_out(&state),
-                Err(why) => return tracing::debug!(%why, "whom the cluster keeps out is not read"),
+                Ok(state) => all(&state),
+                Err(why) => {
+                    tracing::debug!(%why, "whom the cluster keeps out is not read");
+                    return false;
+                }
             },
         };
         *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers;
+        self.client_trust.set_denied(denied.clone());
         self.trust.set_denied(denied);
         self.guests.judge_again(&self.trust);
+        self.follow_rotation(rotation, (leader, dir)).await
     }
 
-    fn renew_own(&self, dir: &std::path::Path) -> Result<(), MemberError> {
+    /// Servers, as far as this one knows, but for itself.
+    pub(crate) fn other_servers(&self) -> Vec<String> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = servers.iter().filter(|s| **s != self.links.address);
+        others.cloned().collect()
+    }
+
+    /// Shows itself as it is from now on.
+    pub(crate) fn show(&self, me: &Membership) -> Result<(), MemberError> {
+        let faces = Arc::new(faces(me, &self.trust, &self.guests)?);
+        *self.faces.lock().unwrap_or_else(PoisonError::into_inner) = faces;
+        self.renew_api(me)
+    }
+
+    fn renew_own(&self, dir: &Path) -> Result<(), MemberError> {
         let mut me = self.me();
         me.renew_own(unix_now())?;
         me.save(dir)?;
-        let faces = Arc::new(faces(&me, &self.trust, &self.guests)?);
-        *self.faces.lock().unwrap_or_else(PoisonError::into_inner) = faces;
-        Ok(())
+        self.show(&me)
     }
 }
 

@@ -10,11 +10,13 @@
 //! | `prism/where/1` | members | to learn who leads; a server says where it is |
 //! | `prism/raft/1` | servers | to replicate the store |
 //! | `prism/api/1` | servers | requests to the API that they were asked and do not decide |
+//! | `prism/root/1` | servers | the key of a root, while the root is changed |
 //!
 //! What only the leader can answer is asked of it: whoever asks another server is told where it is.
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod authority;
 mod dial;
 mod error;
@@ -23,6 +25,7 @@ mod guests;
 mod house;
 mod listener;
 mod membership;
+mod rotation;
 
 pub use authority::Authority;
 pub use dial::{Dialled, Joining, dial_session, join, renew, who_leads};
@@ -42,4 +45,5 @@ pub(crate) mod alpn {
     pub(crate) const WHERE: &[u8] = b"prism/where/1";
     pub(crate) const RAFT: &[u8] = b"prism/raft/1";
     pub(crate) const API: &[u8] = b"prism/api/1";
+    pub(crate) const ROOT: &[u8] = b"prism/root/1";
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prism_identity::Peer;
+use prism_identity::{Peer, handshake_kind, verdict};
 use rustls::server::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exchange::{self, Answer, Ask, PATIENCE, WhoLeads};
 use crate::house::{Hook, House, Purpose};
+use crate::rotation::AskRoot;
 
 /// Most who are not known yet, usually.
 pub const UNKNOWN: usize = 1_024;
@@ -112,8 +113,13 @@ async fn welcome(
     let (purpose, mut stream) = match shaken {
         Ok(Ok(shaken)) => shaken,
         Ok(Err(error)) => {
-            house.guests.refuse("tls");
-            return tracing::debug!(%from, %error, "a connection is refused");
+            // A verdict on a certificate was counted and told of where it was given.
+            if verdict(&error).is_none() {
+                let reason = handshake_kind(&error);
+                house.guests.refuse(reason);
+                tracing::info!(%from, reason, %error, "a connection of a member is refused");
+            }
+            return;
         }
         Err(_) => return house.guests.refuse("silent"),
     };
@@ -125,6 +131,7 @@ async fn welcome(
         },
         Purpose::Renew => renew(&mut stream, &house).await,
         Purpose::Where => directions(&mut stream, &house).await,
+        Purpose::Root => root(&mut stream, &house).await,
         Purpose::Raft | Purpose::Api => {
             drop(place);
             let hook = match purpose {
@@ -148,7 +155,8 @@ async fn shake(stream: TcpStream, house: &House) -> io::Result<(Purpose, TlsStre
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let asked = start.client_hello().alpn();
     let purpose = asked.and_then(|mut names| names.find_map(Purpose::of));
-    let purpose = purpose.ok_or_else(|| io::Error::other("it speaks no protocol of ours"))?;
+    let strange = || io::Error::new(io::ErrorKind::Unsupported, "it speaks no protocol of ours");
+    let purpose = purpose.ok_or_else(strange)?;
     let stream = start.into_stream(house.face(purpose)).await?;
     Ok((purpose, stream))
 }
@@ -186,8 +194,17 @@ async fn renew(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<(
     tell(stream, &answer).await
 }
 
+async fn root(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<()> {
+    let peer = peer(stream)?;
+    let question: AskRoot = exchange::receive(stream).await?;
+    let answer = house.give_root(&question);
+    tracing::info!(server = %peer.holder.id, given = answer.is_some(), "a server asks for the key of a root");
+    tell(stream, &answer).await
+}
+
 async fn directions(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<()> {
     let peer = peer(stream)?;
+    note_root(stream, &peer, house);
     let question: WhoLeads = exchange::receive(stream).await?;
     tell(stream, &house.directions(&peer, question).await).await
 }
@@ -225,6 +242,13 @@ async fn tell<T: serde::Serialize>(
     tokio::time::timeout(PATIENCE, told).await.map_err(late)?
 }
 
+/// Notes whether somebody has a certificate of the new root, while the root is changed.
+fn note_root(stream: &TlsStream<TcpStream>, peer: &Peer, house: &House) {
+    if let Some(chain) = stream.get_ref().1.peer_certificates() {
+        house.saw(peer.holder.id, chain);
+    }
+}
+
 fn peer(stream: &TlsStream<TcpStream>) -> io::Result<Peer> {
     let shown = stream.get_ref().1.peer_certificates();
     match shown.and_then(<[_]>::split_first) {
@@ -239,6 +263,7 @@ async fn session(
     stop: &CancellationToken,
 ) -> io::Result<()> {
     let peer = peer(&stream)?;
+    note_root(&stream, &peer, house);
     let member = peer.holder.id;
     let guest = house.guests.enter(peer, &house.trust);
     let guest = guest.map_err(|why| {
@@ -265,5 +290,9 @@ async fn session(
         served = &mut serving => served,
         () = gone => serving.await,
     };
-    served.map_err(io::Error::other)
+    served.map_err(|why| {
+        house.guests.refuse("session");
+        tracing::warn!(node = %member, %why, "a session is refused");
+        io::Error::other(why)
+    })
 }

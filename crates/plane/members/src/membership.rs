@@ -66,6 +66,18 @@ struct KeptAuthority {
     root_key: Option<String>,
     #[serde(default = "first")]
     number: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    others: Vec<KeptRoot>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    also: Option<String>,
+}
+
+/// Another root, while the root is changed.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptRoot {
+    certificate: String,
+    key: String,
 }
 
 /// The number of whoever founded a cluster; not written at first.
@@ -79,6 +91,13 @@ fn text(der: &[u8]) -> String {
 
 fn texts(all: &[Vec<u8>]) -> Vec<String> {
     all.iter().map(|der| text(der)).collect()
+}
+
+fn kept_root(root: &Root) -> KeptRoot {
+    KeptRoot {
+        certificate: text(root.certificate()),
+        key: root.key().to_pem(),
+    }
 }
 
 fn wrong(path: &Path, why: impl std::fmt::Display) -> io::Error {
@@ -149,9 +168,10 @@ impl Membership {
     /// # Errors
     /// When the issuer's own certificate ends too soon.
     pub fn renew_own(&mut self, now: i64) -> Result<bool, MemberError> {
-        let Some(authority) = &self.authority else {
+        let Some(authority) = &mut self.authority else {
             return Ok(false);
         };
+        authority.renew_issuer(self.node, now)?;
         let issued = authority.sign(&self.key.request()?, self.role, self.node, now)?;
         self.renewed(issued);
         Ok(true)
@@ -203,6 +223,8 @@ impl Membership {
                 root: text(&a.root),
                 root_key: a.root_key.as_ref().map(|root| root.key().to_pem()),
                 number: a.number,
+                others: a.others.iter().map(kept_root).collect(),
+                also: a.also.as_ref().map(|der| text(der)),
             }),
         };
         let path = Self::path(dir);
@@ -263,7 +285,16 @@ fn authority(path: &Path, cluster: ClusterId, kept: &KeptAuthority) -> io::Resul
         let key = Key::from_pem(pem)?;
         Root::load(cluster, key, root.clone())
     });
+    let other = |kept: &KeptRoot| {
+        let key = Key::from_pem(&kept.key).map_err(|e| wrong(path, e))?;
+        let root = Root::load(cluster, key, bytes(path, &kept.certificate)?);
+        root.map_err(|e| wrong(path, e))
+    };
+    let others: io::Result<Vec<Root>> = kept.others.iter().map(other).collect();
+    let also = kept.also.as_ref().map(|der| bytes(path, der));
     Ok(Authority {
+        others: others?,
+        also: also.transpose()?,
         issuer: issuer.map_err(|e| wrong(path, e))?,
         root_key: root_key.transpose().map_err(|e| wrong(path, e))?,
         root,

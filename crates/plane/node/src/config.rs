@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prism_types::{Labels, Name, Resources};
 
-use crate::JoinConfig;
+use crate::{JoinConfig, TlsFiles};
 
 /// Settings of a node.
 #[derive(Clone, Debug)]
@@ -16,8 +16,12 @@ pub struct NodeConfig {
     pub name: Option<Name>,
     /// Its labels.
     pub labels: Labels,
-    /// Where the API listens; loopback only. Port 0: any free one.
+    /// Where the API listens. Port 0: any free one.
     pub api: SocketAddr,
+    /// Whether it is served with TLS; off loopback it is in any case.
+    pub api_tls: bool,
+    /// What it shows then; `None`: a certificate of the cluster's own authority.
+    pub tls: Option<TlsFiles>,
     /// Where members come to, if they may; a server that joins others listens in any case.
     pub serf: Option<SocketAddr>,
     /// Where the others reach that, `HOST`, `ADDRESS` or `HOST:PORT`; `None`: it is found out.
@@ -47,6 +51,8 @@ impl NodeConfig {
             name: None,
             labels: Labels::new(),
             api: SocketAddr::from(([127, 0, 0, 1], 0)),
+            api_tls: false,
+            tls: None,
             serf: None,
             advertise: None,
             join: None,

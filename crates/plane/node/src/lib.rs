@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod advertise;
+mod api;
 mod config;
 mod embed;
 mod host_files;
@@ -19,6 +20,7 @@ mod session;
 mod way;
 mod worker_node;
 
+pub use api::TlsFiles;
 pub use config::NodeConfig;
 pub use embed::{EmbedConfig, Embedded, embed};
 pub use host_files::EngineFiles;

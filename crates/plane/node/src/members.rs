@@ -41,6 +41,8 @@ pub(crate) struct Opening {
     /// Servers that it was told of.
     pub(crate) peers: Vec<String>,
     pub(crate) lock: Option<fs::File>,
+    /// Whether it needs an authority although nobody comes to it.
+    signs: bool,
     listener: Option<TcpListener>,
     /// Who this node is, once that was read.
     pub(crate) own: Option<Identity>,
@@ -78,6 +80,7 @@ pub(crate) async fn prepare(
             .as_ref()
             .map_or_else(Vec::new, |j| j.servers.clone()),
         lock: None,
+        signs: config.api_tls && config.tls.is_none(),
         listener: None,
         own: None,
     };
@@ -212,7 +215,10 @@ impl Opening {
             me.renew_own(unix_now()).map_err(NodeError::Member)?;
             me.save(data).map_err(NodeError::Member)?;
         }
-        let (Some(address), Some(control)) = (self.advertised.clone(), seats.here()) else {
+        let Some(control) = seats
+            .here()
+            .filter(|_| self.advertised.is_some() || self.signs)
+        else {
             return Ok(());
         };
         let cluster = begun(&control).await?;
@@ -231,6 +237,10 @@ impl Opening {
             }
         };
         me.save(data).map_err(NodeError::Member)?;
+        let Some(address) = self.advertised.clone() else {
+            // It signs for its API alone: nobody comes to it.
+            return Ok(());
+        };
         let member = MemberRecord {
             id: me.node,
             role: MemberRole::Server,
@@ -279,11 +289,11 @@ impl Opening {
         stop: &CancellationToken,
     ) -> Result<Option<Arc<House>>, NodeError> {
         let directory = |e| NodeError::Directory(data.display().to_string(), e);
-        let (Some(me), Some(address), Some(listener)) = (
-            self.me.take(),
-            self.advertised.clone(),
-            self.listener.take(),
-        ) else {
+        let (Some(address), Some(listener)) = (self.advertised.clone(), self.listener.take())
+        else {
+            return Ok(None);
+        };
+        let Some(me) = self.me.take() else {
             return Ok(None);
         };
         let raft = store.replicates();

@@ -96,6 +96,8 @@ pub enum NodeError {
         /// Why.
         why: String,
     },
+    /// The certificate for the API cannot be used.
+    TlsFiles(io::Error),
 }
 
 impl std::fmt::Display for NodeError {
@@ -155,6 +157,10 @@ impl std::fmt::Display for NodeError {
                 f,
                 "this server has to lead to begin, and does not get the lead beneath {prefix} in etcd ({why}); it begins nothing"
             ),
+            Self::TlsFiles(e) => write!(
+                f,
+                "the certificate of the API cannot be used: {e}; nothing was started"
+            ),
         }
     }
 }
@@ -198,6 +204,7 @@ impl NodeError {
             },
             Self::OtherStore(_) | Self::ForeignState(_) => Fault::DataForeign,
             Self::NoLead { .. } => Fault::Etcd,
+            Self::TlsFiles(_) => Fault::File,
             Self::Worker(WorkerError::Runtime(e)) | Self::Files(e) => {
                 return match e {
                     RuntimeError::Unsupported(_) => Reason::Unsupported.as_code(),
@@ -241,6 +248,7 @@ impl NodeError {
             Self::OtherStore(_) => {
                 "start it with the store it had, or use another directory: --data-dir DIR"
             }
+            Self::TlsFiles(_) => "see --tls-cert and --tls-key: PEM, and of one another",
             Self::Advertise(_) => "say where the others reach this server: --advertise ADDRESS",
             Self::Member(MemberError::Kept(_)) | Self::Foreign(_) | Self::InUse(_) => {
                 "use another directory: --data-dir DIR"
@@ -282,6 +290,10 @@ impl Drop for Vital {
 pub struct Node {
     /// Where its API is.
     pub api: SocketAddr,
+    /// Whether that is with TLS.
+    pub tls: bool,
+    /// What those who use it pin then.
+    pub pin: Option<prism_identity::Pin>,
     /// Where members come to, if they may.
     pub serf: Option<String>,
     /// An administrator's token.
@@ -350,7 +362,8 @@ async fn start_on(
     let mut parts = lead(&store, way.clone()).await?;
     let (worker, runtime) = open_apart(config, &identity).await?;
     opening.found(data, &parts.seats, &identity).await?;
-    let gateway = gateway_config(data, &identity, &store, &parts.seats, &opening)?;
+    let desk = crate::api::Desk::new(data);
+    let gateway = gateway_config(config, &store, &identity, &parts.seats, (&opening, &desk))?;
     let ground = Ground {
         seats: parts.seats.clone(),
         store: store.store(),
@@ -374,24 +387,28 @@ async fn start_on(
     let introduction = Introduction {
         seats: parts.seats.clone(),
         store: store.clone(),
-        house: known,
+        house: known.clone(),
         peers: opening.peers.clone(),
         name: config.token_name.clone(),
     };
     let (token, later) = introduction.make(parts.stop_serving.clone()).await?;
     parts.serving.extend(later);
     store.began(data, &parts.seats).await?;
-    let serve = tokio::spawn(async move {
-        let _vital = Vital("the API");
-        if let Err(e) = prism_gateway::serve(listener, gateway).await {
-            tracing::error!(error = %e, "the API stopped");
-        }
-    });
+    let served = crate::api::serve(
+        config,
+        (api, &parts.seats, &store),
+        (&mut opening, known, &desk),
+        (&mut parts.serving, &parts.stop_serving),
+    )
+    .await?;
+    let serve = tokio::spawn(serve_api(listener, gateway, served.face));
     let (seats, stop) = (parts.seats.clone(), parts.stop_serving.clone());
     let session = tokio::spawn(session::keep(seats, way, worker, stop));
     parts.serving.extend([serve, session]);
     Ok(Node {
         api,
+        tls: config.api_tls,
+        pin: served.pin,
         serf,
         token,
         id: identity.id,
@@ -414,22 +431,38 @@ async fn listen(api: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError>
     Ok((listener, listens))
 }
 
-/// What the gateway is told at its start.
+/// What the gateway is told of this server.
 fn gateway_config(
-    data: &Path,
-    identity: &identity::Identity,
+    config: &NodeConfig,
     store: &Keeper,
+    identity: &identity::Identity,
     seats: &Seats,
-    opening: &Opening,
+    (opening, desk): (&Opening, &Arc<crate::api::Desk>),
 ) -> Result<GatewayConfig, NodeError> {
-    let mut gateway = GatewayConfig::new(identity.name.to_string(), env!("CARGO_PKG_VERSION"));
+    let name = identity.name.to_string();
+    let mut gateway = GatewayConfig::new(name.clone(), env!("CARGO_PKG_VERSION"));
     gateway.token_hint =
         "restart this server: it makes an administrator's token at every start".to_owned();
-    gateway.disk = Some(disk_gauge(data, store, &identity.name.to_string()));
+    gateway.disk = Some(disk_gauge(&config.data_dir, store, &name));
     gateway.joining = opening.joining()?;
     gateway.peers = Some(store.peers(seats));
     gateway.store = store.gauge();
+    gateway.tls = config.api_tls;
+    gateway.authority = Some(desk.clone());
     Ok(gateway)
+}
+
+/// Serves the API until its end.
+async fn serve_api(listener: TcpListener, gateway: Gateway, face: Option<prism_gateway::Face>) {
+    let _vital = Vital("the API");
+    match face {
+        Some(face) => prism_gateway::serve_tls(listener, gateway, face).await,
+        None => {
+            if let Err(e) = prism_gateway::serve(listener, gateway).await {
+                tracing::error!(error = %e, "the API stopped");
+            }
+        }
+    }
 }
 
 /// Begins to lead when it is this server's turn; at once when it is alone.

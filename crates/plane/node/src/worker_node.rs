@@ -92,6 +92,7 @@ pub async fn start_worker(
         known: std::sync::Mutex::default(),
         me: Mutex::new(me),
         trust,
+        data: data.clone(),
     });
     let tasks = vec![
         tokio::spawn(keep_session(member.clone(), worker, stop.clone())),
@@ -129,7 +130,7 @@ async fn member(
     let me = match kept {
         Some(me) if me.role == Role::Worker && me.node == own.id => {
             if me.life.until > unix_now() {
-                me
+                known_root(data, joining, &own, me).await?
             } else if joining.token.is_some() {
                 // With the key that it has: to the cluster it is the member that it was.
                 enter(data, joining, &own, &me.key, None).await?
@@ -153,6 +154,28 @@ async fn member(
         }
     };
     Ok((own, me))
+}
+
+/// A member whose token is of another root than those that it trusts joins again: the root was changed while it was away. If that fails,
+/// it stays who it is: the token may be an old one.
+async fn known_root(
+    data: &Path,
+    joining: &JoinConfig,
+    own: &Identity,
+    me: Membership,
+) -> Result<Membership, NodeError> {
+    let pins = prism_identity::pins_in(&me.roots).map_err(|e| NodeError::Member(e.into()))?;
+    let other = joining.token.filter(|token| !pins.contains(&token.pin));
+    if other.is_none() {
+        return Ok(me);
+    }
+    match enter(data, joining, own, &me.key, None).await {
+        Ok(joined) => Ok(joined),
+        Err(why) => {
+            tracing::warn!(%why, "the join token is of another root, and is of no use; going on without it");
+            Ok(me)
+        }
+    }
 }
 
 impl WorkerNode {
@@ -266,6 +289,7 @@ struct Member {
     known: std::sync::Mutex<Vec<String>>,
     me: Mutex<Membership>,
     trust: Arc<prism_identity::Trust>,
+    data: std::path::PathBuf,
 }
 
 impl Member {
@@ -279,7 +303,11 @@ impl Member {
 
     /// A connection to the leader: whichever server answers knows where it is.
     async fn dial(&self) -> Result<prism_members::Dialled, NodeError> {
-        let me = self.me.lock().await;
+        let mut me = self.me.lock().await;
+        if me.life.until < unix_now() {
+            // No server takes it any more, and would only say that something is wrong with its certificate.
+            return Err(NodeError::Expired);
+        }
         let mut last = NodeError::NoServer;
         for server in self.all() {
             let addresses = match resolve(&server).await {
@@ -290,7 +318,7 @@ impl Member {
                 }
             };
             for address in addresses {
-                match self.led(address, &me).await {
+                match self.led(address, &mut me).await {
                     Ok(dialled) => return Ok(dialled),
                     Err(e) => last = e,
                 }
@@ -303,7 +331,7 @@ impl Member {
     async fn led(
         &self,
         address: SocketAddr,
-        me: &Membership,
+        me: &mut Membership,
     ) -> Result<prism_members::Dialled, NodeError> {
         let asked = who_leads(address, me, self.trust.clone()).await;
         let said = asked.map_err(NodeError::Member)?;
@@ -318,11 +346,33 @@ impl Member {
         let mut last = NodeError::NoLeader;
         for leader in leader {
             match dial_session(leader, me, self.trust.clone()).await {
+                Ok(dialled) if dialled.differs => return self.along(leader, me, dialled).await,
                 Ok(dialled) => return Ok(dialled),
                 Err(e) => last = NodeError::Member(e),
             }
         }
         Err(last)
+    }
+
+    /// Comes along with a change of the root: a new certificate and new roots, and a connection with them. If there are none yet, the
+    /// connection that there is will do.
+    async fn along(
+        &self,
+        leader: SocketAddr,
+        me: &mut Membership,
+        dialled: prism_members::Dialled,
+    ) -> Result<prism_members::Dialled, NodeError> {
+        if let Err(why) = renew(leader, me, self.trust.clone()).await {
+            tracing::warn!(%why, "the root of the cluster is being changed, and this node has no new certificate yet; it is tried again");
+            return Ok(dialled);
+        }
+        drop(dialled);
+        me.save(&self.data).map_err(NodeError::Member)?;
+        tracing::info!(
+            "this node has a new certificate, for the root of the cluster is being changed"
+        );
+        let again = dial_session(leader, me, self.trust.clone()).await;
+        again.map_err(NodeError::Member)
     }
 
     async fn renew(&self, data: &Path) -> Result<(), NodeError> {

@@ -40,6 +40,7 @@ Files and environment:
   $XDG_CONFIG_HOME/prism/contexts.toml   the clusters you know
   $XDG_STATE_HOME/prism/run              what `prismctl run` keeps
   PRISM_API PRISM_TOKEN PRISM_CONTEXT PRISM_NAMESPACE PRISM_TIMEOUT PRISM_OUTPUT
+  PRISM_PIN PRISM_CA   how the server at https://... is known: a pin, a file
   A flag comes before the environment, that before the file, that before the
   default. NO_COLOR turns colours off.";
 
@@ -247,6 +248,10 @@ mod tests {
             "token create ci --role submitter --expires-in 90d",
             "token create eyes --role viewer --namespace team --namespace b --resource jobs --verb read --expires-in 1d",
             "token ls",
+            "ca issue ada --role operator --namespace team --expires-in 30d --out ./keys",
+            "ca rotate",
+            "ca rotate --finish",
+            "context add lab --api https://h:8008 --pin 0707070707070707070707070707070707070707070707070707070707070707 --cert a.pem --key a.key",
             "namespace create team --cpu 8 --memory 16Gi",
             "namespace set team --sandboxes none",
             "namespace ls",

@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use prism_client::Security;
 use prism_types::Name;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use crate::dirs;
 const SIZE_MAX: u64 = 1 << 20;
 
 /// One known cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Context {
     /// Address of its API, such as `http://127.0.0.1:8008`.
@@ -27,6 +28,69 @@ pub struct Context {
     /// The namespace to work in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Name>,
+    /// SHA-256 of the key of the server or of an authority above it, for `https`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
+    /// A file of authorities (PEM) instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// A file with the certificate that is shown (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// A file with its key (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+impl Context {
+    /// What the client is told of it for `https`.
+    pub fn trusted(&self) -> Trusted {
+        Trusted {
+            pin: self.pin.clone(),
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+        }
+    }
+}
+
+/// How a server with `https` is known, and what is shown to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trusted {
+    /// As of [`Context::pin`].
+    pub pin: Option<String>,
+    /// As of [`Context::ca`].
+    pub ca: Option<PathBuf>,
+    /// As of [`Context::cert`].
+    pub cert: Option<PathBuf>,
+    /// As of [`Context::key`].
+    pub key: Option<PathBuf>,
+}
+
+impl Trusted {
+    /// With the contents of the files.
+    ///
+    /// # Errors
+    /// When one cannot be read, or a certificate comes without its key.
+    pub fn read(&self) -> Result<Security, ContextError> {
+        let read = |path: &PathBuf| {
+            let bytes = std::fs::read(path);
+            bytes.map_err(|e| ContextError(format!("cannot read {}: {e}", path.display())))
+        };
+        let certificate = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
+            (None, None) => None,
+            _ => {
+                let why = "a certificate goes with its key: --cert FILE --key FILE";
+                return Err(ContextError(why.to_owned()));
+            }
+        };
+        Ok(Security {
+            pin: self.pin.clone(),
+            authorities: self.ca.as_ref().map(read).transpose()?,
+            certificate,
+        })
+    }
 }
 
 /// The contents of the contexts file.
@@ -198,7 +262,7 @@ mod tests {
         Context {
             api: "http://127.0.0.1:8008".into(),
             token: Some("pt1.x.y".into()),
-            namespace: None,
+            ..Context::default()
         }
     }
 

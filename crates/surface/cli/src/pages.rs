@@ -22,6 +22,7 @@ pages![
     "PRISM-C006",
     "PRISM-C007",
     "PRISM-C008",
+    "PRISM-C009",
     "PRISM-D001",
     "PRISM-D002",
     "PRISM-D003",

@@ -27,7 +27,11 @@ impl Server {
     /// # Errors
     /// When the address is none.
     pub fn new(target: &Target, patience: Duration, out: &Out) -> Result<Self, Failure> {
-        let client = Client::new(&target.api, target.token.as_deref(), patience)?;
+        let security = target.trusted.read().map_err(|e| {
+            Failure::new(Exit::Usage, Fault::Contexts, e.to_string()).next("prismctl context ls")
+        })?;
+        let token = target.token.as_deref();
+        let client = Client::secured(&target.api, token, patience, &security)?;
         let client = client.within(target.namespace.as_ref().map(prism_types::Name::as_str));
         Ok(Self {
             client,
@@ -174,6 +178,22 @@ impl From<ClientError> for Failure {
                     None => failure.next("repeat it: it changes nothing"),
                 }
             }
+            ClientError::NotTheServer { address, why } => Self::new(
+                Exit::Unreachable,
+                Fault::ServerKey,
+                format!(
+                    "the server at {address} is not the one that is meant: {why}; nothing was sent to it; possible interception, or its root was changed"
+                ),
+            )
+            .next("get its pin from an administrator, who sees it with `prismctl ca status`; then prismctl context add NAME --api URL --pin PIN"),
+            ClientError::NotTheClient { address, why } => Self::new(
+                Exit::Unreachable,
+                Fault::ServerKey,
+                format!(
+                    "the server at {address} does not take the certificate that was shown to it ({why}); nothing was carried out"
+                ),
+            )
+            .next("get another from an administrator, who makes it with `prismctl ca issue`"),
             ClientError::Address { .. } => Self::new(Exit::Usage, Fault::NotPrism, e.to_string())
                 .next("name it as in --api http://127.0.0.1:8008"),
             ClientError::Protocol { .. } => Self::new(Exit::Usage, Fault::NotPrism, e.to_string())

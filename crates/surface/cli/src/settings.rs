@@ -3,7 +3,7 @@
 use clap::Args;
 use prism_types::{Fault, Millis, Name, nearest, parse_duration};
 
-use crate::context::{self, Contexts};
+use crate::context::{self, Contexts, Trusted};
 use crate::exit::{Exit, Failure};
 use crate::output::Format;
 
@@ -68,6 +68,8 @@ pub struct Target {
     pub context: Option<Name>,
     /// Namespace to work in.
     pub namespace: Option<Name>,
+    /// How the server is known, if it speaks TLS.
+    pub trusted: Trusted,
     /// Whether the person named it for this command; otherwise it is the current context.
     pub named: bool,
 }
@@ -100,7 +102,18 @@ impl Globals {
                 return Err(Failure::new(Exit::Usage, Fault::Contexts, e.to_string()));
             }
         };
-        self.choose(&all, token)
+        let mut target = self.choose(&all, token)?;
+        if let Some(target) = &mut target {
+            let said = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+            if let Some(pin) = said("PRISM_PIN") {
+                target.trusted.pin = Some(pin.to_string_lossy().into_owned());
+            }
+            if let Some(ca) = said("PRISM_CA") {
+                target.trusted.pin = None;
+                target.trusted.ca = Some(ca.into());
+            }
+        }
+        Ok(target)
     }
 
     /// [`Globals::target`], given the file and the environment.
@@ -129,6 +142,7 @@ impl Globals {
             context: same.map(|(name, _)| name.clone()),
             namespace: namespace.or_else(|| same.and_then(|(_, c)| c.namespace.clone())),
             named: self.api.is_some() || self.context.is_some(),
+            trusted: same.map(|(_, c)| c.trusted()).unwrap_or_default(),
             api,
         }))
     }
@@ -166,6 +180,7 @@ mod tests {
             api: api.into(),
             token: Some(token.into()),
             namespace: Some("team".parse().unwrap()),
+            ..Context::default()
         };
         Contexts {
             current: Some("dev".parse().unwrap()),

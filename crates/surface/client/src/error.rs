@@ -37,8 +37,30 @@ pub enum ClientError {
         /// The key it was sent with.
         key: Option<String>,
     },
+    /// Whoever answers there is not the server that is meant.
+    #[error(
+        "the server at {address} is not the one that is meant: {why}; nothing was sent to it. Possible interception, or its root was changed: get its pin from an administrator, who sees it with prismctl ca status"
+    )]
+    NotTheServer {
+        /// Where.
+        address: String,
+        /// What was found.
+        why: String,
+    },
+    /// The server does not take the certificate that was shown.
+    #[error(
+        "the server at {address} does not take the certificate that was shown to it ({why}); nothing was carried out. Get another with prismctl ca issue"
+    )]
+    NotTheClient {
+        /// Where.
+        address: String,
+        /// What it said.
+        why: String,
+    },
     /// The address is not one this client can use.
-    #[error("{address:?} is not an address of the API: expected http://host:port ({why})")]
+    #[error(
+        "{address:?} is not an address of the API: expected http://host:port or https://host:port ({why})"
+    )]
     Address {
         /// As given.
         address: String,
@@ -64,6 +86,8 @@ impl ClientError {
             Self::Api { body, .. } => Some(body.reason),
             Self::Unreachable { .. }
             | Self::Lost { .. }
+            | Self::NotTheServer { .. }
+            | Self::NotTheClient { .. }
             | Self::Address { .. }
             | Self::Protocol { .. } => None,
         }
@@ -74,7 +98,10 @@ impl ClientError {
         match self {
             Self::Api { body, .. } => body.retryable,
             Self::Unreachable { .. } | Self::Lost { .. } => true,
-            Self::Address { .. } | Self::Protocol { .. } => false,
+            Self::NotTheServer { .. }
+            | Self::NotTheClient { .. }
+            | Self::Address { .. }
+            | Self::Protocol { .. } => false,
         }
     }
 
@@ -82,7 +109,10 @@ impl ClientError {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Api { body, .. } => body.outcome,
-            Self::Unreachable { .. } | Self::Address { .. } => Outcome::NotApplied,
+            Self::Unreachable { .. }
+            | Self::NotTheServer { .. }
+            | Self::NotTheClient { .. }
+            | Self::Address { .. } => Outcome::NotApplied,
             Self::Lost { .. } | Self::Protocol { .. } => Outcome::Unknown,
         }
     }

@@ -14,6 +14,7 @@ mod raw;
 mod sandboxes;
 mod stream;
 mod sweeps;
+mod tls;
 mod transport;
 mod url;
 
@@ -26,6 +27,7 @@ pub use raw::Ask;
 pub use sandboxes::{Files, Sandboxes};
 pub use stream::{ByteStream, EventStream, Lines};
 pub use sweeps::Sweeps;
+pub use tls::{Security, pin};
 pub use transport::{Client, ListQuery};
 
 /// What a call answers.

@@ -18,6 +18,7 @@ use prism_api::{ErrorBody, Page};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::tls::{Connector, Security, Verdict, verdict};
 use crate::url::Target;
 use crate::{ClientError, Result};
 
@@ -26,9 +27,9 @@ const ANSWER_MAX: usize = 256 << 20;
 /// Longest time between two tries.
 const PAUSE_MAX: Duration = Duration::from_millis(800);
 /// Longest time that a connection may take.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-type Pool = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
+type Pool = hyper_util::client::legacy::Client<Connector, Full<Bytes>>;
 
 /// A client of one server. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
@@ -172,6 +173,7 @@ pub(crate) fn fresh_key() -> String {
 struct Broken {
     sent: bool,
     why: String,
+    verdict: Option<Verdict>,
 }
 
 impl Client {
@@ -181,14 +183,35 @@ impl Client {
     /// # Errors
     /// When the address or the token has a form that cannot be sent.
     pub fn new(base: &str, token: Option<&str>, timeout: Duration) -> Result<Self> {
+        Self::secured(base, token, timeout, &Security::default())
+    }
+
+    /// The same for a `base` that may begin with `https://`.
+    ///
+    /// # Errors
+    /// As of [`Client::new`], or when it is not known how that server proves who it is.
+    pub fn secured(
+        base: &str,
+        token: Option<&str>,
+        timeout: Duration,
+        security: &Security,
+    ) -> Result<Self> {
         let base = base.trim_end_matches('/').to_owned();
         let wrong = |why: &str| ClientError::Address {
             address: base.clone(),
             why: why.to_owned(),
         };
         let uri: Uri = base.parse().map_err(|e| wrong(&format!("{e}")))?;
-        if uri.scheme_str() != Some("http") || uri.authority().is_none() || uri.path().len() > 1 {
-            return Err(wrong("this version speaks plain HTTP on loopback only"));
+        let tls = match uri.scheme_str() {
+            Some("http") => None,
+            Some("https") => {
+                let config = security.config().map_err(|why| wrong(&why))?;
+                Some(Arc::new(config))
+            }
+            _ => return Err(wrong("it begins with neither http:// nor https://")),
+        };
+        if uri.authority().is_none() || uri.path().len() > 1 {
+            return Err(wrong("it has no host, or a path"));
         }
         let authorization = token
             .map(|token| {
@@ -205,7 +228,7 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(20))
             .pool_max_idle_per_host(8)
-            .build(connector);
+            .build(Connector::new(connector, tls));
         Ok(Self {
             namespace: None,
             inner: Arc::new(Inner {
@@ -274,6 +297,10 @@ impl Client {
                     }
                     error
                 }
+                Ok(Err(Broken {
+                    verdict: Some(verdict),
+                    ..
+                })) => return Err(self.mistrust(verdict)),
                 Ok(Err(broken)) => {
                     let again = if broken.sent {
                         call.repeatable
@@ -320,6 +347,7 @@ impl Client {
             .map_err(|e| Broken {
                 sent: false,
                 why: e.to_string(),
+                verdict: None,
             })?;
         match self.inner.pool.request(request).await {
             Ok(response) => {
@@ -329,6 +357,7 @@ impl Client {
             Err(e) => Err(Broken {
                 sent: !e.is_connect(),
                 why: root_cause(&e),
+                verdict: verdict(&e),
             }),
         }
     }
@@ -360,6 +389,14 @@ impl Client {
             address: self.inner.base.clone(),
             why,
             key,
+        }
+    }
+
+    fn mistrust(&self, verdict: Verdict) -> ClientError {
+        let address = self.inner.base.clone();
+        match verdict {
+            Verdict::NotTheServer(why) => ClientError::NotTheServer { address, why },
+            Verdict::NotTheClient(why) => ClientError::NotTheClient { address, why },
         }
     }
 

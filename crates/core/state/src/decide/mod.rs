@@ -13,6 +13,7 @@ mod join;
 mod namespace;
 mod node;
 mod progress;
+mod rotation;
 mod sandbox;
 mod settle;
 mod submit;
@@ -118,6 +119,9 @@ fn carry_out(d: &mut Draft<'_>, command: &Command) -> Result<Reply, Rejection> {
         Command::RemoveMember { id } => join::leave(d, *id),
         Command::Deny { whom, why } => join::deny(d, *whom, why),
         Command::Allow { whom } => join::allow(d, *whom),
+        Command::Rotate { old, new, again } => rotation::begin(d, old, new, *again),
+        Command::Moved { pin, members } => Ok(rotation::moved(d, pin, members)),
+        Command::EndRotation { force } => rotation::end(d, *force),
     }
 }
 

@@ -53,6 +53,11 @@ impl Drop for Cluster {
 }
 
 pub async fn cluster() -> Cluster {
+    cluster_with(UNKNOWN_HERE).await
+}
+
+/// One in which so many may be unknown at once.
+pub async fn cluster_with(unknown: usize) -> Cluster {
     let stop = CancellationToken::new();
     let store = Arc::new(FakeStore::default());
     let (control, leader) = prism_control::open(store.clone()).await.unwrap();
@@ -92,7 +97,7 @@ pub async fn cluster() -> Cluster {
         on_etcd: false,
     };
     let house = House::new(links, me).unwrap();
-    tokio::spawn(serve(listener, house.clone(), UNKNOWN_HERE, stop.clone()));
+    tokio::spawn(serve(listener, house.clone(), unknown, stop.clone()));
     tokio::spawn(house.clone().tend(dir.path().to_owned(), stop.clone()));
     Cluster {
         control,
@@ -128,6 +133,11 @@ impl Cluster {
         };
         self.propose(Command::CreateJoinToken(record)).await;
         token
+    }
+
+    /// Who its server is, with all of its keys.
+    pub fn server(&self) -> Membership {
+        Membership::load(self.dir.path()).unwrap().unwrap()
     }
 
     pub async fn propose(&self, command: Command) {

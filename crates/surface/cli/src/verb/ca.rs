@@ -1,13 +1,14 @@
 //! `ca`: who belongs to the cluster, and who is kept out.
 
 use clap::{Args, Subcommand};
-use prism_api::{CaAllow, CaDeny, CaView, Op};
+use prism_api::{CaAllow, CaDeny, CaRotate, CaView, Op, RotationView};
 use prism_client::Ask;
 use serde_json::Value;
 
 use crate::exit::{Done, Exit, Failure};
 use crate::output::{Column, Format, Out, Table, human};
 use crate::server::{Server, now, typed};
+use crate::verb::issue::{self, IssueArgs};
 
 /// See who belongs to the cluster, and keep somebody out.
 #[derive(Subcommand, Debug)]
@@ -15,10 +16,24 @@ use crate::server::{Server, now, typed};
 Examples:
   prismctl ca status
   prismctl ca deny w7 --why 'stolen'     # within seconds, connected or not
-  prismctl ca allow w7")]
+  prismctl ca allow w7
+  prismctl ca issue ada --role operator --expires-in 30d
+  prismctl ca rotate                     # a new root, while all goes on
+  prismctl ca rotate --finish            # end it; who is missing joins again")]
 pub enum CaCommand {
     /// Show the cluster's root, its members, and who is kept out
     Status,
+    /// Make a certificate that is shown to the API instead of a token
+    Issue(IssueArgs),
+    /// Change the cluster's root while everything goes on
+    Rotate {
+        /// End it now: whoever has no certificate of the new root joins again
+        #[arg(long, conflicts_with = "again")]
+        finish: bool,
+        /// Begin again with another root: the server that made the new one is lost
+        #[arg(long)]
+        again: bool,
+    },
     /// Keep a machine or a certificate out; its connections are closed
     Deny {
         /// Who
@@ -71,6 +86,21 @@ impl CaCommand {
 /// What the server says, or when the output cannot be written.
 pub async fn run(command: CaCommand, server: &Server, out: &Out) -> Done {
     match command {
+        CaCommand::Issue(args) => issue::run(args, server, out).await?,
+        CaCommand::Rotate { finish, again } => {
+            let said = |flag: bool| flag.then_some(true);
+            let body = CaRotate {
+                finish: said(finish),
+                again: said(again),
+            };
+            let answer = server.ask(Ask::new(Op::CaRotate).json(&body)).await?;
+            status(&answer, out)?;
+            out.note(if finish {
+                "the change of the root is over"
+            } else {
+                "the root is being changed; see how far it is with: prismctl ca status"
+            });
+        }
         CaCommand::Status => status(&server.ask(Ask::new(Op::CaGet)).await?, out)?,
         CaCommand::Deny { whom, why } => {
             let said = whom.text().to_owned();
@@ -97,6 +127,35 @@ pub async fn run(command: CaCommand, server: &Server, out: &Out) -> Done {
     Ok(Exit::Ok)
 }
 
+/// How far a change of the root is, in lines for people.
+fn told(rotation: &RotationView, now: prism_types::TimeMs) -> String {
+    let age = |at| human::age(at, now);
+    let RotationView {
+        old_root, moved, ..
+    } = rotation;
+    if let Some(ended) = rotation.ended {
+        return format!("changed   {} ago, from {old_root}\n", age(ended));
+    }
+    let names: Vec<&str> = rotation
+        .waiting
+        .iter()
+        .take(8)
+        .map(|n| n.as_str())
+        .collect();
+    let more = rotation.waiting.len().saturating_sub(names.len());
+    let waiting = match (names.is_empty(), more) {
+        (true, _) => "nobody".to_owned(),
+        (false, 0) => names.join(", "),
+        (false, more) => format!("{} and {more} more", names.join(", ")),
+    };
+    format!(
+        "new root  {}\nchanging  since {} ago, until {} at the latest: {moved} members have certificates of it\nmissing   {waiting}\n",
+        rotation.root,
+        age(rotation.started),
+        human::moment(rotation.latest),
+    )
+}
+
 fn status(answer: &Value, out: &Out) -> Result<(), Failure> {
     if out.format != Format::Table {
         return out.doc(answer, Table::fields);
@@ -104,11 +163,15 @@ fn status(answer: &Value, out: &Out) -> Result<(), Failure> {
     let ca: CaView = typed(answer)?;
     let now = now();
     out.print(&format!("cluster   {}\n", ca.cluster))?;
-    match (ca.root, ca.address) {
-        (Some(root), Some(address)) => {
-            out.print(&format!("root      {root}\nmembers   come to {address}\n"))?;
-        }
-        _ => out.print("members   cannot come: this server was started without --serf\n")?,
+    if let Some(root) = &ca.root {
+        out.print(&format!("root      {root}\n"))?;
+    }
+    match &ca.address {
+        Some(address) => out.print(&format!("members   come to {address}\n"))?,
+        None => out.print("members   cannot come: this server was started without --serf\n")?,
+    }
+    if let Some(rotation) = &ca.rotation {
+        out.print(&told(rotation, now))?;
     }
     let mut members = Table::new([
         ("member", Column::Cut),

@@ -1,10 +1,11 @@
 //! `context`: which clusters a person knows. Works without a server.
 
 use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Subcommand;
-use prism_client::Client;
+use clap::{Args, Subcommand};
+use prism_client::{Client, Security};
 use prism_types::{Name, nearest};
 use serde_json::{Value, json};
 
@@ -18,7 +19,9 @@ use crate::settings::Globals;
 #[command(after_help = "\
 Examples:
   prismctl context ls
-  prismctl context add lab --api http://10.0.0.1:8008 < token-file
+  prismctl context add lab --api https://10.0.0.1:8008 --pin PIN < token-file
+  prismctl context add lab --api https://lab:8008 --pin PIN \\
+      --cert ada.pem --key ada.key
   prismctl context use lab
 
 `prismd dev` writes a context `dev` by itself.")]
@@ -34,10 +37,38 @@ pub enum ContextCommand {
     Add {
         /// What to call it
         name: Name,
+        /// How its server is known, and what is shown to it
+        #[command(flatten)]
+        shown: ShownArgs,
         /// Leave the current context as it is
         #[arg(long)]
         keep_current: bool,
     },
+}
+
+/// For a server with https.
+#[derive(Args, Debug, Default)]
+pub struct ShownArgs {
+    /// SHA-256 of its key or of its root's, as `prismctl ca status` shows it
+    #[arg(long, value_name = "SHA256", value_parser = pin, conflicts_with = "ca")]
+    pin: Option<String>,
+    /// Authorities that it is known by instead (PEM)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// File with the token
+    #[arg(long, value_name = "FILE", conflicts_with = "cert")]
+    token_file: Option<PathBuf>,
+    /// Certificate to show instead of a token (PEM), from `prismctl ca issue`
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+/// Checks a pin, and passes on what was written.
+fn pin(text: &str) -> Result<String, String> {
+    prism_client::pin(text).map(|_| text.trim().to_owned())
 }
 
 /// Does it.
@@ -59,24 +90,46 @@ pub fn run(command: ContextCommand, globals: &Globals, out: &Out) -> Done {
             context::change(&path, |all| make_current(all, &name)).map_err(usage)?;
             out.note(&format!("the current context is {name}"));
         }
-        ContextCommand::Add { name, keep_current } => add(&name, keep_current, globals, out)?,
+        ContextCommand::Add {
+            name,
+            shown,
+            keep_current,
+        } => add(&name, (shown, keep_current), globals, out)?,
     }
     Ok(Exit::Ok)
 }
 
-fn add(name: &Name, keep_current: bool, globals: &Globals, out: &Out) -> Result<(), Failure> {
+fn add(
+    name: &Name,
+    (shown, keep_current): (ShownArgs, bool),
+    globals: &Globals,
+    out: &Out,
+) -> Result<(), Failure> {
     let api = globals.api.clone().ok_or_else(|| {
         Failure::usage("the address of the cluster is missing").next(format!(
             "prismctl context add {name} --api http://HOST:8008"
         ))
     })?;
-    check_address(&api)?;
+    // The command may be run elsewhere next time.
+    let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let token = match (&shown.token_file, &shown.cert) {
+        (Some(path), _) => Some(token_of(path)?),
+        (None, Some(_)) => None,
+        (None, None) => token()?,
+    };
     let context = Context {
         api,
-        token: token()?,
+        token,
         namespace: globals.namespace.clone(),
+        pin: shown.pin,
+        ca: shown.ca.map(whole),
+        cert: shown.cert.map(whole),
+        key: shown.key.map(whole),
     };
-    let tokenless = context.token.is_none();
+    let security = context.trusted().read();
+    let security = security.map_err(|e| Failure::file(e.to_string()))?;
+    check_address(&context.api, &security)?;
+    let tokenless = context.token.is_none() && context.cert.is_none();
     let path = context::save(name, context, !keep_current).map_err(usage)?;
     let current = if keep_current {
         ""
@@ -97,6 +150,17 @@ fn token() -> Result<Option<String>, Failure> {
         let read = std::io::stdin().take(64 << 10).read_to_string(&mut text);
         read.map_err(|e| Failure::file(format!("cannot read a token from standard input: {e}")))?;
     }
+    checked(&text)
+}
+
+/// From a file, which is to hold one.
+fn token_of(path: &std::path::Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::file(format!("cannot read {}: {e}", path.display())))?;
+    checked(&text)?.ok_or_else(|| Failure::file(format!("{} holds no token", path.display())))
+}
+
+fn checked(text: &str) -> Result<Option<String>, Failure> {
     let text = text.trim().to_owned();
     if text.chars().any(|c| !c.is_ascii_graphic()) {
         return Err(Failure::usage(
@@ -107,8 +171,8 @@ fn token() -> Result<Option<String>, Failure> {
 }
 
 /// Refuses what cannot be an address before it is kept.
-fn check_address(api: &str) -> Result<(), Failure> {
-    Client::new(api, None, Duration::from_secs(1)).map_err(Failure::from)?;
+fn check_address(api: &str, security: &Security) -> Result<(), Failure> {
+    Client::secured(api, None, Duration::from_secs(1), security).map_err(Failure::from)?;
     Ok(())
 }
 
@@ -138,6 +202,8 @@ fn document(all: &Contexts) -> Value {
             "api": c.api,
             "namespace": c.namespace,
             "has_token": c.token.is_some(),
+            "pin": c.pin,
+            "has_certificate": c.cert.is_some(),
             "current": all.current.as_ref() == Some(name),
         })
     };
@@ -158,7 +224,11 @@ fn listing(all: &Contexts) -> Table {
         } else {
             " "
         };
-        let token = if c.token.is_some() { "yes" } else { "no" };
+        let token = match (&c.token, &c.cert) {
+            (Some(_), _) => "yes",
+            (None, Some(_)) => "certificate",
+            (None, None) => "no",
+        };
         let namespace = c.namespace.as_ref().map_or("default", Name::as_str);
         t.row([mark, name.as_str(), &c.api, namespace, token]);
     }
@@ -172,7 +242,7 @@ mod tests {
     #[test]
     fn addresses_are_checked_before_they_are_kept() {
         for good in ["http://127.0.0.1:8008", "http://[::1]:8008", "http://host/"] {
-            assert!(check_address(good).is_ok(), "{good}");
+            assert!(check_address(good, &Security::default()).is_ok(), "{good}");
         }
         for bad in [
             "",
@@ -181,9 +251,11 @@ mod tests {
             "http://",
             "http://a b",
             "http://h\n",
+            // It is not known how that one proves who it is.
+            "https://h:8008",
         ] {
             assert_eq!(
-                check_address(bad).unwrap_err().exit(),
+                check_address(bad, &Security::default()).unwrap_err().exit(),
                 Exit::Usage,
                 "{bad:?}"
             );
@@ -199,7 +271,7 @@ mod tests {
                 Context {
                     api: "http://h".into(),
                     token: Some("secret".into()),
-                    namespace: None,
+                    ..Context::default()
                 },
             )]
             .into(),

@@ -113,13 +113,22 @@ async fn contexts(globals: &Globals) -> (Vec<Reach>, Option<String>) {
     if let Ok(Some(target)) = globals.target()
         && target.context.is_none()
     {
-        let Target { api, token, .. } = target;
+        let Target {
+            api,
+            token,
+            trusted,
+            ..
+        } = target;
         all.push((
             "--api".to_owned(),
             Context {
                 api,
                 token,
                 namespace: None,
+                pin: trusted.pin,
+                ca: trusted.ca,
+                cert: trusted.cert,
+                key: trusted.key,
             },
         ));
     }
@@ -135,8 +144,15 @@ async fn contexts(globals: &Globals) -> (Vec<Reach>, Option<String>) {
 }
 
 async fn reach(name: String, context: Context) -> Reach {
-    let found = match Client::new(&context.api, context.token.as_deref(), PATIENCE) {
+    let token = context.token.as_deref();
+    let client = match context.trusted().read() {
+        Ok(security) => {
+            Client::secured(&context.api, token, PATIENCE, &security).map_err(|e| e.to_string())
+        }
         Err(e) => Err(e.to_string()),
+    };
+    let found = match client {
+        Err(e) => Err(e),
         Ok(client) => match client.health().await {
             Err(e) => Err(e.to_string()),
             Ok(health) if !health.ready => Err(format!("not ready: {}", health.reasons.join("; "))),

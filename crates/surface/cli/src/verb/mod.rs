@@ -8,6 +8,7 @@ pub mod events;
 pub mod explain;
 pub mod image;
 pub mod info;
+pub mod issue;
 pub mod job;
 pub mod namespace;
 pub mod node;

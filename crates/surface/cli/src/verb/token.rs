@@ -80,12 +80,12 @@ pub fn duration_text(s: &str) -> Result<String, String> {
 }
 
 /// What is said, or nothing at all.
-fn some<T>(said: Vec<T>) -> Option<Vec<T>> {
+pub fn some<T>(said: Vec<T>) -> Option<Vec<T>> {
     (!said.is_empty()).then_some(said)
 }
 
 /// Takes one of these words.
-fn words<T>(all: &'static [T]) -> impl clap::builder::TypedValueParser<Value = T>
+pub fn words<T>(all: &'static [T]) -> impl clap::builder::TypedValueParser<Value = T>
 where
     T: Copy + std::fmt::Display + std::str::FromStr<Err = String> + Send + Sync + 'static,
 {

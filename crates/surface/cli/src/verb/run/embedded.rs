@@ -42,6 +42,7 @@ impl Node {
     /// When its address is none.
     pub fn server(&self, out: &Out) -> Result<Server, Failure> {
         let target = Target {
+            trusted: crate::context::Trusted::default(),
             api: self.embedded.api_url.clone(),
             token: Some(self.embedded.token.clone()),
             context: None,

@@ -10,11 +10,11 @@ use crate::row::{
 };
 use crate::{
     AuditCheck, CaAllow, CaDeny, CaIssue, CaIssued, CaRotate, CaView, ClusterInfo,
-    ClusterResources, DrainBody, EventView, ExecBody, ExecEvent, ExecView, ExplainView, FileList, HealthView,
-    ImageLoad, ImageView, JobView, JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberView,
-    NamespaceView, NodeHealth, NodeResources, NodeView, Page, PeerView, Quota, Role, SandboxView,
-    SignalBody, SnapshotView, SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate,
-    TokenCreated, TokenView, TtySize, Written,
+    ClusterResources, DrainBody, EventView, ExecBody, ExecEvent, ExecView, ExplainView, FileList,
+    HealthView, ImageLoad, ImageView, JobView, JoinTokenCreate, JoinTokenCreated, JoinTokenView,
+    MemberView, NamespaceView, NodeHealth, NodeResources, NodeView, Page, PeerView, Quota, Role,
+    SandboxView, SignalBody, SnapshotView, SweepSummary, SweepView, TaskView, TimeoutBody,
+    TokenCreate, TokenCreated, TokenView, TtySize, Written,
 };
 
 /// Every route there is.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prism_store::{
     Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, Status, Store, StoreError,
-    Watch,
+    Watch, SnapshotPin,
 };
 use prism_types::Fence;
 use tokio::sync::{mpsc, oneshot};
@@ -216,6 +216,12 @@ impl Store for EtcdStore {
             self.fresh(at).await?;
             self.engine.mirror.table.range(&range, at, limit)
         })
+    }
+
+    fn pin(&self) -> Result<SnapshotPin, StoreError> {
+        let table = &self.engine.mirror.table;
+        table.running()?;
+        Ok(table.pin())
     }
 
     fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {

@@ -22,7 +22,7 @@ use crate::refuse::Answered;
 use crate::room::Room;
 use crate::stream::Streams;
 use crate::{
-    GatewayConfig, answer, ca, cluster, events, execs, explain, files, health, images, jobs,
+    GatewayConfig, answer, backups, ca, cluster, events, execs, explain, files, health, images, jobs,
     join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots, submit,
     sweeps, tasks, tokens,
 };
@@ -43,6 +43,8 @@ pub(crate) struct Common {
     pub(crate) answers: Room,
     /// Answers that are written while they are sent.
     pub(crate) streams: Streams,
+    /// The backup that comes in.
+    pub(crate) incoming: backups::Incoming,
     pub(crate) address: String,
     pub(crate) started: TimeMs,
 }
@@ -87,6 +89,7 @@ impl Common {
             reader: tokio::sync::Mutex::default(),
             answers: Room::new("answers", config.answers_max, config.room_wait),
             streams: Streams::default(),
+            incoming: backups::Incoming::default(),
             metrics: Metrics::default(),
             replays: Replays::default(),
             config,
@@ -190,6 +193,8 @@ pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answere
         Op::PeerList => peers::list(app, &ask).await,
         Op::PeerRemove => peers::remove(app, ask).await,
         Op::ClusterResources => cluster::resources(app).await,
+        Op::ClusterBackup => backups::backup(app, &ask).await,
+        Op::ClusterRestore => backups::restore(app, &ask).await,
         Op::NodeList => nodes::list(app, &ask).await,
         Op::NodeGet => nodes::get(app, &ask).await,
         Op::NodeResources => nodes::resources(app, &ask).await,

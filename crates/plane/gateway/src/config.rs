@@ -1,5 +1,6 @@
 //! What the gateway is told when it is made, with its bounds.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +114,8 @@ pub struct GatewayConfig {
     pub joining: Option<Joining>,
     /// Tells how much room the disk has; without it there is always enough.
     pub disk: Option<DiskGauge>,
+    /// Where backups lie for a moment, on the way out and in; the files have no name there.
+    pub spool: PathBuf,
     /// How long open requests may go on after the end is asked for.
     pub drain: Duration,
 }
@@ -140,6 +143,7 @@ impl GatewayConfig {
             token_check: Duration::from_secs(3),
             joining: None,
             disk: None,
+            spool: std::env::temp_dir(),
             drain: Duration::from_secs(3),
         }
     }

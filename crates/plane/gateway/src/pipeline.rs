@@ -319,6 +319,8 @@ fn adds(op: Op) -> bool {
             | Op::TokenCreate
             | Op::JoinTokenCreate
             | Op::NamespacePut
+            | Op::ClusterBackup
+            | Op::ClusterRestore
     )
 }
 

@@ -9,7 +9,7 @@ use prism_identity::{
     connect_pinned, life_of,
 };
 use prism_types::{Name, NodeId, Reason, Rejection};
-use rustls::ClientConfig;
+use rustls::{AlertDescription, ClientConfig};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -92,8 +92,18 @@ async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
             address,
             what: "its answer",
         }),
+        Err(why) if is_kept_out(&why) => Err(MemberError::KeptOut { address }),
         Err(why) => Err(MemberError::Unreachable { address, why }),
     }
+}
+
+/// Whether the other end, which has shown its own certificate before, says that ours is not good any more.
+fn is_kept_out(error: &io::Error) -> bool {
+    let tls = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    let revoked = AlertDescription::CertificateRevoked;
+    matches!(tls, Some(rustls::Error::AlertReceived(said)) if *said == revoked)
 }
 
 /// The leader's address, as another server says it.

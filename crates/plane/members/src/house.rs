@@ -312,6 +312,21 @@ impl House {
         crate::dial::ask_directions(&mut dialled, question).await
     }
 
+    /// Which node this is.
+    pub fn node(&self) -> NodeId {
+        self.me().node
+    }
+
+    /// Of which cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Learns whom the cluster keeps out before anybody comes.
+    pub async fn settle(&self) {
+        self.follow(self.links.seats.here().as_ref()).await;
+    }
+
     fn me(&self) -> MutexGuard<'_, Membership> {
         self.me.lock().unwrap_or_else(PoisonError::into_inner)
     }

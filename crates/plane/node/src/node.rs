@@ -28,11 +28,13 @@ use crate::NodeConfig;
 use crate::host_files::EngineFiles;
 use crate::members::{self, Opening};
 use crate::way::{self, Way};
-use crate::{identity, seat, servers, session};
+use crate::{identity, outcast, seat, servers, session};
 
 /// How long a start waits for a leader when there are several servers, and how often it looks.
 const SETTLE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(200);
+/// What to do with a server that was taken out.
+pub const JOIN_ANEW: &str = "on a server of the cluster: prismctl server join-token --role server; then start this one with an empty directory and --token-file FILE";
 /// How long the parts of a node may take to stop.
 pub(crate) const STOP_WAIT: Duration = Duration::from_secs(10);
 /// Share of the disk in use above which nothing new is started.
@@ -85,6 +87,8 @@ pub enum NodeError {
     StoreGone(String),
     /// It cannot be said where the others reach it.
     Advertise(String),
+    /// The cluster goes on without it.
+    TakenOut(String),
 }
 
 impl std::fmt::Display for NodeError {
@@ -133,7 +137,7 @@ impl std::fmt::Display for NodeError {
                 f,
                 "{data} is of a server of a cluster, and its store is gone; it may have promised others what it does not know any more, so it takes no part; nothing was started"
             ),
-            Self::Advertise(why) => f.write_str(why),
+            Self::Advertise(why) | Self::TakenOut(why) => f.write_str(why),
         }
     }
 }
@@ -156,6 +160,7 @@ impl NodeError {
             Self::Control(ControlError::Corrupt(_)) | Self::Worker(WorkerError::Damaged(_)) => {
                 Fault::DataDamaged
             }
+            Self::Control(ControlError::TakenOut(_)) | Self::TakenOut(_) => Fault::DataForeign,
             Self::Control(_) => Fault::DiskFailed,
             Self::Listen(..) | Self::Serf(..) => Fault::Listen,
             Self::Member(e) => return Self::member_code(e),
@@ -186,6 +191,7 @@ impl NodeError {
             Self::Store(OpenError::Locked { .. }) => {
                 "prismctl info, or another directory: --data-dir DIR"
             }
+            Self::TakenOut(_) | Self::Control(ControlError::TakenOut(_)) => JOIN_ANEW,
             Self::Store(_) | Self::Control(_) | Self::Worker(WorkerError::Damaged(_)) => {
                 "restore the directory, or start empty: --data-dir DIR"
             }
@@ -324,6 +330,7 @@ async fn start_on(
     gateway.disk = Some(disk_gauge(data, &store, &identity.name.to_string()));
     gateway.joining = opening.joining()?;
     gateway.peers = Some(peers(&store));
+    gateway.spool = data.clone();
     let ground = Ground {
         seats: parts.seats.clone(),
         store: store.clone(),
@@ -412,13 +419,17 @@ async fn lead(store: &Arc<RaftStore>, way: Way) -> Result<Parts, NodeError> {
     let number = store.number();
     let tend = servers::tend(
         store.clone(),
-        (seats.clone(), way),
+        (seats.clone(), way.clone()),
         number,
         stop_serving.clone(),
     );
+    let outcast = outcast::watch(store.clone(), seats.clone(), way, stop.clone());
     let leading = tokio::spawn(async move {
         let _vital = Vital("the leader");
-        seat::lead(store, first, seat, stop).await
+        tokio::select! {
+            ended = seat::lead(store, first, seat, stop) => ended,
+            taken_out = outcast => Err(taken_out),
+        }
     });
     Ok(Parts {
         seats,
@@ -462,6 +473,9 @@ async fn introduce(
             // Whoever has just joined, or has moved, hears of the leader when that calls; the others may know.
             (Seat::Nowhere, Some(house)) => {
                 let known = servers::others(store, opening.peers.iter());
+                if let Some(why) = outcast::kept_out(house, &known).await {
+                    return Err(NodeError::TakenOut(why));
+                }
                 way::introduce(house, known, Some(&made)).await
             }
             _ => false,

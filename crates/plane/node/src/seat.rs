@@ -26,9 +26,12 @@ fn other(standing: &Standing) -> Seat {
 fn lost(error: &ControlError) -> bool {
     matches!(
         error,
-        ControlError::Store(
-            StoreError::NotLeader { .. } | StoreError::Fenced { .. } | StoreError::Unanswered(_)
-        )
+        ControlError::Replaced
+            | ControlError::Store(
+                StoreError::NotLeader { .. }
+                    | StoreError::Fenced { .. }
+                    | StoreError::Unanswered(_)
+            )
     )
 }
 

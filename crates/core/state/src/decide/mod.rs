@@ -12,6 +12,8 @@ mod join;
 mod namespace;
 mod node;
 mod progress;
+mod recover;
+mod restore;
 mod sandbox;
 mod settle;
 mod submit;
@@ -28,6 +30,9 @@ use crate::{
     TokenRecord,
 };
 use draft::Draft;
+pub use restore::{
+    BACKUP_PREFIXES, BackupOf, RESTORED_FIRST, Restored, is_empty as is_restorable, restore,
+};
 
 /// How long an idempotency key is remembered.
 pub const KEY_MEMORY: Millis = Millis(24 * 3_600_000);
@@ -112,6 +117,7 @@ fn carry_out(d: &mut Draft<'_>, command: &Command) -> Result<Reply, Rejection> {
         Command::MoveServer { id, address } => join::move_server(d, *id, address),
         Command::Join(join) => join::join(d, join),
         Command::RemoveMember { id } => join::leave(d, *id),
+        Command::RecoverAlone { id } => recover::alone(d, *id),
         Command::Deny { whom, why } => join::deny(d, *whom, why),
         Command::Allow { whom } => join::allow(d, *whom),
     }

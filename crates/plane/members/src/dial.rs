@@ -51,6 +51,14 @@ fn verdict(error: &io::Error) -> bool {
     matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
+/// Whether the other end refused in these words of TLS.
+fn is_alert(error: &io::Error, which: AlertDescription) -> bool {
+    let tls = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::AlertReceived(said)) if *said == which)
+}
+
 async fn reach(
     address: SocketAddr,
     mut config: ClientConfig,
@@ -71,6 +79,9 @@ async fn reach(
         if verdict(&why) {
             let why = why.to_string();
             MemberError::NotTrusted { address, why }
+        } else if is_alert(&why, AlertDescription::NoApplicationProtocol) {
+            let what = "that it speaks no version of the protocol that this node speaks";
+            MemberError::Protocol { address, what }
         } else {
             MemberError::Unreachable { address, why }
         }
@@ -92,19 +103,12 @@ async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
             address,
             what: "its answer",
         }),
-        Err(why) if is_kept_out(&why) => Err(MemberError::KeptOut { address }),
+        // Said by whoever has shown its own certificate before.
+        Err(why) if is_alert(&why, AlertDescription::CertificateRevoked) => Err(MemberError::KeptOut { address }),
         Err(why) => Err(MemberError::Unreachable { address, why }),
     }
 }
 
-/// Whether the other end, which has shown its own certificate before, says that ours is not good any more.
-fn is_kept_out(error: &io::Error) -> bool {
-    let tls = error
-        .get_ref()
-        .and_then(|e| e.downcast_ref::<rustls::Error>());
-    let revoked = AlertDescription::CertificateRevoked;
-    matches!(tls, Some(rustls::Error::AlertReceived(said)) if *said == revoked)
-}
 
 /// The leader's address, as another server says it.
 async fn led(from: SocketAddr, to: &str) -> Result<SocketAddr, MemberError> {

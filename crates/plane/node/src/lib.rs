@@ -7,6 +7,7 @@ mod advertise;
 mod config;
 mod embed;
 mod host_files;
+mod format;
 mod identity;
 mod members;
 mod node;

@@ -311,6 +311,9 @@ impl NodeError {
             MemberError::Kept(e) if e.kind() == std::io::ErrorKind::InvalidData => {
                 Fault::DataDamaged.as_code()
             }
+            MemberError::Kept(e) if e.kind() == std::io::ErrorKind::Unsupported => {
+                Fault::DataForeign.as_code()
+            }
             MemberError::Kept(_) => Fault::DataDir.as_code(),
         }
     }

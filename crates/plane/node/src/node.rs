@@ -28,7 +28,7 @@ use crate::NodeConfig;
 use crate::host_files::EngineFiles;
 use crate::members::{self, Opening};
 use crate::way::{self, Way};
-use crate::{identity, outcast, seat, servers, session};
+use crate::{format, identity, outcast, seat, servers, session};
 
 /// How long a start waits for a leader when there are several servers, and how often it looks.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -89,6 +89,8 @@ pub enum NodeError {
     Advertise(String),
     /// The cluster goes on without it.
     TakenOut(String),
+    /// A newer version wrote the directory.
+    Newer(String),
 }
 
 impl std::fmt::Display for NodeError {
@@ -137,7 +139,7 @@ impl std::fmt::Display for NodeError {
                 f,
                 "{data} is of a server of a cluster, and its store is gone; it may have promised others what it does not know any more, so it takes no part; nothing was started"
             ),
-            Self::Advertise(why) | Self::TakenOut(why) => f.write_str(why),
+            Self::Advertise(why) | Self::TakenOut(why) | Self::Newer(why) => f.write_str(why),
         }
     }
 }
@@ -164,7 +166,7 @@ impl NodeError {
             Self::Control(_) => Fault::DiskFailed,
             Self::Listen(..) | Self::Serf(..) => Fault::Listen,
             Self::Member(e) => return Self::member_code(e),
-            Self::Foreign(_) => Fault::DataForeign,
+            Self::Foreign(_) | Self::Newer(_) => Fault::DataForeign,
             Self::InUse(_) => Fault::DataInUse,
             Self::NoToken | Self::NoServer => Fault::Usage,
             Self::Expired => return Reason::Unauthenticated.as_code(),
@@ -187,6 +189,9 @@ impl NodeError {
         match self {
             Self::Directory(..) | Self::Worker(WorkerError::Directory(..)) => {
                 "name a directory that this user may write: --data-dir DIR"
+            }
+            Self::Newer(_) | Self::Store(OpenError::Newer { .. }) => {
+                "start the version of prismd that wrote it, or a newer one"
             }
             Self::Store(OpenError::Locked { .. }) => {
                 "prismctl info, or another directory: --data-dir DIR"
@@ -274,6 +279,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
         .and_then(|()| private.create(data))
         .and_then(|()| point!("node.dir.after_make"))
         .map_err(directory)?;
+    format::check(data)?;
     let kept = members::kept(data)?;
     let opening = members::prepare(&config, kept).await?;
     let way = Way::default();

@@ -13,7 +13,7 @@ use prism_store::{Batch, StoreError};
 use prism_types::{Name, NodeId, Reason, Rejection, TimeMs};
 
 use crate::node::NodeError;
-use crate::{identity, members};
+use crate::{format, identity, members};
 
 /// A server that is to be left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,9 @@ fn store_failed(dir: &Path) -> impl Fn(StoreError) -> NodeError {
 /// When it is no server's directory, the server runs, it has no others to leave behind, or what it holds is damaged or newer.
 pub async fn survey(data: &Path) -> Result<Survivor, NodeError> {
     let shown = data.display();
+    if data.is_dir() {
+        format::read(data)?;
+    }
     let me = members::kept(data)?.ok_or_else(|| {
         refused(format!(
             "{shown} is not the directory of one of several servers; there is nothing to recover"

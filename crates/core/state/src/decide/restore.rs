@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::node::lose;
 use crate::{
     Change, Command, KeyValue, MetaRecord, Node, NodeRecord, Origin, Reply, State, Subject,
-    encode_batch, event_key,
+    event_key,
 };
 
 /// What the keys of a backup begin with; there is nothing else in one.

@@ -265,14 +265,14 @@ fn told(done: &RestoreView, out: &Out) -> Result<(), Failure> {
         let value = value.map_err(|e| Failure::defect(e.to_string()))?;
         return out.doc(&value, Table::fields);
     }
-    let many = |n: Option<u32>, noun| human::plural(u64::from(n.unwrap_or_default()), noun);
+    let count = |n: Option<u32>| u64::from(n.unwrap_or_default());
     out.print(&format!(
-        "restored the backup of cluster {} at revision {}\n  there    {}, {}\n  again    {} that ran are tried again\n  over     {}\n",
+        "restored the backup of cluster {} at revision {}\n  there    {}, {}\n  again    tasks that were on nodes: {}\n  over     sandboxes that ran: {}\n",
         done.cluster.as_deref().unwrap_or("?"),
         done.revision.unwrap_or_default(),
-        many(done.jobs, "job"),
-        many(done.events, "event"),
-        many(done.retried, "task"),
-        human::count(u64::from(done.ended.unwrap_or_default())) + " of the sandboxes that ran",
+        human::plural(count(done.jobs), "job"),
+        human::plural(count(done.events), "event"),
+        human::count(count(done.retried)),
+        human::count(count(done.ended)),
     ))
 }

@@ -70,7 +70,7 @@ impl Store for FakeStore {
         Box::pin(async move { self.table.range(&range, at, limit) })
     }
 
-    fn pin(&self) -> Result<SnapshotPin, StoreError> {
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
         self.table.running()?;
         Ok(self.table.pin())
     }

@@ -73,7 +73,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// That the store has stopped.
-    fn pin(&self) -> Result<SnapshotPin, StoreError>;
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError>;
 
     /// Watches the keys with a prefix: every commit after revision `after` that touches one, in order, each once,
     /// none left out.

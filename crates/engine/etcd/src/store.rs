@@ -218,7 +218,7 @@ impl Store for EtcdStore {
         })
     }
 
-    fn pin(&self) -> Result<SnapshotPin, StoreError> {
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
         let table = &self.engine.mirror.table;
         table.running()?;
         Ok(table.pin())

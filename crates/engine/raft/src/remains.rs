@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::SystemTime;
 
-use openraft::storage::RaftLogStorageExt;
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::vote::RaftLeaderId;
-use openraft::{BasicNode, EntryPayload, RaftLogReader, RaftLogStorage};
+use openraft::{BasicNode, EntryPayload, RaftLogReader};
 use prism_store::{Batch, Item, KeyRange, StoreError};
 use prism_types::Fence;
 
@@ -65,11 +65,18 @@ pub async fn remains(dir: &Path, server: u64) -> Result<Remains, OpenError> {
     let opened = opened.await.map_err(|e| consensus(dir, &e))??;
     let path = config.dir.clone();
     let written = newest(&path.join("log"));
+    let nothing = LogId {
+        leader_id: LeaderId::new(0, 0),
+        index: 0,
+    };
     let mut remains = Remains {
         membership: opened.machine.membership.clone(),
         server,
-        vote: Vote::default(),
-        last: opened.machine.applied.unwrap_or_default(),
+        vote: Vote {
+            leader_id: nothing.leader_id,
+            committed: false,
+        },
+        last: opened.machine.applied.unwrap_or(nothing),
         committed: 0,
         written,
         path,
@@ -97,7 +104,9 @@ impl Remains {
     async fn replay(&mut self) -> Result<(), OpenError> {
         let failed = |e: std::io::Error| consensus(&self.path, &e);
         let log = &mut self.opened.log;
-        self.vote = log.read_vote().await.map_err(failed)?.unwrap_or_default();
+        if let Some(vote) = log.read_vote().await.map_err(failed)? {
+            self.vote = vote;
+        }
         let committed = log.read_committed().await.map_err(failed)?;
         self.committed = committed.map_or(0, |id| id.index).max(self.last.index);
         let state = log.get_log_state().await.map_err(failed)?;

@@ -312,7 +312,7 @@ impl Store for RaftStore {
         Box::pin(async move { self.table.range(&range, at, limit) })
     }
 
-    fn pin(&self) -> Result<SnapshotPin, StoreError> {
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
         self.table.running()?;
         Ok(self.table.pin())
     }

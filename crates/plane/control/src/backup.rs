@@ -31,7 +31,7 @@ impl Control {
         let cluster = cluster.ok_or_else(|| {
             Rejection::retryable(Reason::NotLeader, "the cluster has no id yet; repeat it")
         })?;
-        let pin = self.shared.store.pin().map_err(|why| unread(&why))?;
+        let pin = self.shared.store.snapshot().map_err(|why| unread(&why))?;
         // What was pinned is the truth: another server may lead by now.
         self.confirm().await?;
         let head = Head {

@@ -57,8 +57,8 @@ impl Store for Fragile {
         self.store.range(range, at, limit)
     }
 
-    fn pin(&self) -> Result<SnapshotPin, StoreError> {
-        self.store.pin()
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
+        self.store.snapshot()
     }
 
     fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {

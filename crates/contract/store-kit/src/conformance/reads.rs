@@ -293,7 +293,7 @@ pub(super) async fn a_pinned_revision_stays_readable(store: Subject) {
     for key in ["a", "b", "c"] {
         put(&store, fence, key, "before").await;
     }
-    let pin = store.pin().expect("a store that runs");
+    let pin = store.snapshot().expect("a store that runs");
     assert_eq!(pin.revision, Revision(3));
     let batch = Batch::new().delete("a").put("d", "after");
     store.commit(fence, batch).await.expect("the batch commits");

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 /// What a server says of all servers.
 fn peers(server: &Server) -> Vec<Value> {
-    let answer = server.api().try_send("GET", "/api/v1/cluster/peers", &[], b"");
+    let answer = server
+        .api()
+        .try_send("GET", "/api/v1/cluster/peers", &[], b"");
     let Ok(answer) = answer else {
         return Vec::new();
     };
@@ -21,9 +23,15 @@ fn joined(first: &Server, name: &str) -> Server {
     let args = ["server", "join-token", "--role=server", "-o", "json"];
     let made: Value = serde_json::from_str(&first.ctl(&args).expect(0).stdout).expect("JSON");
     let text = |key: &str| made[key].as_str().expect("a text").to_owned();
-    let (name, join) = (format!("--name={name}"), format!("--join={}", text("address")));
+    let (name, join) = (
+        format!("--name={name}"),
+        format!("--join={}", text("address")),
+    );
     let mut server = Server::started_as(&[&name, &join, "--serf=127.0.0.1:0"]);
-    let file = format!("--token-file={}", server.place.write("token", text("token")));
+    let file = format!(
+        "--token-file={}",
+        server.place.write("token", text("token"))
+    );
     let started = server.try_start(&[&file], &[]);
     assert!(started.is_ok(), "{started:?}");
     server
@@ -67,7 +75,11 @@ fn as_in_the_guide(marker: &str, seen: &str) {
         .filter_map(|l| Some(l.strip_prefix("    ")?.trim_end()).filter(|l| !l.is_empty()))
         .collect();
     assert!(!block.is_empty(), "{marker} is empty");
-    let seen: Vec<&str> = seen.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+    let seen: Vec<&str> = seen
+        .lines()
+        .map(str::trim_end)
+        .filter(|l| !l.is_empty())
+        .collect();
     let fits = |shown: &str, is: &str| {
         // `…` stands for what differs from one cluster to another.
         let mut rest = is;
@@ -87,7 +99,10 @@ fn as_in_the_guide(marker: &str, seen: &str) {
         true
     };
     let all = block.len() == seen.len() && block.iter().zip(&seen).all(|(b, s)| fits(b, s));
-    assert!(all, "{marker}: the guide shows\n{block:#?}\nand this is seen\n{seen:#?}");
+    assert!(
+        all,
+        "{marker}: the guide shows\n{block:#?}\nand this is seen\n{seen:#?}"
+    );
 }
 
 fn recover(server: &Server, yes: bool) -> Output {
@@ -106,7 +121,10 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
     servers["s1"].finished(&done);
     let long = servers["s1"].submit(&small("long", 1, "sleep 8; echo done"));
     until("it to run", || {
-        let view = servers["s1"].api().get(&format!("/api/v1/jobs/{long}")).json();
+        let view = servers["s1"]
+            .api()
+            .get(&format!("/api/v1/jobs/{long}"))
+            .json();
         (view["counts"]["running"] == 1).then_some(())
     });
     until("all to have everything", || {
@@ -115,7 +133,11 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
     });
     let mut third = servers.remove("s3").expect("there");
     let refused = recover(&third, true).expect(1);
-    assert!(refused.stderr.contains("in use by process"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("in use by process"),
+        "{}",
+        refused.stderr
+    );
     // Most are lost; of one the directory is gone for good, the other comes back later.
     let mut first = servers.remove("s1").expect("there");
     let mut second = servers.remove("s2").expect("there");
@@ -129,7 +151,11 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
     let made = recover(&third, true).expect(0);
     as_in_the_guide("recover-done", &made.stderr);
     let again = recover(&third, true).expect(1);
-    assert!(again.stderr.contains("is the only server of cluster"), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("is the only server of cluster"),
+        "{}",
+        again.stderr
+    );
     third.restart();
     until("it to lead alone", || {
         let all = peers(&third);
@@ -145,7 +171,10 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
         Err(ended) => ended,
         Ok(()) => second.ended(),
     };
-    let said = ended.stderr.lines().skip_while(|l| !l.starts_with("error:"));
+    let said = ended
+        .stderr
+        .lines()
+        .skip_while(|l| !l.starts_with("error:"));
     let said: Vec<&str> = said.collect();
     as_in_the_guide("returned", &said.join("\n"));
     assert_eq!(peers(&third).len(), 1);
@@ -161,7 +190,10 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
 
 /// A worker that has joined.
 fn worker_of(server: &Server) -> (Place, prism_e2e::Running) {
-    let made = server.ctl(&["server", "join-token", "-o", "json"]).expect(0).stdout;
+    let made = server
+        .ctl(&["server", "join-token", "-o", "json"])
+        .expect(0)
+        .stdout;
     let made: Value = serde_json::from_str(&made).expect("JSON");
     let text = |key: &str| made[key].as_str().expect("a text").to_owned();
     let place = Place::new();
@@ -187,17 +219,24 @@ fn a_backup_under_load_is_restored_into_a_new_cluster() {
     let old = Server::start();
     let done = old.submit(&small("done", 50, "echo '{\"n\": 1}'"));
     old.finished(&done);
-    old.ctl(&["namespace", "create", "team", "--cpu", "2"]).expect(0);
+    old.ctl(&["namespace", "create", "team", "--cpu", "2"])
+        .expect(0);
     let sandbox = old.sandbox();
     let load = old.submit(&small("load", 400, "sleep 0.05"));
     let file = old.place.work().join("cluster.prism");
     let path = file.to_str().expect("a path").to_owned();
     let taken = old.ctl(&["backup", &path]).expect(0);
     as_in_the_guide("backup", &taken.stdout);
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).expect("it is there").permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(&file).expect("it is there").permissions(),
+    );
     assert_eq!(mode & 0o777, 0o600);
     let twice = old.ctl(&["backup", &path]).expect(2);
-    assert!(twice.stderr.contains("is there already"), "{}", twice.stderr);
+    assert!(
+        twice.stderr.contains("is there already"),
+        "{}",
+        twice.stderr
+    );
     let checked = old.ctl(&["backup", "--check", &path]).expect(0);
     as_in_the_guide("backup", &checked.stdout);
     let refused = old.ctl(&["restore", &path]).expect(1);
@@ -218,12 +257,25 @@ fn a_backup_under_load_is_restored_into_a_new_cluster() {
     assert_eq!(new.results(&done).len(), 50);
     assert_eq!(new.finished(&load)["status"], "COMPLETED");
     assert_eq!(new.results(&load).len(), 400);
-    let view = new.api().get(&format!("/api/v1/sandboxes/{sandbox}")).expect(200).json();
+    let view = new
+        .api()
+        .get(&format!("/api/v1/sandboxes/{sandbox}"))
+        .expect(200)
+        .json();
     assert_eq!(view["state"], "FAILED", "{view}");
     assert!(view.to_string().contains("from whose backup"), "{view}");
-    assert!(new.ctl(&["namespace", "ls"]).expect(0).stdout.contains("team"));
+    assert!(
+        new.ctl(&["namespace", "ls"])
+            .expect(0)
+            .stdout
+            .contains("team")
+    );
     let by_old = new.api().with_token(old_token.as_deref());
-    assert_eq!(by_old.get("/api/v1/jobs").status, 401, "nobody comes in by a backup");
+    assert_eq!(
+        by_old.get("/api/v1/jobs").status,
+        401,
+        "nobody comes in by a backup"
+    );
     let verified = new.ctl(&["events", "--verify"]);
     verified.expect(0);
     let twice = new.ctl(&["restore", &path]).expect(1);
@@ -242,9 +294,15 @@ fn hostile(server: &Server, good: &Path) {
         }
         // The server looks for itself.
         let raw = [("content-type", "application/octet-stream")];
-        let answer = server.api().send("POST", "/api/v1/cluster/restore", &raw, content);
+        let answer = server
+            .api()
+            .send("POST", "/api/v1/cluster/restore", &raw, content);
         assert_eq!(answer.status, 400, "{name}: {}", answer.text());
-        assert!(answer.text().contains("nothing was changed"), "{}", answer.text());
+        assert!(
+            answer.text().contains("nothing was changed"),
+            "{}",
+            answer.text()
+        );
     };
     refused("cut", &bytes[..bytes.len() / 2], "cut off");
     refused("foreign", b"\x7fELF, a program", "no backup of Prism");
@@ -274,22 +332,36 @@ fn a_sealed_backup_opens_with_its_passphrase_only() {
     let short = old.place.write("short", "short\n");
     let path = old.place.work().join("sealed.prism");
     let shown = path.to_str().expect("a path");
-    old.ctl(&["backup", shown, "--passphrase-file", &short]).expect(2);
+    old.ctl(&["backup", shown, "--passphrase-file", &short])
+        .expect(2);
     assert!(!path.exists());
-    let taken = old.ctl(&["backup", shown, "--passphrase-file", &key]).expect(0);
+    let taken = old
+        .ctl(&["backup", shown, "--passphrase-file", &key])
+        .expect(0);
     assert!(taken.stdout.contains("sealed"), "{}", taken.stdout);
     let bytes = std::fs::read(&path).expect("it is there");
     assert!(!bytes.windows(11).any(|w| w == b"canary-7a61"));
-    let left = std::fs::read_dir(old.place.work()).expect("a directory").flatten();
-    let temporary = left.filter(|f| f.file_name().to_string_lossy().ends_with(".tmp")).count();
+    let left = std::fs::read_dir(old.place.work())
+        .expect("a directory")
+        .flatten();
+    let temporary = left
+        .filter(|f| f.file_name().to_string_lossy().ends_with(".tmp"))
+        .count();
     assert_eq!(temporary, 0);
     let new = Server::start();
     let without = new.ctl(&["restore", shown]).expect(2);
     as_in_the_guide("sealed", &without.stderr);
     let other = new.place.write("other", "quite another passphrase");
-    let wrong = new.ctl(&["restore", shown, "--passphrase-file", &other]).expect(2);
-    assert!(wrong.stderr.contains("does not open it"), "{}", wrong.stderr);
-    new.ctl(&["restore", shown, "--passphrase-file", &key]).expect(0);
+    let wrong = new
+        .ctl(&["restore", shown, "--passphrase-file", &other])
+        .expect(2);
+    assert!(
+        wrong.stderr.contains("does not open it"),
+        "{}",
+        wrong.stderr
+    );
+    new.ctl(&["restore", shown, "--passphrase-file", &key])
+        .expect(0);
     until("it to answer", || {
         (new.api().get("/api/v1/cluster").status == 200).then_some(())
     });
@@ -303,10 +375,16 @@ fn a_directory_of_a_newer_version_is_refused_by_name() {
     let format = server.place.data().join("format");
     std::fs::write(&format, "prism-data 2\n").expect("written");
     let said = server.try_start(&[], &[]).expect_err("newer").stderr;
-    let said: Vec<&str> = said.lines().skip_while(|l| !l.starts_with("error:")).collect();
+    let said: Vec<&str> = said
+        .lines()
+        .skip_while(|l| !l.starts_with("error:"))
+        .collect();
     as_in_the_guide("newer", &said.join("\n"));
     // One of before there was such a file opens.
     std::fs::remove_file(&format).expect("it is there");
     server.restart();
-    assert_eq!(std::fs::read_to_string(&format).expect("written"), "prism-data 1\n");
+    assert_eq!(
+        std::fs::read_to_string(&format).expect("written"),
+        "prism-data 1\n"
+    );
 }

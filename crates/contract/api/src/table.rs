@@ -12,9 +12,9 @@ use crate::{
     AuditCheck, CaAllow, CaDeny, CaView, ClusterInfo, ClusterResources, EventView, ExecBody,
     ExecEvent, ExecView, ExplainView, FileList, HealthView, ImageLoad, ImageView, JobView,
     JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberView, NamespaceView, NodeHealth,
-    NodeResources, NodeView, Page, PeerView, Quota, RestoreView, Role, SandboxView, SignalBody, SnapshotView,
-    SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate, TokenCreated, TokenView, TtySize,
-    Written,
+    NodeResources, NodeView, Page, PeerView, Quota, RestoreView, Role, SandboxView, SignalBody,
+    SnapshotView, SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate, TokenCreated,
+    TokenView, TtySize, Written,
 };
 
 /// Every route there is.

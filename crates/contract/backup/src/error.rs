@@ -19,7 +19,9 @@ pub enum BackupError {
     #[error("it is not sealed, and a passphrase was given: leave that out")]
     NotSealed,
     /// A newer version wrote it.
-    #[error("it is of format {found}, and this version of Prism reads up to {known}; use the version that made it, or a newer one")]
+    #[error(
+        "it is of format {found}, and this version of Prism reads up to {known}; use the version that made it, or a newer one"
+    )]
     Newer {
         /// Its version.
         found: u32,
@@ -41,7 +43,9 @@ pub enum BackupError {
         size: u64,
     },
     /// The passphrase does not open it.
-    #[error("the passphrase does not open it: it is another one, or the file was altered in its first 64 KiB")]
+    #[error(
+        "the passphrase does not open it: it is another one, or the file was altered in its first 64 KiB"
+    )]
     WrongPassphrase,
     /// The passphrase is too short.
     #[error("a passphrase has at least {PASSPHRASE_MIN} characters: take a longer one", PASSPHRASE_MIN = crate::PASSPHRASE_MIN)]

@@ -153,7 +153,10 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// When it cannot be read, is damaged or cut off.
-    #[expect(clippy::should_implement_trait, reason = "an iterator's items would have to be results")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator's items would have to be results"
+    )]
     pub fn next(&mut self) -> Result<Option<Item>, BackupError> {
         if self.end.is_some() {
             return Ok(None);

@@ -37,7 +37,11 @@ fn head_of(cost: [u32; 3], salt: &[u8; 16]) -> [u8; HEAD] {
     head
 }
 
-fn key(passphrase: &str, [memory, passes, lanes]: [u32; 3], salt: &[u8]) -> io::Result<LessSafeKey> {
+fn key(
+    passphrase: &str,
+    [memory, passes, lanes]: [u32; 3],
+    salt: &[u8],
+) -> io::Result<LessSafeKey> {
     let failed = |why: &dyn std::fmt::Display| io::Error::other(why.to_string());
     let params = Params::new(memory, passes, lanes, Some(32)).map_err(|e| failed(&e))?;
     let argon = Argon2::new(Algorithm::Argon2id, argon2::Version::V0x13, params);
@@ -93,7 +97,9 @@ impl<W: Write> Sealer<W> {
 
     fn seal(&mut self, last: bool) -> io::Result<()> {
         let (nonce, bound) = (nonce(self.count, last), Aad::from(&self.head[..]));
-        let sealed = self.key.seal_in_place_append_tag(nonce, bound, &mut self.piece);
+        let sealed = self
+            .key
+            .seal_in_place_append_tag(nonce, bound, &mut self.piece);
         sealed.map_err(|_| io::Error::other("the cipher refused"))?;
         self.sink.write_all(&self.piece)?;
         self.piece.clear();
@@ -179,7 +185,10 @@ impl<R: Read> Opener<R> {
             });
         }
         let cost = [number(1), number(2), number(3)];
-        let sound = cost.iter().zip(COST_MAX).all(|(n, most)| (1..=most).contains(n));
+        let sound = cost
+            .iter()
+            .zip(COST_MAX)
+            .all(|(n, most)| (1..=most).contains(n));
         if number(0) == 0 || !sound || cost[0] < 8 * cost[2] {
             let why = "its head asks for what no backup does";
             return Err(BackupError::Damaged { offset: 8, why });

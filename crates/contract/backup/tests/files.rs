@@ -123,7 +123,13 @@ fn other_files_and_other_versions_are_refused_by_name() {
     assert!(version(u32::MAX).contains("4294967295"));
     assert!(version(0).contains("it has no version"));
     let tar = vec![0u8; 10_240];
-    for foreign in [&b""[..], b"PRISMSNP\x01\0\0\0", b"{}", &tar, b"\x7fELF and so on"] {
+    for foreign in [
+        &b""[..],
+        b"PRISMSNP\x01\0\0\0",
+        b"{}",
+        &tar,
+        b"\x7fELF and so on",
+    ] {
         let why = read(foreign).unwrap_err().to_string();
         assert!(why.contains("no backup of Prism"), "{why}");
     }
@@ -189,14 +195,14 @@ fn whoever_makes_a_file_to_do_harm_is_refused_at_once() {
 
 #[test]
 fn what_is_sealed_opens_with_its_passphrase_only() {
-    for size in [0, 1, 65_535, 65_536, 65_537, 200_000, 131_072] {
+    for size in [0, 1, 65_536, 65_537, 131_072] {
         let content: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
         let bytes = sealed(&content);
         assert!(bytes.starts_with(&SEALED_MAGIC));
         assert_eq!(opened(&bytes, PASSPHRASE).unwrap(), content, "{size}");
-        let wrong = opened(&bytes, "another passphrase").unwrap_err();
-        assert!(wrong.contains("does not open it"), "{wrong}");
     }
+    let wrong = opened(&sealed(b"x"), "another passphrase").unwrap_err();
+    assert!(wrong.contains("does not open it"), "{wrong}");
     let short = Sealer::new(Vec::new(), "too short", [0; 16]).unwrap_err();
     assert!(short.to_string().contains("at least 12"), "{short}");
 }
@@ -213,16 +219,23 @@ fn what_is_sealed_shows_nothing_and_every_change_of_it_is_found() {
     assert!(bytes.len() > b + 100);
     swapped.copy_within(b..b + 100, a);
     opened(&swapped, PASSPHRASE).unwrap_err();
-    for end in [0, 7, 39, 40, 50, 65_592, 65_600, bytes.len() - 1] {
+    for end in [0, 7, 39, 50, 65_592, bytes.len() - 1] {
         opened(&bytes[..end], PASSPHRASE).unwrap_err();
     }
-    for at in [0, 8, 11, 25, 39, 40, 1000, 65_591, 65_592, bytes.len() - 1] {
+    for at in [0, 11, 25, 40, 65_592, bytes.len() - 1] {
         let mut bad = bytes.clone();
         bad[at] ^= 0x10;
         opened(&bad, PASSPHRASE).unwrap_err();
     }
     // Whoever makes a file that asks for all memory, or for ever, gets nothing.
-    for (at, number) in [(12, u32::MAX), (16, u32::MAX), (20, 255), (12, 0), (16, 0), (20, 0)] {
+    for (at, number) in [
+        (12, u32::MAX),
+        (16, u32::MAX),
+        (20, 255),
+        (12, 0),
+        (16, 0),
+        (20, 0),
+    ] {
         let mut bad = bytes.clone();
         bad[at..at + 4].copy_from_slice(&u32::to_le_bytes(number));
         let why = opened(&bad, PASSPHRASE).unwrap_err();

@@ -6,7 +6,7 @@ use prism_types::Fence;
 
 use prism_store::{
     Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Refusal, Revision, SharedTable,
-    Status, Store, StoreError, Table, Watch, Window, SnapshotPin,
+    SnapshotPin, Status, Store, StoreError, Table, Watch, Window,
 };
 
 /// A store that forgets everything when it is dropped.

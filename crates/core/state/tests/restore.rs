@@ -99,7 +99,13 @@ fn new() -> World {
 }
 
 /// What a backup of a world holds, apart.
-fn backup(w: &World) -> (State, BTreeMap<Vec<u8>, Vec<u8>>, BTreeMap<Vec<u8>, Vec<u8>>) {
+fn backup(
+    w: &World,
+) -> (
+    State,
+    BTreeMap<Vec<u8>, Vec<u8>>,
+    BTreeMap<Vec<u8>, Vec<u8>>,
+) {
     let holds = |key: &[u8]| {
         let mut all = BACKUP_PREFIXES.iter();
         all.any(|p| key.starts_with(p.as_bytes()))
@@ -161,14 +167,21 @@ fn what_is_finished_comes_along_and_what_ran_is_tried_again() {
     let gone = w.state.sandbox(sandbox_id(1)).unwrap();
     assert_eq!(gone.state, SandboxState::Failed);
     assert!(
-        gone.message.contains("it ran on node n1 of cluster old, from whose backup"),
+        gone.message
+            .contains("it ran on node n1 of cluster old, from whose backup"),
         "{}",
         gone.message
     );
     let waits = w.state.sandbox(sandbox_id(2)).unwrap();
     assert_eq!(waits.state, SandboxState::Pending);
-    assert_eq!(w.state.namespace(&name("team")).unwrap().quota.sandboxes, Some(9));
-    assert!(w.state.key("t/again").is_some(), "the same request is the same job");
+    assert_eq!(
+        w.state.namespace(&name("team")).unwrap().quota.sandboxes,
+        Some(9)
+    );
+    assert!(
+        w.state.key("t/again").is_some(),
+        "the same request is the same job"
+    );
     // The attempts that follow have greater numbers, and they run on the new cluster's node.
     w.pass(1);
     w.place(job, 40, [1, 2]);
@@ -189,7 +202,11 @@ fn the_new_cluster_keeps_what_is_its_own_and_nobody_comes_in_by_a_backup() {
     let tokens: Vec<String> = w.state.tokens().map(|t| t.name.clone()).collect();
     assert_eq!(tokens, ["t1"]);
     assert!(w.state.token_by_hash(&[7; 32], w.now).is_none());
-    let nodes: Vec<String> = w.state.nodes().map(|n| n.record().name.to_string()).collect();
+    let nodes: Vec<String> = w
+        .state
+        .nodes()
+        .map(|n| n.record().name.to_string())
+        .collect();
     assert_eq!(nodes, ["fresh"]);
     // Results name nodes by number: the old ones' are not given again.
     let no = w.state.node(node_id(40)).unwrap().record().no;
@@ -267,7 +284,8 @@ fn a_cluster_that_is_not_empty_is_refused_by_what_it_has() {
         address: "10.0.0.1:4200".to_owned(),
     });
     assert!(is_restorable(&own.state).is_ok(), "itself is a member");
-    own.state.apply(&[Change::Member(member(41, MemberRole::Worker))]);
+    own.state
+        .apply(&[Change::Member(member(41, MemberRole::Worker))]);
     let why = is_restorable(&own.state).unwrap_err().message;
     assert!(why.contains("it has member m"), "{why}");
 }
@@ -291,14 +309,19 @@ fn of_all_servers_one_is_left() {
         gone: false,
     };
     for n in 1..=3 {
-        w.state.apply(&[Change::Member(member(n)), Change::Server(server(n))]);
+        w.state
+            .apply(&[Change::Member(member(n)), Change::Server(server(n))]);
     }
     let stranger = w.err(Command::RecoverAlone { id: node_id(9) });
     assert_eq!(stranger.reason, Reason::NotFound);
     w.ok(Command::RecoverAlone { id: node_id(3) });
     let left: Vec<u64> = w.state.servers().map(|s| s.number).collect();
     assert_eq!(left, [3]);
-    assert_eq!(w.state.gone_servers().count(), 2, "their numbers stay taken");
+    assert_eq!(
+        w.state.gone_servers().count(),
+        2,
+        "their numbers stay taken"
+    );
     assert_eq!(w.state.members().count(), 1);
     let said: Vec<String> = w.events().into_iter().map(|e| e.message).collect();
     let of = |text: &str| said.iter().any(|s| s.contains(text));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use prism_store::{
-    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, Status, Store, StoreError,
-    Watch, SnapshotPin,
+    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SnapshotPin, Status, Store,
+    StoreError, Watch,
 };
 use prism_types::Fence;
 use tokio::sync::{mpsc, oneshot};

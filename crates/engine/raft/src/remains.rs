@@ -96,7 +96,9 @@ fn consensus(dir: &Path, why: &dyn ToString) -> OpenError {
 /// When a file of a directory was written last.
 fn newest(dir: &Path) -> Option<SystemTime> {
     let files = std::fs::read_dir(dir).ok()?.flatten();
-    files.filter_map(|file| file.metadata().ok()?.modified().ok()).max()
+    files
+        .filter_map(|file| file.metadata().ok()?.modified().ok())
+        .max()
 }
 
 impl Remains {

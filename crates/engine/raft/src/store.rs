@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use openraft::BasicNode;
 use prism_store::{
-    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SharedTable, Status, Store,
-    StoreError, Table, Watch, SnapshotPin,
+    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SharedTable, SnapshotPin,
+    Status, Store, StoreError, Table, Watch,
 };
 use prism_types::Fence;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -349,7 +349,10 @@ async fn a_stream_that_is_meant_for_another_server_is_refused() {
         .await
         .unwrap();
     let why = served.await.unwrap().unwrap_err().to_string();
-    assert!(why.contains("server 2 speaks v9, cluster needs v1"), "{why}");
+    assert!(
+        why.contains("server 2 speaks v9, cluster needs v1"),
+        "{why}"
+    );
     // Lengths that are too great, and the end within a message.
     for bytes in [&[255u8, 255, 255, 255][..], &[9, 0, 0, 0, 1], &[]] {
         let (mut near, far) = tokio::io::duplex(1 << 16);

@@ -217,7 +217,9 @@ impl Leader {
         let made = made.and_then(|made| {
             let bytes: usize = made.last.iter().map(pair_bytes).sum();
             match bytes + BATCH > MAX_BATCH_BYTES {
-                true => Err(invalid("its tokens, events and keys are too many to be written at once")),
+                true => Err(invalid(
+                    "its tokens, events and keys are too many to be written at once",
+                )),
                 false => Ok(made),
             }
         });

@@ -15,9 +15,7 @@ use prism_store::{
     StoreError, Watch,
 };
 use prism_store_kit::FakeStore;
-use prism_types::{
-    Bytes, Fence, JobId, Labels, MilliCpu, Reason, Rejection, Resources, TokenId,
-};
+use prism_types::{Bytes, Fence, JobId, Labels, MilliCpu, Reason, Rejection, Resources, TokenId};
 use tokio_util::sync::CancellationToken;
 
 /// A store that breaks after so many commits.
@@ -33,7 +31,9 @@ impl Store for Fragile {
     }
 
     fn commit(&self, fence: Fence, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        let left = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         match left {
             Ok(_) => self.store.commit(fence, batch),
             Err(_) => Box::pin(std::future::ready(Err(StoreError::Stopped("broke".into())))),
@@ -74,7 +74,11 @@ impl Store for Fragile {
     }
 }
 
-fn job(n: u64) -> Command {
+/// More than half of what is written at once.
+const FILE: usize = (5 << 20) / 2;
+
+/// A job with a file of so many bytes.
+fn job(n: u64, bytes: usize) -> Command {
     let spec = JobSpec {
         name: format!("j{n}").parse().unwrap(),
         namespace: "default".parse().unwrap(),
@@ -103,7 +107,7 @@ fn job(n: u64) -> Command {
         after: Vec::new(),
         labels: Labels::new(),
     };
-    let blob: Arc<[u8]> = vec![7; 3 << 20].into();
+    let blob: Arc<[u8]> = vec![7; bytes].into();
     Command::SubmitJob(Submission {
         id: JobId::new(n + 1, 7),
         spec: Arc::new(spec),
@@ -143,7 +147,7 @@ async fn taken(control: &Control) -> Vec<u8> {
 async fn old() -> (Control, Vec<u8>) {
     let control = led(Arc::new(FakeStore::default())).await;
     for n in 0..3 {
-        control.propose(job(n), None).await.unwrap();
+        control.propose(job(n, FILE), None).await.unwrap();
     }
     control.propose(token(9), None).await.unwrap();
     let bytes = taken(&control).await;
@@ -151,7 +155,9 @@ async fn old() -> (Control, Vec<u8>) {
 }
 
 async fn restore(control: &Control, bytes: &[u8]) -> Result<RestoreOutcome, Rejection> {
-    control.restore(Box::new(Cursor::new(bytes.to_vec())), None).await
+    control
+        .restore(Box::new(Cursor::new(bytes.to_vec())), None)
+        .await
 }
 
 async fn everything(store: &dyn Store) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -169,7 +175,7 @@ async fn a_backup_is_of_one_moment_while_writes_go_on() {
         async move {
             let mut n = 0;
             while !stop.is_cancelled() {
-                control.propose(job(n), None).await.unwrap();
+                control.propose(job(n, 2000), None).await.unwrap();
                 n += 1;
             }
             n
@@ -223,7 +229,11 @@ async fn wherever_a_restore_breaks_off_the_cluster_is_empty_or_whole() {
             }
             Err(why) => {
                 assert_eq!(jobs, 0, "{commits}: {why}");
-                assert_eq!(everything(&inner).await, before, "{commits}: nothing is left");
+                assert_eq!(
+                    everything(&inner).await,
+                    before,
+                    "{commits}: nothing is left"
+                );
             }
         }
         if whole > 2 {
@@ -250,9 +260,9 @@ async fn what_is_restored_answers_and_goes_on() {
     for n in 0..3 {
         let key = prism_state::blob_key(&format!("{n:064x}"));
         let there = store.get(key.as_bytes(), None).await.unwrap();
-        assert_eq!(there.unwrap().value.len(), (3 << 20) + 1);
+        assert_eq!(there.unwrap().value.len(), FILE + 1);
     }
-    new.propose(job(10), None).await.unwrap();
+    new.propose(job(10, FILE), None).await.unwrap();
     let why = restore(&new, &bytes).await.unwrap_err();
     assert_eq!(why.reason, Reason::Conflict);
     // And what it holds can be taken again.
@@ -276,17 +286,28 @@ fn made(items: &[(&str, &[u8])]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_backups_are_refused_and_change_nothing() {
-    let (_old, good) = old().await;
     let store = FakeStore::default();
     let control = led(Arc::new(store.clone())).await;
     let before = everything(&store).await;
     let job = JobId::new(5, 5).to_string();
     let (jobs, specs) = (format!("jobs/{job}"), format!("specs/{job}"));
     let mut cases: Vec<(&str, Vec<u8>)> = vec![
-        ("a token", made(&[("tokens/01k8z3v6m0000000000000000a", b"x")])),
-        ("a member", made(&[("members/01k8z3v6m0000000000000000a", b"x")])),
-        ("a server", made(&[("servers/01k8z3v6m0000000000000000a", b"x")])),
-        ("a join token", made(&[("joins/01k8z3v6m0000000000000000a", b"x")])),
+        (
+            "a token",
+            made(&[("tokens/01k8z3v6m0000000000000000a", b"x")]),
+        ),
+        (
+            "a member",
+            made(&[("members/01k8z3v6m0000000000000000a", b"x")]),
+        ),
+        (
+            "a server",
+            made(&[("servers/01k8z3v6m0000000000000000a", b"x")]),
+        ),
+        (
+            "a join token",
+            made(&[("joins/01k8z3v6m0000000000000000a", b"x")]),
+        ),
         ("the marker", made(&[("restoring", b"1")])),
         ("another key", made(&[("zebra", b"1")])),
         ("meta of nonsense", made(&[("meta", b"\x01\xff\xff")])),
@@ -300,6 +321,10 @@ async fn hostile_backups_are_refused_and_change_nothing() {
         ("nothing", Vec::new()),
         ("a program", b"\x7fELF".to_vec()),
     ];
+    // A small one, of which each part is looked at.
+    let small = led(Arc::new(FakeStore::default())).await;
+    small.propose(job(0, 100), None).await.unwrap();
+    let good = taken(&small).await;
     for part in 0..200 {
         let mut bad = good.clone();
         let at = bad.len() * part / 200;
@@ -316,5 +341,8 @@ async fn hostile_backups_are_refused_and_change_nothing() {
     }
     assert_eq!(everything(&store).await, before);
     control.confirm().await.unwrap();
-    assert!(restore(&control, &good).await.is_ok(), "and the good one is taken");
+    assert!(
+        restore(&control, &good).await.is_ok(),
+        "and the good one is taken"
+    );
 }

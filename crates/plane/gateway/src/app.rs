@@ -22,9 +22,9 @@ use crate::refuse::Answered;
 use crate::room::Room;
 use crate::stream::Streams;
 use crate::{
-    GatewayConfig, answer, backups, ca, cluster, events, execs, explain, files, health, images, jobs,
-    join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots, submit,
-    sweeps, tasks, tokens,
+    GatewayConfig, answer, backups, ca, cluster, events, execs, explain, files, health, images,
+    jobs, join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots,
+    submit, sweeps, tasks, tokens,
 };
 
 /// Shared by every request, whoever leads.

@@ -80,7 +80,11 @@ pub(crate) async fn backup(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>
         let note = Command::Note { subject, outcome };
         app.control.note(note, origin).await?;
     }
-    tracing::info!(revision = summary.head.revision, items = summary.items, "backup taken");
+    tracing::info!(
+        revision = summary.head.revision,
+        items = summary.items,
+        "backup taken"
+    );
     Ok(stream::answer(app, "application/octet-stream", |sink| {
         send(file, sink)
     }))

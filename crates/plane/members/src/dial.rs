@@ -9,8 +9,8 @@ use prism_identity::{
     connect_pinned, life_of,
 };
 use prism_types::{Name, NodeId, Reason, Rejection};
-use rustls::{AlertDescription, ClientConfig};
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -104,11 +104,12 @@ async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
             what: "its answer",
         }),
         // Said by whoever has shown its own certificate before.
-        Err(why) if is_alert(&why, AlertDescription::CertificateRevoked) => Err(MemberError::KeptOut { address }),
+        Err(why) if is_alert(&why, AlertDescription::CertificateRevoked) => {
+            Err(MemberError::KeptOut { address })
+        }
         Err(why) => Err(MemberError::Unreachable { address, why }),
     }
 }
-
 
 /// The leader's address, as another server says it.
 async fn led(from: SocketAddr, to: &str) -> Result<SocketAddr, MemberError> {

@@ -26,7 +26,9 @@ pub enum MemberError {
         why: String,
     },
     /// A server of the cluster, which has proven that it is one, keeps this node out.
-    #[error("the server at {address} keeps this node out: it was removed from the cluster, or denied")]
+    #[error(
+        "the server at {address} keeps this node out: it was removed from the cluster, or denied"
+    )]
     KeptOut {
         /// Where.
         address: SocketAddr,

@@ -169,7 +169,9 @@ fn other_version(asked: &[&[u8]]) -> String {
     };
     let name: String = String::from_utf8_lossy(name).chars().take(40).collect();
     let of = name.rsplit_once('/').map_or(&*name, |(of, _)| of);
-    format!("it speaks {name:?}, and here {of}/1 is needed; bring the older one within one version of the other")
+    format!(
+        "it speaks {name:?}, and here {of}/1 is needed; bring the older one within one version of the other"
+    )
 }
 
 /// A session that did not begin; one of another version is told by its name.

@@ -79,10 +79,18 @@ mod tests {
         for newer in [2, 77, u32::MAX] {
             fs::write(path(data), format!("{NAME} {newer}\n")).expect("written");
             let why = check(data).expect_err("newer").to_string();
-            let said = format!("format says format {newer}, but this version of Prism reads up to 1");
+            let said =
+                format!("format says format {newer}, but this version of Prism reads up to 1");
             assert!(why.contains(&said), "{why}");
         }
-        for bad in ["", "prism-data", "prism-data 1", "prism-data 0\n", "other 1\n", "prism-data x\n"] {
+        for bad in [
+            "",
+            "prism-data",
+            "prism-data 1",
+            "prism-data 0\n",
+            "other 1\n",
+            "prism-data x\n",
+        ] {
             fs::write(path(data), bad).expect("written");
             let why = check(data).expect_err("damaged").to_string();
             assert!(why.contains("is damaged"), "{bad:?}: {why}");

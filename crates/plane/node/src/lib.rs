@@ -6,8 +6,8 @@
 mod advertise;
 mod config;
 mod embed;
-mod host_files;
 mod format;
+mod host_files;
 mod identity;
 mod members;
 mod node;

@@ -305,7 +305,9 @@ impl NodeError {
                 Fault::Unreachable.as_code()
             }
             MemberError::Protocol { .. } => Fault::NotPrism.as_code(),
-            MemberError::NotTrusted { .. } | MemberError::KeptOut { .. } => Reason::Unauthenticated.as_code(),
+            MemberError::NotTrusted { .. } | MemberError::KeptOut { .. } => {
+                Reason::Unauthenticated.as_code()
+            }
             MemberError::Refused(why) => why.reason.as_code(),
             MemberError::Identity(_) => Reason::Internal.as_code(),
             MemberError::Kept(e) if e.kind() == std::io::ErrorKind::InvalidData => {

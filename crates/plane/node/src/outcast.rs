@@ -21,7 +21,9 @@ const SILENT: Duration = Duration::from_secs(3);
 pub(crate) async fn kept_out(house: &House, servers: &[String]) -> Option<String> {
     for server in servers {
         match house.introduce(server, None).await {
-            Err(MemberError::KeptOut { address }) => return Some(told(house, &address.to_string())),
+            Err(MemberError::KeptOut { address }) => {
+                return Some(told(house, &address.to_string()));
+            }
             Ok(_) | Err(_) => {}
         }
     }
@@ -51,7 +53,10 @@ fn silent(store: &RaftStore, seat: &Seat) -> Vec<String> {
             let standing = store.standing().borrow().clone();
             let others = standing.servers.into_iter();
             let others = others.filter(|s| s.number != store.number() && !heard(s.number));
-            others.map(|s| s.address).filter(|a| !a.is_empty()).collect()
+            others
+                .map(|s| s.address)
+                .filter(|a| !a.is_empty())
+                .collect()
         }
     }
 }

@@ -177,7 +177,10 @@ fn look(
         committed: remains.committed(),
         written: remains.written(),
         jobs: state.jobs().count(),
-        open: state.jobs().filter(|j| !j.record().state.is_final()).count(),
+        open: state
+            .jobs()
+            .filter(|j| !j.record().state.is_final())
+            .count(),
         sandboxes: state.sandboxes().filter(|s| !s.state.is_final()).count(),
         others: others.collect(),
     };

@@ -172,7 +172,8 @@ impl Work {
         let kept = events
             .into_iter()
             .filter(|(key, _)| first.as_bytes() <= &key[..] && &key[..] < next.as_bytes());
-        self.written.extend(kept.map(|(key, value)| (key, Some(value))));
+        self.written
+            .extend(kept.map(|(key, value)| (key, Some(value))));
     }
 
     fn take(&mut self, changes: Vec<Change>) {
@@ -220,7 +221,10 @@ impl Work {
     fn become_of(&mut self, own: &State) -> Result<(), Rejection> {
         let answers_stay = |reply: &Reply| {
             matches!(reply, Reply::Ok | Reply::Retried { .. })
-                || matches!(reply, Reply::JobCreated { .. } | Reply::SandboxCreated { .. })
+                || matches!(
+                    reply,
+                    Reply::JobCreated { .. } | Reply::SandboxCreated { .. }
+                )
         };
         let forgotten = self.state.keys.iter();
         let forgotten = forgotten.filter(|(_, record)| !answers_stay(&record.reply));

@@ -163,7 +163,8 @@ impl Sink {
             None => Self::Plain(file),
             Some(passphrase) => {
                 let mut salt = [0; 16];
-                let drawn = rustix::rand::getrandom(&mut salt, rustix::rand::GetRandomFlags::empty());
+                let drawn =
+                    rustix::rand::getrandom(&mut salt, rustix::rand::GetRandomFlags::empty());
                 if drawn != Ok(salt.len()) {
                     return Err(io::Error::other("the system gives no random bytes").into());
                 }
@@ -208,7 +209,11 @@ pub async fn backup(args: &BackupArgs, server: &Server, out: &Out) -> Done {
         kept: false,
     };
     let mut options = File::options();
-    let made = options.write(true).create_new(true).mode(0o600).open(&draft.path);
+    let made = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft.path);
     let made = made.map_err(|e| unwritable(path, e))?;
     let mut sink = Sink::new(made, passphrase.as_deref()).map_err(|e| match e {
         BackupError::Short => Failure::usage(e.to_string()).state("nothing was changed"),

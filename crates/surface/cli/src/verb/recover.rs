@@ -66,7 +66,10 @@ fn failure(e: NodeError) -> Failure {
     let failure = Failure::defect(e.to_string()).code(e.code());
     let failure = match &e {
         NodeError::Refused(_) => failure,
-        _ => failure.next(e.next().replace("--data-dir DIR", "--data-dir DIR of a server")),
+        _ => failure.next(
+            e.next()
+                .replace("--data-dir DIR", "--data-dir DIR of a server"),
+        ),
     };
     failure.state("nothing was changed")
 }
@@ -79,7 +82,11 @@ fn when(at: Option<SystemTime>, now: SystemTime) -> String {
     };
     at.map_or_else(String::new, |at| {
         let (at, now) = (ms(at), ms(now));
-        format!(", written {} ({} ago)", human::moment(at), human::age(at, now))
+        format!(
+            ", written {} ({} ago)",
+            human::moment(at),
+            human::age(at, now)
+        )
     })
 }
 

@@ -27,7 +27,11 @@ fn joined(first: &Server, name: &str) -> Server {
         format!("--name={name}"),
         format!("--join={}", text("address")),
     );
-    let mut server = Server::started_as(&[&name, &join, "--serf=127.0.0.1:0"]);
+    // The same at every start: the others know it by that.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let serf = format!("--serf={}", free.local_addr().expect("it has one"));
+    drop(free);
+    let mut server = Server::started_as(&[&name, &join, &serf]);
     let file = format!(
         "--token-file={}",
         server.place.write("token", text("token"))
@@ -119,7 +123,11 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
     let worker = worker_of(&servers["s1"]);
     let done = servers["s1"].submit(&small("done", 20, "echo done"));
     servers["s1"].finished(&done);
-    let long = servers["s1"].submit(&small("long", 1, "sleep 8; echo done"));
+    // On the worker, which has no part in what follows.
+    for name in ["s1", "s2", "s3"] {
+        servers["s1"].ctl(&["node", "cordon", name]).expect(0);
+    }
+    let long = servers["s1"].submit(&small("long", 1, "sleep 20; echo done"));
     until("it to run", || {
         let view = servers["s1"]
             .api()
@@ -138,14 +146,14 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
         "{}",
         refused.stderr
     );
-    // Most are lost; of one the directory is gone for good, the other comes back later.
+    // The others go on without it for a moment: their logs are longer, and what they acknowledge meanwhile is what is lost. Then they
+    // are lost themselves; one of them comes back later.
+    third.kill();
+    let unseen = servers["s1"].submit(&small("unseen", 1, "true"));
     let mut first = servers.remove("s1").expect("there");
     let mut second = servers.remove("s2").expect("there");
     first.kill();
     second.kill();
-    let reached = third.api().post("/api/v1/jobs", &small("no", 1, "true"));
-    assert_ne!(reached.status, 201);
-    third.kill();
     let shown = recover(&third, false).expect(2);
     as_in_the_guide("recover-shown", &(shown.stdout.clone() + &shown.stderr));
     let made = recover(&third, true).expect(0);
@@ -163,10 +171,19 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
     });
     assert_eq!(third.finished(&done)["status"], "COMPLETED");
     assert_eq!(third.results(&done).len(), 20);
+    let lost = third.api().get(&format!("/api/v1/jobs/{unseen}"));
+    assert_eq!(lost.status, 404, "{}", lost.text());
     assert_eq!(third.finished(&long)["status"], "COMPLETED");
+    assert_eq!(third.results(&long)[0]["attempt"], 1, "it went on");
     let after = third.submit(&small("after", 8, "echo after"));
     assert_eq!(third.finished(&after)["status"], "COMPLETED");
-    // One that comes back is told, and ends.
+    let fourth = returned(second, &third);
+    drop((fourth, worker, first));
+    third.place.assert_no_panic();
+}
+
+/// One that comes back is told, and ends; with an empty directory it is one of the cluster's again.
+fn returned(mut second: Server, third: &Server) -> Server {
     let ended = match second.try_start(&[], &[]) {
         Err(ended) => ended,
         Ok(()) => second.ended(),
@@ -177,15 +194,13 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
         .skip_while(|l| !l.starts_with("error:"));
     let said: Vec<&str> = said.collect();
     as_in_the_guide("returned", &said.join("\n"));
-    assert_eq!(peers(&third).len(), 1);
-    // With an empty directory it is one of the cluster's again, beside what is lost.
-    let fourth = joined(&third, "s2");
+    assert_eq!(peers(third).len(), 1);
+    let fourth = joined(third, "s2");
     until("both to vote", || {
-        let voters = peers(&third).iter().filter(|p| p["voter"] == true).count();
+        let voters = peers(third).iter().filter(|p| p["voter"] == true).count();
         (voters == 2).then_some(())
     });
-    drop((fourth, worker, first));
-    third.place.assert_no_panic();
+    fourth
 }
 
 /// A worker that has joined.
@@ -262,7 +277,7 @@ fn a_backup_under_load_is_restored_into_a_new_cluster() {
         .get(&format!("/api/v1/sandboxes/{sandbox}"))
         .expect(200)
         .json();
-    assert_eq!(view["state"], "FAILED", "{view}");
+    assert_eq!(view["status"], "FAILED", "{view}");
     assert!(view.to_string().contains("from whose backup"), "{view}");
     assert!(
         new.ctl(&["namespace", "ls"])
@@ -290,10 +305,15 @@ fn hostile(server: &Server, good: &Path) {
         let path = server.place.write(name, content);
         for verb in [&["backup", "--check", &path][..], &["restore", &path]] {
             let out = server.ctl(verb).expect(2);
-            assert!(out.stderr.contains(said), "{name}: {}", out.stderr);
+            // A flipped bit may be in a length.
+            let cut = said == "damaged" && out.stderr.contains("cut off");
+            assert!(cut || out.stderr.contains(said), "{name}: {}", out.stderr);
         }
         // The server looks for itself.
         let raw = [("content-type", "application/octet-stream")];
+        if content.is_empty() {
+            return;
+        }
         let answer = server
             .api()
             .send("POST", "/api/v1/cluster/restore", &raw, content);

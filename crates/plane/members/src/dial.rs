@@ -94,19 +94,25 @@ async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
     question: &Q,
 ) -> Result<A, MemberError> {
     let asked = async {
-        exchange::send(stream, question).await?;
-        exchange::receive::<_, A>(stream).await
+        let sent = exchange::send(stream, question).await;
+        // Whoever refuses says why before it closes, also when it did not read the question.
+        match (sent, exchange::receive::<_, A>(stream).await) {
+            (Err(sent), Err(why)) if !is_alert(&why, AlertDescription::CertificateRevoked) => {
+                Err(sent)
+            }
+            (_, received) => received,
+        }
     };
     match asked.await {
         Ok(answer) => Ok(answer),
-        Err(why) if why.kind() == io::ErrorKind::InvalidData => Err(MemberError::Protocol {
-            address,
-            what: "its answer",
-        }),
         // Said by whoever has shown its own certificate before.
         Err(why) if is_alert(&why, AlertDescription::CertificateRevoked) => {
             Err(MemberError::KeptOut { address })
         }
+        Err(why) if why.kind() == io::ErrorKind::InvalidData => Err(MemberError::Protocol {
+            address,
+            what: "its answer",
+        }),
         Err(why) => Err(MemberError::Unreachable { address, why }),
     }
 }

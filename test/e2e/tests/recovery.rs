@@ -149,6 +149,9 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
     // The others go on without it for a moment: their logs are longer, and what they acknowledge meanwhile is what is lost. Then they
     // are lost themselves; one of them comes back later.
     third.kill();
+    until("the other two to go on", || {
+        (servers["s1"].api().get("/api/v1/cluster").status == 200).then_some(())
+    });
     let unseen = servers["s1"].submit(&small("unseen", 1, "true"));
     let mut first = servers.remove("s1").expect("there");
     let mut second = servers.remove("s2").expect("there");
@@ -195,7 +198,7 @@ fn returned(mut second: Server, third: &Server) -> Server {
     let said: Vec<&str> = said.collect();
     as_in_the_guide("returned", &said.join("\n"));
     assert_eq!(peers(third).len(), 1);
-    let fourth = joined(third, "s2");
+    let fourth = joined(third, "s4");
     until("both to vote", || {
         let voters = peers(third).iter().filter(|p| p["voter"] == true).count();
         (voters == 2).then_some(())

@@ -180,21 +180,22 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Params {
     }
 }
 
+fn openapi(app: &App) -> Response<Body> {
+    answer::of("application/json", app.openapi.clone())
+}
+
 /// Runs the handler of an operation.
 pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answered<Response<Body>> {
     match route.op {
         Op::Health => health::get(app, &ask).await,
         Op::Metrics => health::metrics(app).await,
-        Op::OpenApi | Op::OpenApiVersioned => {
-            Ok(answer::of("application/json", app.openapi.clone()))
-        }
+        Op::OpenApi | Op::OpenApiVersioned => Ok(openapi(app)),
         Op::ClusterGet => cluster::get(app, &ask).await,
         Op::ClusterMembers => cluster::members(app, &ask).await,
         Op::PeerList => peers::list(app, &ask).await,
         Op::PeerRemove => peers::remove(app, ask).await,
         Op::ClusterResources => cluster::resources(app).await,
-        Op::ClusterBackup => backups::backup(app, &ask).await,
-        Op::ClusterRestore => backups::restore(app, &ask).await,
+        Op::ClusterBackup | Op::ClusterRestore => backups::act(app, &ask).await,
         Op::NodeList => nodes::list(app, &ask).await,
         Op::NodeGet => nodes::get(app, &ask).await,
         Op::NodeResources => nodes::resources(app, &ask).await,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::body::Body;
 use axum::http::Response;
 use bytes::Bytes;
-use prism_api::RestoreView;
+use prism_api::{Op, RestoreView};
 use prism_state::{Command, Subject};
 use prism_types::{Outcome, Reason, TokenId};
 use tokio::sync::Mutex;
@@ -64,7 +64,15 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|why| no_room(&why))
 }
 
-pub(crate) async fn backup(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+/// Takes one, or restores one.
+pub(crate) async fn act(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+    match ask.route.op {
+        Op::ClusterRestore => restore(app, ask).await,
+        _ => backup(app, ask).await,
+    }
+}
+
+async fn backup(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let dir = app.config.spool.clone();
     let sink = blocking(move || Ok(BufWriter::new(nameless(&dir)?))).await?;
     let (summary, sink) = app.control.backup(sink, &app.config.version).await?;
@@ -113,7 +121,7 @@ async fn send(file: File, sink: Sink) {
     }
 }
 
-pub(crate) async fn restore(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+async fn restore(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     app.control.read(prism_state::is_restorable).await?;
     let offset = ask.query.number("offset").unwrap_or(0);
     let token = ask.caller.as_ref().map(|caller| caller.token);

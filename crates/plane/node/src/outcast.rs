@@ -20,11 +20,8 @@ const SILENT: Duration = Duration::from_secs(3);
 /// Whether a server at one of these addresses keeps this one out; says which.
 pub(crate) async fn kept_out(house: &House, servers: &[String]) -> Option<String> {
     for server in servers {
-        match house.introduce(server, None).await {
-            Err(MemberError::KeptOut { address }) => {
-                return Some(told(house, &address.to_string()));
-            }
-            Ok(_) | Err(_) => {}
+        if let Err(MemberError::KeptOut { address }) = house.introduce(server, None).await {
+            return Some(told(house, &address.to_string()));
         }
     }
     None

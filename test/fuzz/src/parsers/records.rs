@@ -7,7 +7,7 @@ use prism_spec::{WireKind, parse_sandbox_wire, parse_wire};
 use prism_state::{Command, Role, State, Submission, decide, decode_event, decode_results};
 use prism_types::{JobId, SandboxId, TaskRef, TimeMs, TokenId};
 
-use super::{Parser, said};
+use super::{Feed, Parser, said};
 
 const SPECS: [&str; 3] = [
     r#"{"job": "a", "command": ["x"], "array": 3, "env": {"A": "b"}}"#,

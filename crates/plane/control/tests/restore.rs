@@ -289,8 +289,8 @@ async fn hostile_backups_are_refused_and_change_nothing() {
     let store = FakeStore::default();
     let control = led(Arc::new(store.clone())).await;
     let before = everything(&store).await;
-    let job = JobId::new(5, 5).to_string();
-    let (jobs, specs) = (format!("jobs/{job}"), format!("specs/{job}"));
+    let id = JobId::new(5, 5).to_string();
+    let (jobs, specs) = (format!("jobs/{id}"), format!("specs/{id}"));
     let mut cases: Vec<(&str, Vec<u8>)> = vec![
         (
             "a token",

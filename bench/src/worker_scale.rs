@@ -224,6 +224,7 @@ impl Played {
             node: NodeId::new(1_700_000_000_000, n as u128 + 1),
             name: format!("w{n}").parse()?,
             server: None,
+            on_etcd: false,
         };
         let me = join(self.address, &self.token, &who, Key::generate()?).await?;
         let worker = self.session(&me).await?;

@@ -36,6 +36,11 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(e) => return prism_cli::wrong_line(&e),
     };
+    match args.recover() {
+        None => {}
+        Some(Ok((data, yes))) => return prism_cli::recover(&data, yes),
+        Some(Err(why)) => return prism_cli::fail(Fault::Usage.as_code(), EXIT_USAGE, &why, None),
+    }
     let settings = match Settings::read(args) {
         Ok(settings) => settings,
         Err(message) => {
@@ -162,6 +167,9 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
         () = end.asked() => None,
     };
     if let Some(Err(e)) = failed {
+        if let prism_node::ControlError::TakenOut(_) = &e {
+            return Err(NodeError::Control(e).into());
+        }
         let cause = std::error::Error::source(&e)
             .map(|c| format!(": {c}"))
             .unwrap_or_default();

@@ -103,6 +103,31 @@ pub(crate) struct Args {
 enum Verb {
     /// One node on loopback for trying things; writes its credentials into prismctl's context `dev`
     Dev,
+    /// After most servers were lost: the same as `prismctl server`
+    #[command(subcommand)]
+    Server(ServerVerb),
+}
+
+#[derive(Debug, Subcommand)]
+enum ServerVerb {
+    /// Make the stopped server of --data-dir the only one of its cluster; without --yes only shows what that means
+    Recover {
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+impl Args {
+    /// The directory and the consent, if a server is to be recovered and none started.
+    pub(crate) fn recover(&self) -> Option<Result<(PathBuf, bool), String>> {
+        let Some(Verb::Server(ServerVerb::Recover { yes })) = self.command else {
+            return None;
+        };
+        let given = self.data_dir.clone();
+        let data = given.map_or_else(|| default_data_dir(Mode::Bootstrap), Ok);
+        Some(data.map(|data| (data, yes)))
+    }
 }
 
 /// The file.
@@ -273,6 +298,7 @@ fn mode(verb: Option<&Verb>, bootstrap: bool, worker: bool, joins: bool) -> Resu
     match (verb, bootstrap) {
         (None, false) if joins && !worker => Ok(Mode::Join),
         (None, false) if worker => Ok(Mode::Worker),
+        (Some(Verb::Server(_)), _) => Err("`server recover` starts nothing".to_owned()),
         (Some(_), _) | (None, true) if worker => Err("--role=worker goes with --join and --token-file, and with neither `dev` nor --bootstrap: a worker runs work for a server that is there".to_owned()),
         (Some(Verb::Dev), false) => Ok(Mode::Dev),
         (None, true) => Ok(Mode::Bootstrap),

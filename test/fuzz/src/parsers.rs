@@ -38,6 +38,7 @@ pub const PARSERS: &[Parser] = &[
     records::LINK,
     records::RESULTS,
     records::STATE,
+    records::BACKUP,
     archives::LAYER,
     archives::GZIP,
     archives::ZSTD,

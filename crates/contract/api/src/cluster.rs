@@ -85,6 +85,26 @@ wire! {
         pub heard_ms: Option<u64>,
     }
 
+    /// What became of a piece of a backup, and of the whole after its last one.
+    pub struct RestoreView {
+        /// Bytes that have come so far.
+        pub received: u64,
+        /// Whether it was the last piece, and the backup is restored.
+        pub restored: bool,
+        /// The cluster that it was a backup of.
+        pub cluster: Option<String>,
+        /// The revision of that cluster's state.
+        pub revision: Option<u64>,
+        /// Jobs, sweeps included.
+        pub jobs: Option<u32>,
+        /// Tasks that were on nodes, and are tried again.
+        pub retried: Option<u32>,
+        /// Sandboxes that ran, and are over.
+        pub ended: Option<u32>,
+        /// Events.
+        pub events: Option<u32>,
+    }
+
     /// What the nodes have and what is given away.
     pub struct ClusterResources {
         /// Capacity of the nodes that are not offline.

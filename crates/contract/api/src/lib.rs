@@ -29,7 +29,7 @@ pub use access::{
 };
 pub use cluster::{
     ClusterInfo, ClusterResources, DrainBody, DrainView, MemberView, NodeCounts, NodeFactsView,
-    NodeHealth, NodeReadings, NodeResources, NodeView, PeerView,
+    NodeHealth, NodeReadings, NodeResources, NodeView, PeerView, RestoreView,
 };
 pub use error::{ErrorBody, status_of};
 pub use exec::{ExecBody, ExecEvent, ExecView, ExitView, SignalBody, TtySize};

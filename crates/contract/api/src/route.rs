@@ -258,6 +258,10 @@ ops! {
     PeerRemove,
     /// `GET /cluster/resources`
     ClusterResources,
+    /// `POST /cluster/backup`
+    ClusterBackup,
+    /// `POST /cluster/restore`
+    ClusterRestore,
     /// `GET /nodes`
     NodeList,
     /// `GET /nodes/{id}`

@@ -12,9 +12,9 @@ use crate::{
     AuditCheck, CaAllow, CaDeny, CaIssue, CaIssued, CaRotate, CaView, ClusterInfo,
     ClusterResources, DrainBody, EventView, ExecBody, ExecEvent, ExecView, ExplainView, FileList,
     HealthView, ImageLoad, ImageView, JobView, JoinTokenCreate, JoinTokenCreated, JoinTokenView,
-    MemberView, NamespaceView, NodeHealth, NodeResources, NodeView, Page, PeerView, Quota, Role,
-    SandboxView, SignalBody, SnapshotView, SweepSummary, SweepView, TaskView, TimeoutBody,
-    TokenCreate, TokenCreated, TokenView, TtySize, Written,
+    MemberView, NamespaceView, NodeHealth, NodeResources, NodeView, Page, PeerView, Quota,
+    RestoreView, Role, SandboxView, SignalBody, SnapshotView, SweepSummary, SweepView, TaskView,
+    TimeoutBody, TokenCreate, TokenCreated, TokenView, TtySize, Written,
 };
 
 /// Every route there is.
@@ -84,6 +84,29 @@ pub const ROUTES: &[Route] = &[
         "what the nodes have and what is given away",
     )
     .answers(json::<ClusterResources>()),
+    post(
+        Op::ClusterBackup,
+        "/api/v1/cluster/backup",
+        Noun::Cluster,
+        "a copy of the cluster's state at one revision, as a file",
+    )
+    .verb(Verb::Read)
+    .role(Role::Admin)
+    .answers(Payload::Raw),
+    post(
+        Op::ClusterRestore,
+        "/api/v1/cluster/restore",
+        Noun::Cluster,
+        "restore a backup into this cluster, which is new and has nothing in it; the file as a whole, or piece by piece",
+    )
+    .role(Role::Admin)
+    .large()
+    .query(&[
+        OFFSET,
+        param("more", ParamKind::Flag, "another piece of the file follows"),
+    ])
+    .takes(Payload::Raw)
+    .answers(json::<RestoreView>()),
     get(Op::NodeList, "/api/v1/nodes", Noun::Nodes, "nodes, by name")
         .query(LIST)
         .answers(json::<Page<NodeView>>()),

@@ -6,7 +6,7 @@ use prism_types::Fence;
 
 use prism_store::{
     Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Refusal, Revision, SharedTable,
-    Status, Store, StoreError, Table, Watch, Window,
+    SnapshotPin, Status, Store, StoreError, Table, Watch, Window,
 };
 
 /// A store that forgets everything when it is dropped.
@@ -68,6 +68,11 @@ impl Store for FakeStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         Box::pin(async move { self.table.range(&range, at, limit) })
+    }
+
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
+        self.table.running()?;
+        Ok(self.table.pin())
     }
 
     fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {

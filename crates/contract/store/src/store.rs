@@ -7,7 +7,7 @@ use std::pin::Pin;
 use prism_types::Fence;
 use tokio::sync::watch;
 
-use crate::{Batch, Commit, Item, Key, KeyRange, Page, Revision, StoreError};
+use crate::{Batch, Commit, Item, Key, KeyRange, Page, Revision, SnapshotPin, StoreError};
 
 /// A future that a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -67,6 +67,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         at: Option<Revision>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Page, StoreError>>;
+
+    /// Keeps the revision that is the latest here readable until the answer is dropped, however many commits follow: for a copy of
+    /// everything. What those replace stays in memory meanwhile, so it is to be read without waiting for anybody.
+    ///
+    /// # Errors
+    /// That the store has stopped.
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError>;
 
     /// Watches the keys with a prefix: every commit after revision `after` that touches one, in order, each once,
     /// none left out.

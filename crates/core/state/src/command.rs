@@ -243,6 +243,11 @@ pub enum Command {
         /// The node.
         id: NodeId,
     },
+    /// Of all servers only one is left, after a majority was lost for good: the others are none any more.
+    RecoverAlone {
+        /// The one.
+        id: NodeId,
+    },
     /// Keeps somebody out.
     Deny {
         /// Who.

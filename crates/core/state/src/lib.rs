@@ -43,7 +43,10 @@ pub use command::{
     Command, IdempotencyKey, Join, METRIC_LINE_MAX, Metric, Placement, Plan, Proposal, RESULT_MAX,
     Registration, STDERR_TAIL_MAX, SandboxStatus, Submission, TaskResult,
 };
-pub use decide::{KEY_LEN_MAX, KEY_MEMORY, KEYS_MAX, decide, propose};
+pub use decide::{
+    BACKUP_PREFIXES, BackupOf, KEY_LEN_MAX, KEY_MEMORY, KEYS_MAX, RESTORED_FIRST, Restored, decide,
+    is_restorable, propose, restore,
+};
 pub use fit::misfit;
 pub use job::Job;
 pub use key::{blob_key, event_key, events_prefix, job_results_prefix, meta_key, results_prefix};

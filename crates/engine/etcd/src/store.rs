@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use prism_store::{
-    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, Status, Store, StoreError,
-    Watch,
+    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SnapshotPin, Status, Store,
+    StoreError, Watch,
 };
 use prism_types::Fence;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -234,6 +234,12 @@ impl Store for EtcdStore {
             self.fresh(at).await?;
             self.engine.mirror.table.range(&range, at, limit)
         })
+    }
+
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
+        let table = &self.engine.mirror.table;
+        table.running()?;
+        Ok(table.pin())
     }
 
     fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {

@@ -13,8 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::raft::{SnapshotMeta, Types, Vote};
 
-/// The version of all that is said here. A server speaks this one and the one before.
+/// The version of all that is said here.
 pub(crate) const VERSION: u32 = 1;
+/// The oldest version that is understood: the one before, from the second on.
+pub(crate) const OLDEST: u32 = 1;
 /// Most bytes of a message: entries of one append are bounded by `log::storage`, a single one by the largest batch.
 const MOST: usize = prism_store::MAX_BATCH_BYTES + (32 << 20);
 /// Read at once; a message that says it is long must first come.
@@ -84,6 +86,14 @@ pub(crate) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
 pub(crate) async fn send<W: AsyncWrite + Unpin>(to: &mut W, message: &[u8]) -> io::Result<()> {
     to.write_all(message).await?;
     to.flush().await
+}
+
+/// Receives a message of which nothing is wanted.
+pub(crate) async fn discard<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<()> {
+    let length = u64::from(from.read_u32_le().await?);
+    let mut message = from.take(length);
+    tokio::io::copy(&mut message, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// Receives a message.

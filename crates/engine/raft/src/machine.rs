@@ -26,7 +26,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    fn run(&self, command: &Command) -> Answer {
+    pub(crate) fn run(&self, command: &Command) -> Answer {
         self.table.update(|table| match command {
             Command::Commit(writes) => {
                 let apply = |write: &crate::command::Write| table.apply(write.fence, &write.batch);

@@ -9,7 +9,7 @@ use openraft::alias::SnapshotOf;
 use openraft::raft::AppendEntriesResponse;
 
 use crate::cluster::Heard;
-use crate::exchange::{self, Answer, Hello, Piece, Question, VERSION};
+use crate::exchange::{self, Answer, Hello, OLDEST, Piece, Question, VERSION};
 use crate::peers::Pipe;
 use crate::raft::{Raft, Types};
 use crate::snapshot::SnapshotFile;
@@ -49,15 +49,25 @@ pub(crate) async fn serve(here: Here<'_>, mut stream: impl Pipe) -> io::Result<(
             "this is server {me}, and server {} was meant",
             hello.to
         ))
-    } else if hello.version != VERSION {
-        let version = hello.version;
+    } else if !(OLDEST..=VERSION).contains(&hello.version) {
+        let needs = match OLDEST {
+            VERSION => format!("v{VERSION}"),
+            oldest => format!("v{oldest}–v{VERSION}"),
+        };
         Some(format!(
-            "server {} speaks version {version}, and server {me} speaks {VERSION}",
-            hello.from
+            "server {} speaks v{}, cluster needs {needs}; bring the older one within one version of the other",
+            hello.from, hello.version
         ))
     } else {
         None
     };
+    if let Some(why) = wrong {
+        // Told as the answer to its first question, whatever that is.
+        exchange::discard(&mut stream).await?;
+        let answer = exchange::encode(&Answer::No(why.clone()))?;
+        exchange::send(&mut stream, &answer).await?;
+        return Err(io::Error::other(why));
+    }
     let mut incoming = None;
     loop {
         let question: Question = match exchange::receive(&mut stream).await {
@@ -65,14 +75,8 @@ pub(crate) async fn serve(here: Here<'_>, mut stream: impl Pipe) -> io::Result<(
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(e) => return Err(e),
         };
-        let answer = match &wrong {
-            Some(why) => Answer::No(why.clone()),
-            None => answer(here, &mut incoming, question).await,
-        };
+        let answer = answer(here, &mut incoming, question).await;
         exchange::send(&mut stream, &exchange::encode(&answer)?).await?;
-        if let Some(why) = wrong {
-            return Err(io::Error::other(why));
-        }
     }
 }
 

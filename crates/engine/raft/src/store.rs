@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use openraft::BasicNode;
 use prism_store::{
-    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SharedTable, Status, Store,
-    StoreError, Table, Watch,
+    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SharedTable, SnapshotPin,
+    Status, Store, StoreError, Table, Watch,
 };
 use prism_types::Fence;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -310,6 +310,11 @@ impl Store for RaftStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         Box::pin(async move { self.table.range(&range, at, limit) })
+    }
+
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
+        self.table.running()?;
+        Ok(self.table.pin())
     }
 
     fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {

@@ -340,6 +340,19 @@ async fn a_stream_that_is_meant_for_another_server_is_refused() {
         .await
         .unwrap();
     assert!(served.await.unwrap().is_err());
+    // One of another version is told so: version 9, from 2, to 1; then a question that nobody here can read.
+    let (mut near, far) = tokio::io::duplex(1 << 16);
+    let store = one.clone();
+    let served = tokio::spawn(async move { store.serve(far).await });
+    let newer = [3u8, 0, 0, 0, 9, 2, 1, 4, 0, 0, 0, 255, 255, 255, 255];
+    tokio::io::AsyncWriteExt::write_all(&mut near, &newer)
+        .await
+        .unwrap();
+    let why = served.await.unwrap().unwrap_err().to_string();
+    assert!(
+        why.contains("server 2 speaks v9, cluster needs v1"),
+        "{why}"
+    );
     // Lengths that are too great, and the end within a message.
     for bytes in [&[255u8, 255, 255, 255][..], &[9, 0, 0, 0, 1], &[]] {
         let (mut near, far) = tokio::io::duplex(1 << 16);
@@ -350,4 +363,77 @@ async fn a_stream_that_is_meant_for_another_server_is_refused() {
         assert!(one.serve(far).await.is_err());
     }
     assert!(one.standing().borrow().leading);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_one_that_is_left_becomes_the_only_one_with_all_it_has() {
+    for log_bytes in [64 << 20, 64 << 10] {
+        let mut servers = Servers::new();
+        servers.log_bytes = log_bytes;
+        let (stores, first) = servers.three().await;
+        let value = "v".repeat(4 << 10);
+        for n in 0..40 {
+            let batch = Batch::new().put(format!("k{n}"), value.clone());
+            stores[0].commit(first.fence, batch).await.unwrap();
+        }
+        equal(&stores).await;
+        let before = stores[2].status();
+        drop(stores);
+        for server in 1..=3 {
+            servers.stop(server).await;
+        }
+        let dir = servers.dir.path().join("3");
+        let left = prism_raft::remains(&dir, 3).await.unwrap();
+        let numbers: Vec<u64> = left.servers().iter().map(|s| s.number).collect();
+        assert_eq!(numbers, [1, 2, 3]);
+        assert!(left.committed() <= left.last() && left.last() >= 40);
+        assert!(left.written().is_some());
+        assert_eq!(left.items("k").unwrap().len(), 40);
+        let term = left.term();
+        // Looked at only, it is as it was; a running one is not looked at.
+        assert!(prism_raft::remains(&dir, 3).await.is_err());
+        left.close().await;
+        let left = prism_raft::remains(&dir, 3).await.unwrap();
+        assert_eq!(left.term(), term);
+        let batch = Batch::new().put("recovered", "yes").delete("k0");
+        left.recover(batch).await.unwrap();
+        // Twice is once.
+        let again = prism_raft::remains(&dir, 3).await.unwrap();
+        assert_eq!(again.servers().len(), 1);
+        again.recover(Batch::new()).await.unwrap();
+        let three = servers.start(3).await;
+        let standing = three.standing().borrow().clone();
+        assert!(standing.leading && standing.servers.len() == 1);
+        assert!(standing.term > term);
+        let second = three.lead().await.unwrap();
+        assert!(second.fence > first.fence);
+        assert_eq!(three.status().revision.0, before.revision.0 + 1);
+        assert!(has(&three, "k39").await && has(&three, "recovered").await);
+        assert!(!has(&three, "k0").await);
+        put(&three, second.fence, "after").await.unwrap();
+        // Others join it as they would any.
+        std::fs::remove_dir_all(servers.dir.path().join("1")).unwrap();
+        let four = servers.join(&three, 4).await;
+        until("it to follow", || {
+            four.status().revision == three.status().revision
+        })
+        .await;
+        servers.stop(3).await;
+        servers.stop(4).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_store_of_this_server_is_not_recovered() {
+    let servers = Servers::new();
+    let one = servers.start(1).await;
+    drop(one);
+    servers.stop(1).await;
+    let dir = servers.dir.path();
+    let why = prism_raft::remains(&dir.join("1"), 2).await.unwrap_err();
+    assert!(why.to_string().contains("belongs to server 1"), "{why}");
+    let nothing = dir.join("nothing");
+    let why = prism_raft::remains(&nothing, 1).await.unwrap_err();
+    assert!(why.to_string().contains("nothing/format"), "{why}");
+    assert!(!nothing.exists(), "nothing is made");
 }

@@ -15,4 +15,10 @@ pub enum ControlError {
         "the stored state cannot be read; nothing was changed; restore a backup, or report this with the key"
     )]
     Corrupt(#[source] Corrupt),
+    /// The cluster goes on without this server.
+    #[error("{0}")]
+    TakenOut(String),
+    /// The state was replaced by that of a backup: it is to be loaded anew.
+    #[error("the state was replaced by that of a backup")]
+    Replaced,
 }

@@ -31,6 +31,7 @@ pub(crate) struct Shared {
     /// Of the leadership that decides here.
     pub(crate) fence: Fence,
     pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) restores: mpsc::Sender<crate::restore::Job>,
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) waits: Arc<Waits>,
     pub(crate) admission: watch::Sender<u64>,
@@ -322,7 +323,7 @@ impl Control {
 }
 
 /// The loop had ended before the request was handed over.
-fn gone() -> Rejection {
+pub(crate) fn gone() -> Rejection {
     Rejection::retryable(
         Reason::NotLeader,
         "this server has stopped deciding; nothing was changed: start prismd again and repeat the request",
@@ -330,7 +331,7 @@ fn gone() -> Rejection {
 }
 
 /// The loop ended while it had the request.
-fn stopped() -> Rejection {
+pub(crate) fn stopped() -> Rejection {
     Rejection::unknown(
         Reason::NotLeader,
         "this server stopped before it answered; the request may or may not have been carried out: repeat it with the same idempotency key",

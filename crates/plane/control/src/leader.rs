@@ -40,9 +40,10 @@ type Answer = (
 
 /// The loop; [`Leader::run`] it.
 pub struct Leader {
-    control: Control,
-    leadership: Leadership,
+    pub(crate) control: Control,
+    pub(crate) leadership: Leadership,
     requests: mpsc::Receiver<Request>,
+    restores: mpsc::Receiver<crate::restore::Job>,
     /// When each node was last heard of; nodes without a session count from the start of this leader.
     started: TimeMs,
     lease_checked: Instant,
@@ -65,9 +66,11 @@ impl std::fmt::Debug for Leader {
 /// When the store does not grant it, or what is stored cannot be read.
 pub async fn open(store: Arc<dyn Store>) -> Result<(Control, Leader), ControlError> {
     let leadership = store.lead().await.map_err(ControlError::Store)?;
+    crate::restore::sweep(&*store, leadership.fence).await?;
     let state = load(&*store, State::LOAD_PREFIXES).await?;
-    let (control, requests) = handle(store, state, leadership.fence);
+    let (control, requests, restores) = handle(store, state, leadership.fence);
     let leader = Leader {
+        restores,
         started: control.now(),
         control: control.clone(),
         leadership,
@@ -79,15 +82,23 @@ pub async fn open(store: Arc<dyn Store>) -> Result<(Control, Leader), ControlErr
     Ok((control, leader))
 }
 
-fn handle(store: Arc<dyn Store>, state: State, fence: Fence) -> (Control, mpsc::Receiver<Request>) {
+type Handle = (
+    Control,
+    mpsc::Receiver<Request>,
+    mpsc::Receiver<crate::restore::Job>,
+);
+
+fn handle(store: Arc<dyn Store>, state: State, fence: Fence) -> Handle {
     let clock = Clock::start(state.latest_time());
     let (sender, requests) = mpsc::channel(QUEUE);
+    let (restores, inbox) = mpsc::channel(1);
     let shared = Shared {
         state: RwLock::new(state),
         store,
         over: AtomicBool::new(false),
         fence,
         requests: sender,
+        restores,
         changed: watch::channel(0).0,
         waits: Arc::default(),
         admission: watch::channel(0).0,
@@ -100,7 +111,7 @@ fn handle(store: Arc<dyn Store>, state: State, fence: Fence) -> (Control, mpsc::
     let control = Control {
         shared: Arc::new(shared),
     };
-    (control, requests)
+    (control, requests, inbox)
 }
 
 /// What this server knows now, whoever leads: reads are answered, perhaps with what is no longer so, and every change is refused.
@@ -165,6 +176,7 @@ impl Leader {
             let control = self.control.clone();
             tokio::select! {
                 n = self.requests.recv_many(&mut batch, ROUND) => if n == 0 { return Ok(()) },
+                Some(job) = self.restores.recv() => self.restore(job).await?,
                 () = control.shared.poke.notified() => {}
                 () = tokio::time::sleep_until(until.into()) => {}
                 () = self.leadership.lost() => {

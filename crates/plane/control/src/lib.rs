@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod act;
+mod backup;
 mod clock;
 mod error;
 mod handle;
 mod leader;
+mod restore;
 mod results;
 mod seat;
 mod session;
@@ -19,6 +21,7 @@ pub use clock::Clock;
 pub use error::ControlError;
 pub use handle::{Control, LiveNode, Numbers};
 pub use leader::{Leader, admission, frozen, open};
+pub use restore::{RestoreOutcome, Source};
 pub use results::{results_page, sweep_rows};
 pub use seat::{Seat, Seats};
 pub use waits::SandboxWait;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use prism_control::{ControlError, Seat, Seats};
 use prism_state::{Command, Role};
 use prism_store::{
-    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, Status, Store, StoreError,
-    Watch,
+    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SnapshotPin, Status, Store,
+    StoreError, Watch,
 };
 use prism_store_kit::FakeStore;
 use prism_types::{Fence, Id, Outcome, Reason, TokenId};
@@ -52,6 +52,10 @@ impl Store for Lapsing {
         limit: usize,
     ) -> BoxFuture<'_, Result<Page, StoreError>> {
         self.store.range(range, at, limit)
+    }
+
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
+        self.store.snapshot()
     }
 
     fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {

@@ -22,9 +22,9 @@ use crate::refuse::Answered;
 use crate::room::Room;
 use crate::stream::Streams;
 use crate::{
-    GatewayConfig, answer, ca, cluster, events, execs, explain, files, health, images, jobs,
-    join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots, submit,
-    sweeps, tasks, tokens,
+    GatewayConfig, answer, backups, ca, cluster, events, execs, explain, files, health, images,
+    jobs, join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots,
+    submit, sweeps, tasks, tokens,
 };
 
 /// Shared by every request, whoever leads.
@@ -43,6 +43,8 @@ pub(crate) struct Common {
     pub(crate) answers: Room,
     /// Answers that are written while they are sent.
     pub(crate) streams: Streams,
+    /// The backup that comes in.
+    pub(crate) incoming: backups::Incoming,
     pub(crate) address: String,
     pub(crate) started: TimeMs,
 }
@@ -87,6 +89,7 @@ impl Common {
             reader: tokio::sync::Mutex::default(),
             answers: Room::new("answers", config.answers_max, config.room_wait),
             streams: Streams::default(),
+            incoming: backups::Incoming::default(),
             metrics: Metrics::default(),
             replays: Replays::default(),
             config,
@@ -177,19 +180,22 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Params {
     }
 }
 
+fn openapi(app: &App) -> Response<Body> {
+    answer::of("application/json", app.openapi.clone())
+}
+
 /// Runs the handler of an operation.
 pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answered<Response<Body>> {
     match route.op {
         Op::Health => health::get(app, &ask).await,
         Op::Metrics => health::metrics(app).await,
-        Op::OpenApi | Op::OpenApiVersioned => {
-            Ok(answer::of("application/json", app.openapi.clone()))
-        }
+        Op::OpenApi | Op::OpenApiVersioned => Ok(openapi(app)),
         Op::ClusterGet => cluster::get(app, &ask).await,
         Op::ClusterMembers => cluster::members(app, &ask).await,
         Op::PeerList => peers::list(app, &ask).await,
         Op::PeerRemove => peers::remove(app, ask).await,
         Op::ClusterResources => cluster::resources(app).await,
+        Op::ClusterBackup | Op::ClusterRestore => backups::act(app, &ask).await,
         Op::NodeList => nodes::list(app, &ask).await,
         Op::NodeGet => nodes::get(app, &ask).await,
         Op::NodeResources => nodes::resources(app, &ask).await,

@@ -1,5 +1,6 @@
 //! What the gateway is told when it is made, with its bounds.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,6 +162,8 @@ pub struct GatewayConfig {
     pub disk: Option<DiskGauge>,
     /// Tells how what keeps the state is, if that is not the servers themselves.
     pub store: Option<StoreGauge>,
+    /// Where backups lie for a moment, on the way out and in; the files have no name there.
+    pub spool: PathBuf,
     /// How long open requests may go on after the end is asked for.
     pub drain: Duration,
 }
@@ -191,6 +194,7 @@ impl GatewayConfig {
             tls: false,
             disk: None,
             store: None,
+            spool: std::env::temp_dir(),
             drain: Duration::from_secs(3),
         }
     }

@@ -10,6 +10,7 @@ mod answer;
 mod app;
 mod ask;
 mod auth;
+mod backups;
 mod ca;
 mod certificates;
 mod client;

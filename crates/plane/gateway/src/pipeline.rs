@@ -354,6 +354,8 @@ fn adds(op: Op) -> bool {
             | Op::CaIssue
             | Op::JoinTokenCreate
             | Op::NamespacePut
+            | Op::ClusterBackup
+            | Op::ClusterRestore
     )
 }
 

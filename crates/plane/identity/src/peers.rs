@@ -79,8 +79,12 @@ impl Gate {
         let judged = self.trust.judge(end, chain, self.roles, at);
         judged.map(drop).map_err(|why| {
             (self.refused)(&why);
-            let why = OtherError(Arc::new(why));
-            rustls::Error::InvalidCertificate(CertificateError::Other(why))
+            let why = match (end, why) {
+                // So that it is told at the other end, in the alert that TLS has for it.
+                (End::Dialling, NotTrusted::Denied(_)) => CertificateError::Revoked,
+                (_, why) => CertificateError::Other(OtherError(Arc::new(why))),
+            };
+            rustls::Error::InvalidCertificate(why)
         })
     }
 

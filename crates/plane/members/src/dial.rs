@@ -9,8 +9,8 @@ use prism_identity::{
     connect_pinned, life_of,
 };
 use prism_types::{Name, NodeId, Reason, Rejection};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -56,6 +56,14 @@ fn verdict(error: &io::Error) -> bool {
     matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
+/// Whether the other end refused in these words of TLS.
+fn is_alert(error: &io::Error, which: AlertDescription) -> bool {
+    let tls = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::AlertReceived(said)) if *said == which)
+}
+
 async fn reach(
     address: SocketAddr,
     mut config: ClientConfig,
@@ -77,6 +85,9 @@ async fn reach(
             let told = prism_identity::verdict(&why).map(ToString::to_string);
             let why = told.unwrap_or_else(|| why.to_string());
             MemberError::NotTrusted { address, why }
+        } else if is_alert(&why, AlertDescription::NoApplicationProtocol) {
+            let what = "that it speaks no version of the protocol that this node speaks";
+            MemberError::Protocol { address, what }
         } else {
             MemberError::Unreachable { address, why }
         }
@@ -89,11 +100,21 @@ pub(crate) async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
     question: &Q,
 ) -> Result<A, MemberError> {
     let asked = async {
-        exchange::send(stream, question).await?;
-        exchange::receive::<_, A>(stream).await
+        let sent = exchange::send(stream, question).await;
+        // Whoever refuses says why before it closes, also when it did not read the question.
+        match (sent, exchange::receive::<_, A>(stream).await) {
+            (Err(sent), Err(why)) if !is_alert(&why, AlertDescription::CertificateRevoked) => {
+                Err(sent)
+            }
+            (_, received) => received,
+        }
     };
     match asked.await {
         Ok(answer) => Ok(answer),
+        // Said by whoever has shown its own certificate before.
+        Err(why) if is_alert(&why, AlertDescription::CertificateRevoked) => {
+            Err(MemberError::KeptOut { address })
+        }
         Err(why) if why.kind() == io::ErrorKind::InvalidData => Err(MemberError::Protocol {
             address,
             what: "its answer",

@@ -25,6 +25,14 @@ pub enum MemberError {
         /// Why.
         why: String,
     },
+    /// A server of the cluster, which has proven that it is one, keeps this node out.
+    #[error(
+        "the server at {address} keeps this node out: it was removed from the cluster, or denied"
+    )]
+    KeptOut {
+        /// Where.
+        address: SocketAddr,
+    },
     /// A server's name leads nowhere.
     #[error("cannot find {0}: {1}; nothing was changed")]
     Unknown(String, io::Error),

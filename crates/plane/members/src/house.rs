@@ -77,7 +77,7 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    const ALL: [(Self, &[u8]); 7] = [
+    const ALL: [(Self, &[u8]); 8] = [
         (Self::Where, alpn::WHERE),
         (Self::Raft, alpn::RAFT),
         (Self::Api, alpn::API),
@@ -348,6 +348,21 @@ impl House {
             token,
         };
         crate::dial::ask_directions(&mut dialled, question).await
+    }
+
+    /// Which node this is.
+    pub fn node(&self) -> NodeId {
+        self.me().node
+    }
+
+    /// Of which cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Learns whom the cluster keeps out before anybody comes; `dir` is where it keeps who it is.
+    pub async fn settle(&self, dir: &Path) {
+        self.follow(self.links.seats.here().as_ref(), dir).await;
     }
 
     pub(crate) fn me(&self) -> MutexGuard<'_, Membership> {

@@ -7,7 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prism_control::Control;
 use prism_identity::{Peer, handshake_kind, verdict};
+use prism_types::NodeId;
+use prism_wire::{WireError, versions};
 use rustls::server::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
@@ -154,11 +157,51 @@ async fn welcome(
 async fn shake(stream: TcpStream, house: &House) -> io::Result<(Purpose, TlsStream<TcpStream>)> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let asked = start.client_hello().alpn();
-    let purpose = asked.and_then(|mut names| names.find_map(Purpose::of));
-    let strange = || io::Error::new(io::ErrorKind::Unsupported, "it speaks no protocol of ours");
-    let purpose = purpose.ok_or_else(strange)?;
+    let asked: Vec<&[u8]> = asked.into_iter().flatten().collect();
+    let Some(purpose) = asked.iter().find_map(|name| Purpose::of(name)) else {
+        let why = other_version(&asked);
+        // Refused in TLS's own words, so that it learns why.
+        let _refused = start.into_stream(house.face(Purpose::Join)).await;
+        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+    };
     let stream = start.into_stream(house.face(purpose)).await?;
     Ok((purpose, stream))
+}
+
+/// Why none of these protocols is spoken here.
+fn other_version(asked: &[&[u8]]) -> String {
+    let ours = |name: &&&[u8]| name.starts_with(b"prism/");
+    let Some(name) = asked.iter().find(ours) else {
+        return "it speaks no protocol of ours".to_owned();
+    };
+    let name: String = String::from_utf8_lossy(name).chars().take(40).collect();
+    let of = name.rsplit_once('/').map_or(&*name, |(of, _)| of);
+    format!(
+        "it speaks {name:?}, and here {of}/1 is needed; bring the older one within one version of the other"
+    )
+}
+
+/// A session that did not begin; one of another version is told by its name.
+async fn not_begun(house: &House, control: &Control, member: NodeId, why: WireError) -> io::Error {
+    let WireError::Version {
+        theirs_min,
+        theirs_max,
+        ours_min,
+        ours_max,
+    } = why
+    else {
+        return io::Error::other(why);
+    };
+    house.guests.refuse("version");
+    let name = control.read(|s| s.member(member).map(|m| m.name.to_string()));
+    let name = name.await.unwrap_or_else(|| member.to_string());
+    let why = format!(
+        "{name} speaks {}, cluster needs {}",
+        versions(theirs_min, theirs_max),
+        versions(ours_min, ours_max)
+    );
+    tracing::warn!(%member, %why, "a node of another version is not let in");
+    io::Error::other(why)
 }
 
 async fn join(
@@ -274,7 +317,10 @@ async fn session(
     let control = control.ok_or_else(|| io::Error::other("this server does not lead"))?;
     let (end, far) = prism_link::pair();
     let carried = prism_wire::carry_control(stream, far).await;
-    let (link, carried) = carried.map_err(io::Error::other)?;
+    let (link, carried) = match carried {
+        Ok(carried) => carried,
+        Err(why) => return Err(not_begun(house, &control, member, why).await),
+    };
     let node = Arc::new(link.node);
     let mut serving = std::pin::pin!(control.serve_member(member, end, node));
     // What carries ends first, and with it the session: it is to be closed as every other.

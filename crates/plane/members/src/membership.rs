@@ -251,8 +251,11 @@ fn read(path: &Path, sealed: &[u8]) -> io::Result<Membership> {
     let json = sealed::unseal(path, sealed)?;
     let Version { version } = serde_json::from_slice(json).map_err(|e| wrong(path, e))?;
     if version > VERSION {
-        let why = format!("it is of version {version} and this prismd knows up to {VERSION}");
-        return Err(wrong(path, why));
+        let what = format!(
+            "{} says version {version}, but this version of Prism reads up to {VERSION}; use the version that wrote it",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
     }
     let kept: Kept = serde_json::from_slice(json).map_err(|e| wrong(path, e))?;
     let chain = all_bytes(path, &kept.chain)?;

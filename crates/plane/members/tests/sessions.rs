@@ -166,3 +166,27 @@ async fn certificates_are_renewed_for_the_key_that_joined_and_no_other() {
     renew(c.address, &mut other, trust).await.unwrap_err();
     assert_eq!(other.chain, before, "nothing changes");
 }
+
+#[tokio::test]
+async fn one_of_another_version_is_refused_with_what_both_speak() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let c = cluster().await;
+    let me = c.member(7).await;
+    for (min, max) in [(9u16, 9u16), (7, 8)] {
+        let mut dialled = c.dial(&me).await.unwrap();
+        let greeting = [&b"PRSM"[..], &min.to_le_bytes(), &max.to_le_bytes()].concat();
+        dialled.stream.write_all(&greeting).await.unwrap();
+        // What is spoken here comes in any case, and then the end.
+        let mut said = Vec::new();
+        let _ended = dialled.stream.read_to_end(&mut said).await;
+        assert_eq!(said[..8], *b"PRSM\x01\0\x01\0");
+    }
+    assert_eq!(c.house.counts().refused.get("version"), Some(&2));
+    assert!(c.control.node(node(7)).is_none());
+    // One that speaks ours among others is let in: the newest that is common to both counts.
+    let mut dialled = c.dial(&me).await.unwrap();
+    dialled.stream.write_all(b"PRSM\x01\0\x02\0").await.unwrap();
+    let mut said = [0; 8];
+    dialled.stream.read_exact(&mut said).await.unwrap();
+    assert_eq!(c.house.counts().refused.get("version"), Some(&2));
+}

@@ -171,6 +171,7 @@ pub(crate) async fn serve(
                 seats: seats.clone(),
                 store: store.store(),
                 address: String::new(),
+                on_etcd: matches!(store, Keeper::Etcd(_)),
                 raft: None,
                 api: None,
             };

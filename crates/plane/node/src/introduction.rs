@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use prism_control::{Seat, Seats};
 use prism_members::{House, ServerToken};
-use prism_types::{Reason, Rejection};
+use prism_types::Reason;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::keeper::Keeper;
 use crate::node::NodeError;
-use crate::{members, way};
+use crate::{members, outcast, way};
 
 /// How long a start waits for a leader when there may be another, and how often it looks.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ impl Introduction {
             hash: token.hash,
         };
         let end = Instant::now() + SETTLE;
-        while !self.told(&made).await.map_err(NodeError::Refused)? {
+        while !self.told(&made).await? {
             if Instant::now() > end {
                 tracing::warn!(
                     "no server leads yet; this one takes part, and answers when one does"
@@ -75,7 +75,7 @@ impl Introduction {
     }
 
     /// Whether the leader knows.
-    async fn told(&mut self, made: &ServerToken) -> Result<bool, Rejection> {
+    async fn told(&mut self, made: &ServerToken) -> Result<bool, NodeError> {
         Ok(match (self.seats.look(), &self.house) {
             (Seat::Here(control), house) => {
                 match prism_members::note_token(&control, made.clone()).await {
@@ -86,13 +86,16 @@ impl Introduction {
                     {
                         false
                     }
-                    noted => noted.map(|()| true)?,
+                    noted => noted.map(|()| true).map_err(NodeError::Refused)?,
                 }
             }
             (Seat::There(leader), Some(house)) => way::introduce(house, [leader], Some(made)).await,
             // Whoever has just joined, or has moved, hears of the leader when that calls; the others may know.
             (Seat::Nowhere, Some(house)) => {
                 let known = self.store.others(self.peers.iter());
+                if let Some(why) = outcast::kept_out(house, &known).await {
+                    return Err(NodeError::TakenOut(why));
+                }
                 way::introduce(house, known, Some(made)).await
             }
             _ => false,

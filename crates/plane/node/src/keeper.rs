@@ -8,7 +8,7 @@ use prism_control::{Control, ControlError, Leader, Seats};
 use prism_gateway::{Peer, Peers, StoreGauge};
 use prism_members::Hook;
 use prism_raft::{RaftStore, Standing};
-use prism_store::Store;
+use prism_store::{BoxFuture, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use crate::members::Opening;
 use crate::node::NodeError;
 use crate::on_etcd::{EtcdTurns, OnEtcd, kept};
 use crate::way::Way;
-use crate::{NodeConfig, servers};
+use crate::{NodeConfig, outcast, servers};
 
 /// Between two attempts to take a leadership that consensus gives.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -195,6 +195,19 @@ impl Keeper {
                 tokio::spawn(servers::tend(store, (seats, way), number, stop))
             }
             Self::Etcd(on) => tokio::spawn(on.clone().tend(seats, way, stop)),
+        }
+    }
+
+    /// Until this server is told that the cluster goes on without it. Beneath an etcd it learns that from the state.
+    pub(crate) fn outcast(
+        &self,
+        seats: Seats,
+        way: Way,
+        stop: CancellationToken,
+    ) -> BoxFuture<'static, ControlError> {
+        match self {
+            Self::Raft(store) => Box::pin(outcast::watch(store.clone(), seats, way, stop)),
+            Self::Etcd(_) => Box::pin(std::future::pending()),
         }
     }
 

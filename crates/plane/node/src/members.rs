@@ -313,6 +313,8 @@ impl Opening {
             })),
         };
         let house = House::new(links, me).map_err(NodeError::Member)?;
+        // Nobody who was removed comes in between.
+        house.settle(data).await;
         let serve = prism_members::serve(listener, house.clone(), UNKNOWN, stop.clone());
         let tend = house.clone().tend(data.to_owned(), stop.clone());
         tasks.extend([tokio::spawn(serve), tokio::spawn(tend)]);
@@ -329,11 +331,16 @@ impl NodeError {
                 Fault::Unreachable.as_code()
             }
             MemberError::Protocol { .. } => Fault::NotPrism.as_code(),
-            MemberError::NotTrusted { .. } => Reason::Unauthenticated.as_code(),
+            MemberError::NotTrusted { .. } | MemberError::KeptOut { .. } => {
+                Reason::Unauthenticated.as_code()
+            }
             MemberError::Refused(why) => why.reason.as_code(),
             MemberError::Identity(_) => Reason::Internal.as_code(),
             MemberError::Kept(e) if e.kind() == std::io::ErrorKind::InvalidData => {
                 Fault::DataDamaged.as_code()
+            }
+            MemberError::Kept(e) if e.kind() == std::io::ErrorKind::Unsupported => {
+                Fault::DataForeign.as_code()
             }
             MemberError::Kept(_) => Fault::DataDir.as_code(),
         }

@@ -29,8 +29,10 @@ use crate::introduction::Introduction;
 use crate::keeper::{self, Keeper};
 use crate::members::{self, Opening};
 use crate::way::Way;
-use crate::{identity, seat, session};
+use crate::{format, identity, seat, session};
 
+/// What to do with a server that was taken out.
+pub const JOIN_ANEW: &str = "on a server of the cluster: prismctl server join-token --role server; then start this one with an empty directory and --token-file FILE";
 /// How long the parts of a node may take to stop.
 pub(crate) const STOP_WAIT: Duration = Duration::from_secs(10);
 /// Share of the disk in use above which nothing new is started.
@@ -98,6 +100,10 @@ pub enum NodeError {
     },
     /// The certificate for the API cannot be used.
     TlsFiles(io::Error),
+    /// The cluster goes on without it.
+    TakenOut(String),
+    /// A newer version wrote the directory.
+    Newer(String),
 }
 
 impl std::fmt::Display for NodeError {
@@ -146,7 +152,7 @@ impl std::fmt::Display for NodeError {
                 f,
                 "{data} is of a server of a cluster, and its store is gone; it may have promised others what it does not know any more, so it takes no part; nothing was started"
             ),
-            Self::Advertise(why) => f.write_str(why),
+            Self::Advertise(why) | Self::TakenOut(why) | Self::Newer(why) => f.write_str(why),
             Self::Etcd(e) => write!(f, "{e}"),
             Self::OtherStore(what) => write!(
                 f,
@@ -183,10 +189,11 @@ impl NodeError {
             Self::Control(ControlError::Corrupt(_)) | Self::Worker(WorkerError::Damaged(_)) => {
                 Fault::DataDamaged
             }
+            Self::Control(ControlError::TakenOut(_)) | Self::TakenOut(_) => Fault::DataForeign,
             Self::Control(_) => Fault::DiskFailed,
             Self::Listen(..) | Self::Serf(..) => Fault::Listen,
             Self::Member(e) => return Self::member_code(e),
-            Self::Foreign(_) => Fault::DataForeign,
+            Self::Foreign(_) | Self::Newer(_) => Fault::DataForeign,
             Self::InUse(_) => Fault::DataInUse,
             Self::NoToken | Self::NoServer => Fault::Usage,
             Self::Expired => return Reason::Unauthenticated.as_code(),
@@ -222,9 +229,13 @@ impl NodeError {
             Self::Directory(..) | Self::Worker(WorkerError::Directory(..)) => {
                 "name a directory that this user may write: --data-dir DIR"
             }
+            Self::Newer(_) | Self::Store(OpenError::Newer { .. }) => {
+                "start the version of prismd that wrote it, or a newer one"
+            }
             Self::Store(OpenError::Locked { .. }) => {
                 "prismctl info, or another directory: --data-dir DIR"
             }
+            Self::TakenOut(_) | Self::Control(ControlError::TakenOut(_)) => JOIN_ANEW,
             Self::Store(_) | Self::Control(_) | Self::Worker(WorkerError::Damaged(_)) => {
                 "restore the directory, or start empty: --data-dir DIR"
             }
@@ -324,6 +335,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
         .and_then(|()| private.create(data))
         .and_then(|()| point!("node.dir.after_make"))
         .map_err(directory)?;
+    format::check(data)?;
     keeper::fits(data, &config)?;
     let kept = members::kept(data)?;
     let mut opening = members::prepare(&config, kept).await?;
@@ -447,6 +459,7 @@ fn gateway_config(
     gateway.joining = opening.joining()?;
     gateway.peers = Some(store.peers(seats));
     gateway.store = store.gauge();
+    gateway.spool = config.data_dir.clone();
     gateway.tls = config.api_tls;
     gateway.authority = Some(desk.clone());
     Ok(gateway)
@@ -474,11 +487,15 @@ async fn lead(store: &Keeper, way: Way) -> Result<Parts, NodeError> {
     }
     let stop_leading = CancellationToken::new();
     let stop_serving = CancellationToken::new();
-    let tend = store.tend(seats.clone(), way, stop_serving.clone());
+    let tend = store.tend(seats.clone(), way.clone(), stop_serving.clone());
     let (store, stop) = (store.clone(), stop_leading.clone());
+    let outcast = store.outcast(seats.clone(), way, stop.clone());
     let leading = tokio::spawn(async move {
         let _vital = Vital("the leader");
-        seat::lead(store, first, seat, stop).await
+        tokio::select! {
+            ended = seat::lead(store, first, seat, stop) => ended,
+            taken_out = outcast => Err(taken_out),
+        }
     });
     Ok(Parts {
         seats,

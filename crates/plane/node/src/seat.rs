@@ -48,6 +48,8 @@ pub(crate) async fn lead(
         seat.send_replace(Seat::Nowhere);
         match ended {
             Ok(()) => return Ok(()),
+            // What it has decided on was replaced by a backup: it begins anew with that.
+            Err(ControlError::Replaced) if !stop.is_cancelled() => {}
             Err(ControlError::Store(why)) if lost(&why) && !stop.is_cancelled() => {
                 tracing::warn!(%why, "this server leads no more");
             }

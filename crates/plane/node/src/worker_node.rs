@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::NodeConfig;
+use crate::format;
 use crate::identity::{self, Identity};
 use crate::node::{NodeError, STOP_WAIT, Vital, open_worker};
 use crate::on_etcd::RECORD;
@@ -74,6 +75,7 @@ pub async fn start_worker(
     private.recursive(true).mode(0o700);
     private.create(data).map_err(directory)?;
     let lock = lock(data)?;
+    format::check(data)?;
     if data.join("store").exists() || data.join(RECORD).exists() {
         let data = data.display();
         return Err(NodeError::Foreign(format!(

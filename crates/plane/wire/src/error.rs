@@ -22,7 +22,8 @@ pub enum WireError {
     Stranger,
     /// No version is common to both ends.
     #[error(
-        "the other end speaks versions {theirs_min} to {theirs_max} of the protocol, this one {ours_min} to {ours_max}; bring the older one within one version of the other"
+        "the other end speaks {}, and here {} is needed; bring the older one within one version of the other",
+        versions(*theirs_min, *theirs_max), versions(*ours_min, *ours_max)
     )]
     Version {
         /// The oldest that the other end speaks.
@@ -37,4 +38,33 @@ pub enum WireError {
     /// What came breaks the protocol.
     #[error("the other end broke the protocol: {0}")]
     Protocol(&'static str),
+}
+
+/// `v9`, or `v7–v8`.
+pub fn versions(min: u16, max: u16) -> String {
+    if min == max {
+        format!("v{min}")
+    } else {
+        format!("v{min}–v{max}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_do_not_meet_are_told() {
+        let why = WireError::Version {
+            theirs_min: 9,
+            theirs_max: 9,
+            ours_min: 7,
+            ours_max: 8,
+        };
+        let said = why.to_string();
+        assert!(
+            said.starts_with("the other end speaks v9, and here v7–v8 is needed"),
+            "{said}"
+        );
+    }
 }

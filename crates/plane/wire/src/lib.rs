@@ -20,4 +20,4 @@ mod write;
 
 pub use ask::RemoteNode;
 pub use carry::{Link, carry_control, carry_worker};
-pub use error::WireError;
+pub use error::{WireError, versions};

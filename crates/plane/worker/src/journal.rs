@@ -159,6 +159,12 @@ fn replay<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<(Vec<T>, usize),
     if bytes.len() < START && MAGIC.starts_with(bytes.get(..MAGIC.len()).unwrap_or(bytes)) {
         return Ok((Vec::new(), 0));
     }
+    if let Some(newer) = newer(bytes) {
+        return Err(damage(
+            0,
+            &format!("a newer version wrote it ({newer}); use the version that wrote it"),
+        ));
+    }
     if boot_of(bytes).is_none() {
         return Err(damage(0, "it does not begin as such a file does"));
     }
@@ -203,6 +209,14 @@ fn boot_of(bytes: &[u8]) -> Option<&[u8]> {
     (crc32fast::hash(head) == u32::from_le_bytes(*sum)).then_some(boot)
 }
 
+/// What a file of a newer version calls itself, if this is one.
+fn newer(bytes: &[u8]) -> Option<String> {
+    let (name, number) = bytes.get(..MAGIC.len())?.split_at(MAGIC.len() - 1);
+    let ours = MAGIC.split_last()?;
+    let newer = name == ours.1 && number[0].is_ascii_digit() && number[0] > *ours.0;
+    newer.then(|| String::from_utf8_lossy(&bytes[..MAGIC.len()]).into_owned())
+}
+
 /// A name for the time since the machine was started, from the kernel: times of day may be wrong.
 fn this_boot() -> [u8; 36] {
     let mut name = [b'-'; 36];
@@ -225,6 +239,18 @@ mod tests {
             journal.add(&word).unwrap();
         }
         path
+    }
+
+    #[test]
+    fn a_newer_version_s_file_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = filled(dir.path());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[7] = b'3';
+        fs::write(&path, &bytes).unwrap();
+        let why = Journal::open::<String>(&path).unwrap_err().to_string();
+        assert!(why.contains("a newer version wrote it (prismwj3)"), "{why}");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "it is left as it is");
     }
 
     #[test]

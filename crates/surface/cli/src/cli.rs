@@ -89,7 +89,7 @@ pub enum Command {
     /// Look at the servers that keep the cluster's state, and take one out
     #[command(subcommand)]
     Peer(verb::peer::PeerCommand),
-    /// Let machines join
+    /// Let machines join, and recover when most servers are lost
     #[command(subcommand)]
     Server(verb::server::ServerCommand),
     /// See who belongs to the cluster, and keep somebody out
@@ -109,6 +109,10 @@ pub enum Command {
     /// Make namespaces, and say how much of the machines each may use
     #[command(subcommand)]
     Namespace(verb::namespace::NamespaceCommand),
+    /// Keep a copy of the cluster's state in a file, or check such a file
+    Backup(verb::backup::BackupArgs),
+    /// Restore a backup into a new, empty cluster
+    Restore(verb::backup::RestoreArgs),
     /// Say which clusters you know and which one is meant
     #[command(subcommand)]
     Context(verb::context::ContextCommand),
@@ -135,6 +139,8 @@ impl Command {
             }
             Self::Peer(c) => ("peer", true, c.about()),
             Self::Namespace(c) => ("namespace", true, c.about()),
+            Self::Backup(_) => ("backup", false, (None, false)),
+            Self::Restore(_) => ("backup", false, (None, true)),
             Self::Server(c) => ("join token", false, (None, c.changes())),
             Self::Ca(c) => ("node", true, (None, c.changes())),
             Self::Explain(_) => ("job", true, (None, false)),
@@ -262,6 +268,10 @@ mod tests {
             "context ls",
             "context use dev",
             "context add lab --api http://10.0.0.1:8008",
+            "server recover --data-dir /var/lib/prism/server --yes",
+            "backup cluster.prism --passphrase-file key",
+            "backup --check cluster.prism",
+            "restore cluster.prism",
             "completion bash",
             "--api http://h --timeout 5s -v job ls",
         ] {

@@ -70,6 +70,17 @@ pub fn wrong_line(e: &clap::Error) -> ExitCode {
     wrong::line(e)
 }
 
+/// `prismctl server recover` on a directory. For `prismd`.
+pub fn recover(data: &std::path::Path, yes: bool) -> ExitCode {
+    let out = Out::stdio(output::Format::Table, false);
+    let done = runtime().and_then(|r| finish(r, verb::recover::recover(data, yes, &out)));
+    let exit = done.unwrap_or_else(|failure| {
+        tell(&failure);
+        failure.exit()
+    });
+    ExitCode::from(exit.code())
+}
+
 /// What needs no server is done first, without a runtime.
 fn dispatch(cli: Cli, out: &Out) -> Done {
     let globals = cli.globals;
@@ -81,6 +92,10 @@ fn dispatch(cli: Cli, out: &Out) -> Done {
             None => with_server(Command::Explain(args), &globals, out),
         },
         Command::Doctor(args) => runtime()?.block_on(verb::doctor::run(&args, &globals, out)),
+        Command::Backup(args) if args.check => verb::backup::check(&args, out),
+        Command::Server(verb::server::ServerCommand::Recover(args)) => {
+            finish(runtime()?, verb::recover::run(&args, out))
+        }
         Command::Run(args) => finish(runtime()?, verb::run::run(&args, &globals, out)),
         other => with_server(other, &globals, out),
     }
@@ -110,6 +125,8 @@ async fn ask(command: Command, server: &Server, out: &Out) -> Done {
         Command::Explain(args) => verb::explain::run(&args, server, out).await,
         Command::Ca(command) => verb::ca::run(command, server, out).await,
         Command::Server(command) => verb::server::run(command, server, out).await,
+        Command::Backup(args) => verb::backup::backup(&args, server, out).await,
+        Command::Restore(args) => verb::backup::restore(&args, server, out).await,
         Command::Namespace(command) => verb::namespace::run(command, server, out).await,
         Command::Token(command) => verb::token::run(command, server, out).await,
         Command::Run(_) | Command::Doctor(_) | Command::Context(_) | Command::Completion(_) => {

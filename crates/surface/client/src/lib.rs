@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod backups;
 mod error;
 mod exec;
 mod jobs;

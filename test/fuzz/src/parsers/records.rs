@@ -7,7 +7,7 @@ use prism_spec::{WireKind, parse_sandbox_wire, parse_wire};
 use prism_state::{Command, Role, State, Submission, decide, decode_event, decode_results};
 use prism_types::{JobId, SandboxId, TaskRef, TimeMs, TokenId};
 
-use super::{Parser, said};
+use super::{Feed, Parser, said};
 
 const SPECS: [&str; 3] = [
     r#"{"job": "a", "command": ["x"], "array": 3, "env": {"A": "b"}}"#,
@@ -141,4 +141,70 @@ pub(super) const STATE: Parser = Parser {
         )
     },
     quick: 10_000,
+};
+
+/// Blocks of a backup after its head, each with its kind and length before it: their checksums are made right, so that what is behind them
+/// is reached.
+fn blocks() -> Vec<Vec<u8>> {
+    let items = |pairs: &[(&str, &str)]| {
+        let mut body = Vec::new();
+        for (key, value) in pairs {
+            for part in [key, value] {
+                body.extend(u32::try_from(part.len()).unwrap_or(0).to_le_bytes());
+            }
+            body.extend(key.bytes().chain(value.bytes()));
+        }
+        body
+    };
+    let block = |kind: u8, body: Vec<u8>| {
+        let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
+        let head = [kind, length.to_le_bytes()[0], length.to_le_bytes()[1]];
+        [&head[..], &body].concat()
+    };
+    vec![
+        block(2, items(&[("a", "1"), ("b", "22")])),
+        [
+            block(2, items(&[("a", "")])),
+            block(2, items(&[("c", "3")])),
+        ]
+        .concat(),
+        block(3, vec![0; 48]),
+        block(1, b"{}".to_vec()),
+    ]
+}
+
+fn backup() -> Feed {
+    let head = br#"{"cluster":"c","revision":1,"made_ms":1,"prism":"0"}"#;
+    let put = |file: &mut Vec<u8>, kind: u8, body: &[u8]| {
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&[kind]);
+        crc.update(&length);
+        crc.update(body);
+        file.push(kind);
+        file.extend(length);
+        file.extend(crc.finalize().to_le_bytes());
+        file.extend(body);
+    };
+    Box::new(move |input| {
+        let mut file = prism_backup::MAGIC.to_vec();
+        file.extend(prism_backup::VERSION.to_le_bytes());
+        put(&mut file, 1, head);
+        let mut rest = input;
+        while let [kind, low, high, more @ ..] = rest {
+            let length = usize::from(u16::from_le_bytes([*low, *high])).min(more.len());
+            let (body, after) = more.split_at(length);
+            put(&mut file, *kind, body);
+            rest = after;
+        }
+        said(prism_backup::Reader::open(&file[..]).and_then(prism_backup::Reader::check))
+    })
+}
+
+/// A backup that somebody made to do harm.
+pub(super) const BACKUP: Parser = Parser {
+    name: "backup",
+    seeds: blocks,
+    make: backup,
+    quick: 20_000,
 };

@@ -67,6 +67,7 @@ pub const CASES: &[Case] = cases![
     reads::random_histories_read_back,
     reads::compacted_revisions_are_refused,
     reads::the_window_moves_by_itself,
+    reads::a_pinned_revision_stays_readable,
     reads::concurrent_commits_take_one_revision_each,
     watches::a_watch_sees_every_commit_once_in_order,
     watches::a_watch_starts_in_the_past,

@@ -287,3 +287,30 @@ pub(super) async fn concurrent_commits_take_one_revision_each(store: Subject) {
     assert_eq!(all, expected);
     assert_eq!(store.status().keys, 64);
 }
+
+pub(super) async fn a_pinned_revision_stays_readable(store: Subject) {
+    let fence = lead(&store).await;
+    for key in ["a", "b", "c"] {
+        put(&store, fence, key, "before").await;
+    }
+    let pin = store.snapshot().expect("a store that runs");
+    assert_eq!(pin.revision, Revision(3));
+    let batch = Batch::new().delete("a").put("d", "after");
+    store.commit(fence, batch).await.expect("the batch commits");
+    for n in 0..2 * WINDOW.revisions {
+        put(&store, fence, "b", &n.to_string()).await;
+    }
+    let page = pin.range(&KeyRange::all(), 10);
+    let page = page.expect("a pinned revision reads");
+    let found: Vec<_> = page
+        .items
+        .iter()
+        .map(|item| (item.key.to_string(), text(item)))
+        .collect();
+    let expected = ["a", "b", "c"].map(|key| (key.to_owned(), "before".to_owned()));
+    assert_eq!(found, expected);
+    drop(pin);
+    put(&store, fence, "b", "last").await;
+    let compacted = store.get(b"a", Some(Revision(3))).await;
+    assert!(matches!(compacted, Err(StoreError::Compacted { .. })));
+}

@@ -13,6 +13,8 @@ mod join;
 mod namespace;
 mod node;
 mod progress;
+mod recover;
+mod restore;
 mod rotation;
 mod sandbox;
 mod settle;
@@ -30,6 +32,9 @@ use crate::{
     TokenRecord,
 };
 use draft::Draft;
+pub use restore::{
+    BACKUP_PREFIXES, BackupOf, RESTORED_FIRST, Restored, is_empty as is_restorable, restore,
+};
 
 pub(crate) use drain::next as next_drain;
 
@@ -117,6 +122,7 @@ fn carry_out(d: &mut Draft<'_>, command: &Command) -> Result<Reply, Rejection> {
         Command::MoveServer { id, address } => join::move_server(d, *id, address),
         Command::Join(join) => join::join(d, join),
         Command::RemoveMember { id } => join::leave(d, *id),
+        Command::RecoverAlone { id } => recover::alone(d, *id),
         Command::Deny { whom, why } => join::deny(d, *whom, why),
         Command::Allow { whom } => join::allow(d, *whom),
         Command::Rotate { old, new, again } => rotation::begin(d, old, new, *again),

@@ -169,7 +169,7 @@ pub(super) fn set_state(
 }
 
 /// Gives up everything that a node has.
-fn lose(d: &mut Draft<'_>, node: &Node) {
+pub(super) fn lose(d: &mut Draft<'_>, node: &Node) {
     let no = node.record.no;
     for id in &node.jobs {
         let Some(job) = d.state.jobs.get(id) else {

@@ -1,5 +1,6 @@
 //! One noun per file: its arguments, what it asks the server, how the answer is shown.
 
+pub mod backup;
 pub mod ca;
 pub mod completion;
 pub mod context;
@@ -13,6 +14,7 @@ pub mod job;
 pub mod namespace;
 pub mod node;
 pub mod peer;
+pub mod recover;
 pub mod run;
 pub mod sandbox;
 pub mod server;

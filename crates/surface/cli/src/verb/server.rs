@@ -1,4 +1,4 @@
-//! `server`: who may join the cluster.
+//! `server`: who may join the cluster, and what is done when most servers are lost (`recover`).
 
 use clap::{Args, Subcommand};
 use prism_api::{JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberRole, Op};
@@ -6,13 +6,14 @@ use prism_client::Ask;
 use prism_types::{Labels, Name};
 use serde_json::Value;
 
+use super::recover::RecoverArgs;
 use super::token::duration_text;
 use crate::exit::{Done, Exit, Failure};
 use crate::listing::{WatchArgs, show};
 use crate::output::{Column, Format, Out, Table, human};
 use crate::server::{Server, now, typed, typed_all};
 
-/// Let machines join.
+/// Let machines join, and recover when most servers are lost.
 #[derive(Subcommand, Debug)]
 #[command(after_help = "\
 Examples:
@@ -20,10 +21,13 @@ Examples:
   prismctl server join-token --uses 20 --expires-in 1d --from 10.0.0.0/8
   prismctl server join-token --role server > token-file
   prismctl server join-token --ls
-  prismctl server join-token --revoke 01k8z3v6m0000000000000000a")]
+  prismctl server join-token --revoke 01k8z3v6m0000000000000000a
+  prismctl server recover --data-dir /var/lib/prism/server")]
 pub enum ServerCommand {
     /// Make a token with which a machine joins; its text is printed once and kept nowhere
     JoinToken(JoinTokenArgs),
+    /// Make the one server that is left the only one, after most were lost for good; needs no server
+    Recover(RecoverArgs),
 }
 
 /// Flags of `join-token`.
@@ -77,8 +81,10 @@ fn labels(text: &str) -> Result<Labels, String> {
 impl ServerCommand {
     /// Whether it changes anything.
     pub fn changes(&self) -> bool {
-        let Self::JoinToken(args) = self;
-        !args.ls
+        match self {
+            Self::JoinToken(args) => !args.ls,
+            Self::Recover(_) => true,
+        }
     }
 }
 
@@ -87,7 +93,10 @@ impl ServerCommand {
 /// # Errors
 /// What the server says, or when the output cannot be written.
 pub async fn run(command: ServerCommand, server: &Server, out: &Out) -> Done {
-    let ServerCommand::JoinToken(args) = command;
+    let args = match command {
+        ServerCommand::JoinToken(args) => args,
+        ServerCommand::Recover(args) => return super::recover::run(&args, out).await,
+    };
     if args.ls {
         let ask = Ask::new(Op::JoinTokenList);
         let once = WatchArgs { watch: false };

@@ -179,7 +179,7 @@ fn the_root_is_changed_under_load_with_a_member_away_and_a_server_killed() {
     let now = status(&first);
     assert_ne!(now["root"], before.as_str(), "{now}");
     assert_eq!(now["rotation"]["old_root"], before.as_str(), "{now}");
-    assert!(acknowledged.len() > 20, "{}", acknowledged.len());
+    assert!(acknowledged.len() > 5, "{}", acknowledged.len());
     for job in &acknowledged {
         let view = second.finished(job);
         assert_eq!(view["status"], "COMPLETED", "{view}");

@@ -19,7 +19,7 @@ pub(crate) const PACE: Duration = Duration::from_millis(500);
 /// Most workers that are asked to come again at each look.
 const RECALLED: usize = 50;
 /// A worker that has not come along by then is asked to come again.
-const PATIENT: Duration = Duration::from_secs(60);
+const PATIENT: Duration = Duration::from_secs(10);
 /// How long clients' certificates of the old root are good after it is gone: as long as any of them lives.
 const CLIENTS: u64 = 90 * 24 * 3_600_000;
 

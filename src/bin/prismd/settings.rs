@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use prism_node::{JoinConfig, JoinToken};
+use prism_node::{ExpectConfig, JoinConfig};
 use prism_types::{Labels, Name, nearest};
 use serde::Deserialize;
 
@@ -27,6 +27,9 @@ Examples:
   prismd --role=worker --join=first-node:4200 --token-file=F
                                          run work for it; dials out, opens no port;
                                          F is made by `prismctl server join-token`
+  prismd --bootstrap-expect=3 --join=a:4200,b:4200,c:4200 --token-file=F
+                                         found a cluster with two others; the same F
+                                         on each: `prismctl server bootstrap-token`
 
 Every flag is also in the environment (PRISM_API, PRISM_DATA_DIR, ...) and a key
 of the configuration file (api, data_dir, ...). A flag comes before the
@@ -38,6 +41,12 @@ pub(crate) struct Args {
     /// Start a cluster of one server that keeps its state
     #[arg(long)]
     bootstrap: bool,
+    /// Found a cluster with as many servers as this, once all see each other; --join names them, --token-file has what is common to all
+    #[arg(long, env = "PRISM_BOOTSTRAP_EXPECT", value_name = "N")]
+    bootstrap_expect: Option<u16>,
+    /// Do not start while any server named in --join can't be reached, or is of another cluster
+    #[arg(long, global = true, env = "PRISM_STRICT_JOIN")]
+    strict_join: bool,
     /// What this node is: `server`, or `worker` for one that runs work for a server and nothing else [default: server]
     #[arg(long, global = true, env = "PRISM_ROLE")]
     role: Option<String>,
@@ -96,6 +105,8 @@ struct File {
     serf: Option<String>,
     advertise: Option<String>,
     join: Option<String>,
+    strict_join: Option<bool>,
+    bootstrap_expect: Option<u16>,
     token_file: Option<PathBuf>,
     name: Option<Name>,
     api: Option<String>,
@@ -109,11 +120,13 @@ struct File {
     unknown: BTreeMap<String, toml::Value>,
 }
 
-const FILE_KEYS: [&str; 13] = [
+const FILE_KEYS: [&str; 15] = [
     "role",
     "serf",
     "advertise",
     "join",
+    "strict_join",
+    "bootstrap_expect",
     "token_file",
     "name",
     "api",
@@ -134,6 +147,8 @@ pub(crate) enum Mode {
     Bootstrap,
     /// One of several servers; what it runs goes on without it.
     Join,
+    /// One of several that found a cluster together; what it runs goes on without it.
+    Expect,
     /// It runs work for a server; what it runs goes on without it.
     Worker,
 }
@@ -145,6 +160,8 @@ pub(crate) struct Settings {
     pub(crate) serf: Option<SocketAddr>,
     pub(crate) advertise: Option<String>,
     pub(crate) join: JoinConfig,
+    pub(crate) strict_join: bool,
+    pub(crate) expect: Option<ExpectConfig>,
     pub(crate) name: Option<Name>,
     pub(crate) api: SocketAddr,
     pub(crate) data_dir: PathBuf,
@@ -169,13 +186,31 @@ impl Settings {
         let worker = one_of("--role", &role, &["server", "worker"])? == "worker";
         let servers_given = args.join.or(file.join);
         let joins = servers_given.is_some();
-        let mode = mode(args.command.as_ref(), args.bootstrap, worker, joins)?;
+        let expected = args.bootstrap_expect.or(file.bootstrap_expect);
+        let mode = match expected {
+            None => mode(args.command.as_ref(), args.bootstrap, worker, joins)?,
+            Some(n) => expect_mode(n, args.command.is_some() || args.bootstrap || worker, joins)?,
+        };
+        let strict_join = args.strict_join || file.strict_join.unwrap_or(false);
+        strict(strict_join, mode)?;
+        let token_file = args.token_file.or(file.token_file);
         let join = JoinConfig {
             servers: servers(servers_given.as_deref(), mode)?,
-            token: match args.token_file.or(file.token_file) {
-                Some(path) if matches!(mode, Mode::Worker | Mode::Join) => token(&path)?,
+            token: match &token_file {
+                Some(path) if matches!(mode, Mode::Worker | Mode::Join) => token(path)?,
                 _ => None,
             },
+        };
+        let expect = match (expected, &token_file) {
+            (None, _) => None,
+            (Some(servers), None) => Some(ExpectConfig {
+                servers,
+                token: None,
+            }),
+            (Some(servers), Some(path)) => Some(ExpectConfig {
+                servers,
+                token: token(path)?,
+            }),
         };
         let mut labels: Labels = file.labels;
         for pair in args
@@ -211,6 +246,8 @@ impl Settings {
             serf: serf(args.serf.or(file.serf).as_deref(), mode)?,
             advertise: args.advertise.or(file.advertise),
             join,
+            strict_join,
+            expect,
             name: args.name.or(file.name),
             api: api(args.api.or(file.api).as_deref(), mode)?,
             data_dir: args
@@ -240,6 +277,32 @@ fn mode(verb: Option<&Verb>, bootstrap: bool, worker: bool, joins: bool) -> Resu
         (None, true) => Ok(Mode::Bootstrap),
         (Some(Verb::Dev), true) => Err("`dev` and --bootstrap exclude each other: `prismd dev` is for trying things, `prismd --bootstrap` keeps its work".to_owned()),
         (None, false) => Err("say how to start: `prismd dev` to try things, or `prismd --bootstrap` for a server that keeps its state, `prismd --join=SERVER:4200` for another server of a cluster, or `prismd --role=worker --join=SERVER:4200` to run work for one; `prismd --help` shows all".to_owned()),
+    }
+}
+
+/// The same when several servers are to found a cluster together.
+fn expect_mode(servers: u16, other: bool, joins: bool) -> Result<Mode, String> {
+    if other {
+        return Err("--bootstrap-expect goes with neither `dev`, --bootstrap nor --role=worker: it starts one of several servers that found a cluster together".to_owned());
+    }
+    if !(1..=7).contains(&servers) {
+        return Err(format!(
+            "--bootstrap-expect: a cluster is founded by 1 to 7 servers, not {servers}"
+        ));
+    }
+    if servers > 1 && !joins {
+        return Err("--bootstrap-expect needs --join: name the servers that found the cluster together, such as --join=a:4200,b:4200,c:4200".to_owned());
+    }
+    Ok(Mode::Expect)
+}
+
+/// Whether there is anything to be strict about.
+fn strict(asked: bool, mode: Mode) -> Result<(), String> {
+    match mode {
+        _ if !asked => Ok(()),
+        Mode::Join | Mode::Worker => Ok(()),
+        Mode::Expect => Err("--strict-join does not go with --bootstrap-expect, which waits for every server that is named".to_owned()),
+        Mode::Dev | Mode::Bootstrap => Err("--strict-join goes with --join: it is about the servers that are named there".to_owned()),
     }
 }
 
@@ -292,8 +355,8 @@ fn has_port(server: &str) -> bool {
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))
 }
 
-/// The join token in a file; `None` when there is no such file, as after it was removed from a machine that has joined.
-fn token(path: &Path) -> Result<Option<JoinToken>, String> {
+/// The token in a file; `None` when there is no such file, as after it was removed from a machine that has joined.
+fn token<T: std::str::FromStr<Err = String>>(path: &Path) -> Result<Option<T>, String> {
     match std::fs::read_to_string(path) {
         Ok(text) => match text.parse() {
             Ok(token) => Ok(Some(token)),
@@ -372,7 +435,7 @@ fn default_data_dir(mode: Mode) -> Result<PathBuf, String> {
     };
     Ok(base.join(match mode {
         Mode::Dev => "dev",
-        Mode::Bootstrap | Mode::Join => "server",
+        Mode::Bootstrap | Mode::Join | Mode::Expect => "server",
         Mode::Worker => "worker",
     }))
 }

@@ -28,7 +28,8 @@ pub use access::{
     Role, TokenCreate, TokenCreated, TokenView,
 };
 pub use cluster::{
-    ClusterInfo, ClusterResources, MemberView, NodeCounts, NodeFactsView, NodeHealth, NodeReadings,
+    ClusterInfo, ClusterResources, GossipHolderView, GossipKeyInstall, GossipKeyView,
+    GossipKeysView, GossipState, MemberView, NodeCounts, NodeFactsView, NodeHealth, NodeReadings,
     NodeResources, NodeView, PeerView,
 };
 pub use error::{ErrorBody, status_of};

@@ -86,6 +86,7 @@ impl State {
             Change::DeniedRemoved(whom) => {
                 self.denied.remove(whom);
             }
+            Change::Gossip(record) => self.gossip = Some(record.clone()),
             Change::Key(key, record) => self.put_key(key, record),
             Change::KeyRemoved(key) => {
                 if let Some(old) = self.keys.remove(key) {

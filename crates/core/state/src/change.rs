@@ -10,8 +10,8 @@ use prism_types::{JobId, Name, NodeId, NodeNo, Reason, SandboxId, TaskRef, Token
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BeamRecord, Block, DeniedRecord, EventRecord, JobRecord, JoinTokenRecord, KeyRecord,
-    MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, SandboxRecord,
+    BeamRecord, Block, DeniedRecord, EventRecord, GossipRecord, JobRecord, JoinTokenRecord,
+    KeyRecord, MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, SandboxRecord,
     ServerRecord, SweepRecord, TokenRecord, Whom,
 };
 
@@ -98,6 +98,8 @@ pub enum Change {
     Denied(DeniedRecord),
     /// `denied/WHOM` removed.
     DeniedRemoved(Whom),
+    /// `gossip`.
+    Gossip(GossipRecord),
     /// `keys/KEY`.
     Key(Arc<str>, KeyRecord),
     /// `keys/KEY` removed.

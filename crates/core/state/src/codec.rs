@@ -168,6 +168,7 @@ impl Change {
             Self::Server(r) => put(key::server(r.id), pack(r)),
             Self::Denied(r) => put(key::denied(r.whom), pack(r)),
             Self::DeniedRemoved(whom) => delete(key::denied(*whom)),
+            Self::Gossip(r) => put(key::GOSSIP.to_owned(), pack(r)),
             Self::Key(k, r) => put(key::idempotency(k), pack(r)),
             Self::KeyRemoved(k) => delete(key::idempotency(k)),
             Self::Event(r) => put(key::event_key(r.seq), pack_renewed(r)),

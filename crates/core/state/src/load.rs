@@ -40,6 +40,7 @@ impl State {
         "members/",
         "servers/",
         "denied/",
+        "gossip",
     ];
 
     /// Rebuilds the state from committed keys and values, in any order.
@@ -158,6 +159,7 @@ impl State {
         out.extend(self.members.values().cloned().map(Change::Member));
         out.extend(self.servers.values().cloned().map(Change::Server));
         out.extend(self.denied.values().cloned().map(Change::Denied));
+        out.extend(self.gossip.clone().map(Change::Gossip));
         let keys = self.keys.iter();
         out.extend(keys.map(|(k, r)| Change::Key(Arc::clone(k), r.clone())));
         out
@@ -177,6 +179,7 @@ impl Loaded {
             "members" => self.last.push(Change::Member(unpack(key, value)?)),
             "servers" => self.last.push(Change::Server(unpack(key, value)?)),
             "denied" => self.last.push(Change::Denied(unpack(key, value)?)),
+            "gossip" => self.last.push(Change::Gossip(unpack(key, value)?)),
             "sandboxes" => self.last.push(Change::Sandbox(unpack(key, value)?)),
             "keys" => self
                 .last

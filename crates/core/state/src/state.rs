@@ -10,8 +10,8 @@ use prism_types::{JobId, Name, NodeId, NodeNo, SandboxId, TimeMs, TokenId};
 
 use crate::namespace::Namespaces;
 use crate::{
-    DeniedRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node, SandboxRecord,
-    ServerRecord, TokenRecord, Usage, Whom,
+    DeniedRecord, GossipRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node,
+    SandboxRecord, ServerRecord, TokenRecord, Usage, Whom,
 };
 
 /// The replicated state.
@@ -27,6 +27,7 @@ pub struct State {
     pub(crate) members: BTreeMap<NodeId, MemberRecord>,
     pub(crate) servers: BTreeMap<NodeId, ServerRecord>,
     pub(crate) denied: BTreeMap<Whom, DeniedRecord>,
+    pub(crate) gossip: Option<GossipRecord>,
     pub(crate) keys: BTreeMap<Arc<str>, KeyRecord>,
     pub(crate) index: Index,
 }

@@ -7,8 +7,8 @@ use prism_types::{
 };
 
 use crate::{
-    Cell, DeniedRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node,
-    SandboxRecord, ServerRecord, State, TokenRecord,
+    Cell, DeniedRecord, GossipRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord,
+    Node, SandboxRecord, ServerRecord, State, TokenRecord,
 };
 
 /// One task as others see it.
@@ -250,6 +250,11 @@ impl State {
     /// All who are kept out.
     pub fn denied(&self) -> impl Iterator<Item = &DeniedRecord> {
         self.denied.values()
+    }
+
+    /// The keys that gossip is sealed with, once there are any.
+    pub fn gossip(&self) -> Option<&GossipRecord> {
+        self.gossip.as_ref()
     }
 
     /// What an idempotency key was answered.

@@ -115,7 +115,11 @@ pub async fn frozen(store: Arc<dyn Store>) -> Result<Control, ControlError> {
 /// # Errors
 /// As of [`frozen`].
 pub async fn admission(store: &dyn Store) -> Result<State, ControlError> {
-    load(store, &["meta", "members/", "servers/", "denied/"]).await
+    load(
+        store,
+        &["meta", "members/", "servers/", "denied/", "gossip"],
+    )
+    .await
 }
 
 async fn load(store: &dyn Store, prefixes: &[&str]) -> Result<State, ControlError> {
@@ -298,7 +302,8 @@ impl Leader {
                     | Change::DeniedRemoved(_)
                     | Change::Member(_)
                     | Change::MemberRemoved(_)
-                    | Change::Server(_) => {
+                    | Change::Server(_)
+                    | Change::Gossip(_) => {
                         self.control.shared.admission.send_modify(|n| *n += 1);
                     }
                     _ => {}

@@ -22,9 +22,9 @@ use crate::refuse::Answered;
 use crate::room::Room;
 use crate::stream::Streams;
 use crate::{
-    GatewayConfig, answer, ca, cluster, events, execs, explain, files, health, images, jobs,
-    join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots, submit,
-    sweeps, tasks, tokens,
+    GatewayConfig, answer, ca, cluster, events, execs, explain, files, gossip_keys, health, images,
+    jobs, join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots,
+    submit, sweeps, tasks, tokens,
 };
 
 /// Shared by every request, whoever leads.
@@ -189,6 +189,10 @@ pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answere
         Op::ClusterMembers => cluster::members(app, &ask).await,
         Op::PeerList => peers::list(app, &ask).await,
         Op::PeerRemove => peers::remove(app, ask).await,
+        Op::KeyList => gossip_keys::list(app).await,
+        Op::KeyInstall => gossip_keys::install(app, ask).await,
+        Op::KeyUse => gossip_keys::make_primary(app, ask).await,
+        Op::KeyRemove => gossip_keys::remove(app, ask).await,
         Op::ClusterResources => cluster::resources(app).await,
         Op::NodeList => nodes::list(app, &ask).await,
         Op::NodeGet => nodes::get(app, &ask).await,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gossip_keys::Gossip;
 use crate::join_tokens::Joining;
 
 /// How much room the server's disk has.
@@ -107,6 +108,8 @@ pub struct GatewayConfig {
     pub keep_alive: Duration,
     /// Tells of the servers in the configuration of the state, if there may be several.
     pub peers: Option<Peers>,
+    /// What the servers say of each other, where they do.
+    pub gossip: Option<Arc<dyn Gossip>>,
     /// How often a stream looks whether its token is still good.
     pub token_check: Duration,
     /// How machines join by this server, if they can.
@@ -137,6 +140,7 @@ impl GatewayConfig {
             start_wait: Duration::from_secs(10),
             keep_alive: Duration::from_secs(15),
             peers: None,
+            gossip: None,
             token_check: Duration::from_secs(3),
             joining: None,
             disk: None,

@@ -6,21 +6,25 @@
 //! request only the public key is taken. Nothing here listens, and nothing reads a clock: the time is given.
 
 mod authority;
+mod common;
 mod error;
 mod holder;
 mod join;
 mod key;
 mod lifetime;
+mod peek;
 mod peers;
 mod pinned;
 mod trust;
 
 pub use authority::{Issued, Issuer, Root, life_of, requested};
+pub use common::CommonToken;
 pub use error::IdentityError;
 pub use holder::{ClusterId, Holder, Role};
 pub use join::{JoinSecret, JoinToken, Pin};
 pub use key::Key;
 pub use lifetime::{Lifetime, renew_at};
+pub use peek::connect_unjudged;
 pub use peers::{Peer, Refused, accept, connect};
 pub use pinned::{accept_strangers, connect_pinned};
 pub use trust::{Denied, Fingerprint, NotTrusted, Trust};

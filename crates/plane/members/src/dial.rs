@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prism_identity::{
-    IdentityError, Issued, Issuer, JoinToken, Key, NotTrusted, Peer, Role, Root, Trust, connect,
-    connect_pinned, life_of,
+    IdentityError, Issued, Issuer, JoinToken, Key, NotTrusted, Peer, Pin, Role, Root, Trust,
+    connect, connect_pinned, life_of,
 };
 use prism_types::{Name, NodeId, Reason, Rejection};
 use rustls::ClientConfig;
@@ -51,7 +51,7 @@ fn verdict(error: &io::Error) -> bool {
     matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
-async fn reach(
+pub(crate) async fn reach(
     address: SocketAddr,
     mut config: ClientConfig,
     protocol: &[u8],
@@ -77,7 +77,7 @@ async fn reach(
     })
 }
 
-async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
+pub(crate) async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
     address: SocketAddr,
     stream: &mut TlsStream<TcpStream>,
     question: &Q,
@@ -94,6 +94,17 @@ async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
         }),
         Err(why) => Err(MemberError::Unreachable { address, why }),
     }
+}
+
+/// Looks whether a server of the cluster with this root is there. Nothing is asked of it.
+///
+/// # Errors
+/// When none is, or it is of another cluster.
+pub async fn probe(address: SocketAddr, pin: Pin) -> Result<(), MemberError> {
+    let mut stream = reach(address, connect_pinned(pin)?, alpn::JOIN).await?;
+    // It is there; how the connection ends says nothing more.
+    let _ended = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+    Ok(())
 }
 
 /// The leader's address, as another server says it.

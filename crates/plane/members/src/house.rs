@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prism_control::{Control, Seat, Seats};
 use prism_identity::{
-    ClusterId, Denied, Fingerprint, IdentityError, JoinSecret, NotTrusted, Peer, Role, Trust,
-    accept, accept_strangers, renew_at, requested,
+    ClusterId, CommonToken, Denied, Fingerprint, IdentityError, JoinSecret, NotTrusted, Peer, Role,
+    Trust, accept, accept_strangers, renew_at, requested,
 };
 use prism_state::{Command, Join, MemberRole, State, Whom};
 use prism_store::{BoxFuture, Store};
@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::alpn;
+use crate::cohort::Belongs;
 use crate::exchange::{Answer, Ask, Directions, ForServer, Given, Leads, ServerToken, WhoLeads};
 use crate::guests::{Counts, Guests};
 use crate::{MemberError, Membership};
@@ -68,16 +69,18 @@ pub(crate) enum Purpose {
     Where,
     Raft,
     Api,
+    Cohort,
 }
 
 impl Purpose {
-    const ALL: [(Self, &[u8]); 6] = [
+    const ALL: [(Self, &[u8]); 7] = [
         (Self::Where, alpn::WHERE),
         (Self::Raft, alpn::RAFT),
         (Self::Api, alpn::API),
         (Self::Join, alpn::JOIN),
         (Self::Renew, alpn::RENEW),
         (Self::Session, alpn::SESSION),
+        (Self::Cohort, alpn::COHORT),
     ];
 
     pub(crate) fn of(protocol: &[u8]) -> Option<Self> {
@@ -105,6 +108,8 @@ pub struct House {
     faces: Mutex<Arc<Faces>>,
     /// All servers, as far as this one knows.
     servers: Mutex<Vec<String>>,
+    /// For those who have the common token, if this server was started with it.
+    cohort: Mutex<Option<Arc<ServerConfig>>>,
 }
 
 impl std::fmt::Debug for House {
@@ -233,6 +238,7 @@ impl House {
         let guests = Arc::default();
         Ok(Arc::new(Self {
             servers: Mutex::new(vec![links.address.clone()]),
+            cohort: Mutex::default(),
             links,
             faces: Mutex::new(Arc::new(faces(&me, &trust, &guests)?)),
             trust,
@@ -321,17 +327,42 @@ impl House {
         self.guests.counts()
     }
 
-    /// How it shows itself to those who come for this.
-    pub(crate) fn face(&self, purpose: Purpose) -> Arc<ServerConfig> {
+    /// Tells those who have the common token, from now on, which cluster there is and where they join it.
+    ///
+    /// # Errors
+    /// When the library makes no certificate of the token, which it does.
+    pub fn answer_cohort(&self, token: &CommonToken) -> Result<(), MemberError> {
+        let face = crate::cohort::face(token)?;
+        *self.cohort.lock().unwrap_or_else(PoisonError::into_inner) = Some(face);
+        Ok(())
+    }
+
+    /// What it tells them.
+    pub(crate) fn belongs(&self) -> Option<Belongs> {
+        let me = self.me();
+        let root = me.authority.as_ref()?.root_key.as_ref()?;
+        Some(Belongs {
+            cluster: self.cluster,
+            pin: root.key().pin().0,
+            address: self.links.address.clone(),
+        })
+    }
+
+    /// How it shows itself to those who come for this, if it does.
+    pub(crate) fn face(&self, purpose: Purpose) -> Option<Arc<ServerConfig>> {
         let faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
-        match purpose {
+        Some(match purpose {
+            Purpose::Cohort => {
+                let cohort = self.cohort.lock().unwrap_or_else(PoisonError::into_inner);
+                return cohort.clone();
+            }
             Purpose::Join => faces.join.clone(),
             Purpose::Renew => faces.members[0].clone(),
             Purpose::Session => faces.members[1].clone(),
             Purpose::Where => faces.members[2].clone(),
             Purpose::Raft => faces.servers[0].clone(),
             Purpose::Api => faces.servers[1].clone(),
-        }
+        })
     }
 
     /// The leader, if it is here; otherwise what to answer.

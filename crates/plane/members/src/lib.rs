@@ -9,12 +9,14 @@
 //! | `prism/where/1` | members | to learn who leads; a server says where it is |
 //! | `prism/raft/1` | servers | to replicate the store |
 //! | `prism/api/1` | servers | requests to the API that they were asked and do not decide |
+//! | `prism/cohort/1` | servers with the common token | to found a cluster together ([`cohort`]) |
 //!
 //! What only the leader can answer is asked of it: whoever asks another server is told where it is.
 
 #![forbid(unsafe_code)]
 
 mod authority;
+pub mod cohort;
 mod dial;
 mod error;
 mod exchange;
@@ -24,7 +26,7 @@ mod listener;
 mod membership;
 
 pub use authority::Authority;
-pub use dial::{Dialled, Joining, dial_session, join, renew, who_leads};
+pub use dial::{Dialled, Joining, dial_session, join, probe, renew, who_leads};
 pub use error::MemberError;
 pub use exchange::{Directions, Leads, ServerToken};
 pub use guests::Counts;
@@ -40,4 +42,5 @@ pub(crate) mod alpn {
     pub(crate) const WHERE: &[u8] = b"prism/where/1";
     pub(crate) const RAFT: &[u8] = b"prism/raft/1";
     pub(crate) const API: &[u8] = b"prism/api/1";
+    pub(crate) const COHORT: &[u8] = b"prism/cohort/1";
 }

@@ -14,6 +14,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::cohort::Said;
 use crate::exchange::{self, Answer, Ask, PATIENCE, WhoLeads};
 use crate::house::{Hook, House, Purpose};
 
@@ -125,6 +126,7 @@ async fn welcome(
         },
         Purpose::Renew => renew(&mut stream, &house).await,
         Purpose::Where => directions(&mut stream, &house).await,
+        Purpose::Cohort => cohort(&mut stream, &house).await,
         Purpose::Raft | Purpose::Api => {
             drop(place);
             let hook = match purpose {
@@ -149,7 +151,9 @@ async fn shake(stream: TcpStream, house: &House) -> io::Result<(Purpose, TlsStre
     let asked = start.client_hello().alpn();
     let purpose = asked.and_then(|mut names| names.find_map(Purpose::of));
     let purpose = purpose.ok_or_else(|| io::Error::other("it speaks no protocol of ours"))?;
-    let stream = start.into_stream(house.face(purpose)).await?;
+    let face = house.face(purpose);
+    let face = face.ok_or_else(|| io::Error::other("this server has no common token"))?;
+    let stream = start.into_stream(face).await?;
     Ok((purpose, stream))
 }
 
@@ -185,6 +189,17 @@ async fn directions(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Res
     let peer = peer(stream)?;
     let question: WhoLeads = exchange::receive(stream).await?;
     tell(stream, &house.directions(&peer, question).await).await
+}
+
+/// Says to one that waits for others that there is a cluster.
+async fn cohort(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<()> {
+    let belongs = house.belongs();
+    let belongs = belongs.ok_or_else(|| io::Error::other("this server has no root"))?;
+    let said = Said::Belongs(belongs);
+    let told = crate::cohort::answer(stream, &said);
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the answer is not read");
+    tokio::time::timeout(PATIENCE, told).await.map_err(late)??;
+    Ok(())
 }
 
 /// A connection with another server, until either is told to end it.

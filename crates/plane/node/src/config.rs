@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use prism_types::{Labels, Name, Resources};
 
-use crate::JoinConfig;
+use crate::{ExpectConfig, JoinConfig};
 
 /// Settings of a node.
 #[derive(Clone, Debug)]
@@ -24,6 +25,13 @@ pub struct NodeConfig {
     pub advertise: Option<String>,
     /// A server that is to join others; `None`: it is the first of its cluster, or what it was.
     pub join: Option<JoinConfig>,
+    /// Others with which it founds a cluster, unless it is of one or hears of one; they are among those that it joins.
+    pub expect: Option<ExpectConfig>,
+    /// Whether it does not start while any server of `join` can't be reached or is of another cluster.
+    pub strict_join: bool,
+    /// A server that gossip and consensus have not heard of for so long is taken out of the cluster, as long as the rest stays safe;
+    /// `None`: never.
+    pub remove_gone_after: Option<Duration>,
     /// Whether plain, unisolated tasks may run here.
     pub allow_plain: bool,
     /// What it offers; `None`: what the machine has.
@@ -48,6 +56,9 @@ impl NodeConfig {
             serf: None,
             advertise: None,
             join: None,
+            expect: None,
+            strict_join: false,
+            remove_gone_after: Some(Duration::from_secs(24 * 3600)),
             allow_plain: false,
             capacity: None,
             pressure_threshold: 0.8,

@@ -17,10 +17,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::cohort::{self, Outcome};
+use crate::gossip::{Rumours, Setting};
 use crate::identity::{self, Identity};
 use crate::node::NodeError;
 use crate::worker_node::{enter, fresh_id, joining_key, lock, resolve};
-use crate::{NodeConfig, advertise};
+use crate::{NodeConfig, advertise, strict};
 
 /// Where a server that joins others listens, unless it is told.
 const SERF: ([u8; 4], u16) = ([0, 0, 0, 0], 4200);
@@ -40,6 +42,8 @@ pub(crate) struct Opening {
     pub(crate) lock: Option<fs::File>,
     listener: Option<TcpListener>,
     own: Option<Identity>,
+    /// Where it listens.
+    listens: Option<SocketAddr>,
 }
 
 /// What a directory says of who it is.
@@ -65,8 +69,10 @@ pub(crate) async fn prepare(
 ) -> Result<Opening, NodeError> {
     let data = &config.data_dir;
     let joins = config.join.as_ref().filter(|_| kept.is_none());
+    // One that has decided to found goes on with that.
+    let founding = kept.is_none() && config.expect.is_some() && cohort::founds(data)?;
     let mut opening = Opening {
-        founds: kept.is_none() && config.join.is_none(),
+        founds: kept.is_none() && (config.join.is_none() || founding),
         me: kept,
         advertised: None,
         peers: config
@@ -76,11 +82,12 @@ pub(crate) async fn prepare(
         lock: None,
         listener: None,
         own: None,
+        listens: None,
     };
     let number = opening.number();
     if joins.is_some() {
         opening.lock = Some(lock(data)?);
-        if data.join("store").exists() {
+        if data.join("store").exists() && !founding {
             return Err(NodeError::Foreign(format!(
                 "{} is the directory of a cluster of its own, and this server is to join others",
                 data.display()
@@ -108,17 +115,30 @@ pub(crate) async fn prepare(
     let (address, why) = advertise::choose(config.advertise.as_deref(), listens, &found)
         .map_err(NodeError::Advertise)?;
     tracing::info!(%address, %why, "where members reach this server");
+    strict::check(config, opening.me.as_ref(), Some(&address)).await?;
     if let Some(joining) = joins {
         let own = identity::load(data, config.name.as_ref(), fresh_id())
             .map_err(|e| NodeError::Directory(data.display().to_string(), e))?;
-        let key = joining_key(data)?;
-        let me = enter(data, joining, &own, &key, Some(address.clone())).await?;
-        let _only_a_copy = fs::remove_file(data.join("joining.key"));
-        opening.me = Some(me);
+        match config.expect {
+            Some(expect) => {
+                let who = (&own, address.as_str());
+                match cohort::gather(config, expect, &listener, who).await? {
+                    Outcome::Founds => opening.founds = true,
+                    Outcome::Joined(me) => opening.me = Some(*me),
+                }
+            }
+            None => {
+                let key = joining_key(data)?;
+                let me = enter(data, joining, &own, &key, Some(address.clone())).await?;
+                let _only_a_copy = fs::remove_file(data.join("joining.key"));
+                opening.me = Some(me);
+            }
+        }
         opening.own = Some(own);
     }
     opening.advertised = Some(address);
     opening.listener = Some(listener);
+    opening.listens = Some(listens);
     Ok(opening)
 }
 
@@ -245,6 +265,23 @@ impl Opening {
         Ok(Some(Joining {
             pin,
             address: address.clone(),
+        }))
+    }
+
+    /// This server's gossip, if it is a member, listens, and has the root's key.
+    pub(crate) fn gossip(&self, config: &NodeConfig, own: &Identity) -> Option<Arc<Rumours>> {
+        let me = self.me.as_ref()?;
+        let root = me.authority.as_ref()?.root_key.as_ref()?;
+        Some(Rumours::new(Setting {
+            cluster: me.cluster.0,
+            secret: root.sealing_secret(),
+            id: me.node,
+            name: own.name.clone(),
+            number: self.number(),
+            labels: config.labels.clone(),
+            listens: self.listens?,
+            address: self.advertised.clone()?,
+            remove_gone_after: config.remove_gone_after,
         }))
     }
 

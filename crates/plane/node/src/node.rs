@@ -28,7 +28,7 @@ use crate::NodeConfig;
 use crate::host_files::EngineFiles;
 use crate::members::{self, Opening};
 use crate::way::{self, Way};
-use crate::{identity, seat, servers, session};
+use crate::{cohort, gossip, identity, seat, servers, session};
 
 /// How long a start waits for a leader when there are several servers, and how often it looks.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -85,6 +85,8 @@ pub enum NodeError {
     StoreGone(String),
     /// It cannot be said where the others reach it.
     Advertise(String),
+    /// A server that it was told of is not there, and it is to be strict about that.
+    Strict(String, String),
 }
 
 impl std::fmt::Display for NodeError {
@@ -134,6 +136,10 @@ impl std::fmt::Display for NodeError {
                 "{data} is of a server of a cluster, and its store is gone; it may have promised others what it does not know any more, so it takes no part; nothing was started"
             ),
             Self::Advertise(why) => f.write_str(why),
+            Self::Strict(server, why) => write!(
+                f,
+                "{server} was named to join, and with --strict-join it has to be there: {why}; nothing was started"
+            ),
         }
     }
 }
@@ -163,7 +169,7 @@ impl NodeError {
             Self::InUse(_) => Fault::DataInUse,
             Self::NoToken | Self::NoServer => Fault::Usage,
             Self::Expired => return Reason::Unauthenticated.as_code(),
-            Self::Unknown(..) | Self::NoLeader => Fault::Unreachable,
+            Self::Unknown(..) | Self::NoLeader | Self::Strict(..) => Fault::Unreachable,
             Self::NoIdentity(_) | Self::StoreGone(_) => Fault::DataDamaged,
             Self::Advertise(_) => Fault::Usage,
             Self::Worker(WorkerError::Runtime(e)) | Self::Files(e) => {
@@ -197,6 +203,7 @@ impl NodeError {
             Self::StoreGone(_) => {
                 "on another server: prismctl peer rm NAME; then let this one join with an empty directory"
             }
+            Self::Strict(..) => "start that server first, or this one without --strict-join",
             Self::Advertise(_) => "say where the others reach this server: --advertise ADDRESS",
             Self::Member(MemberError::Kept(_)) | Self::Foreign(_) | Self::InUse(_) => {
                 "use another directory: --data-dir DIR"
@@ -318,12 +325,19 @@ async fn start_on(
     let opened = tokio::task::spawn_blocking(move || open_worker(&settings, &own));
     let (worker, runtime) = opened.await.expect("opening a worker does not panic")?;
     opening.found(data, &parts.seats, &identity).await?;
+    cohort::admit(data, config.expect, &parts.seats).await?;
     let mut gateway = GatewayConfig::new(identity.name.to_string(), env!("CARGO_PKG_VERSION"));
     gateway.token_hint =
         "restart this server: it makes an administrator's token at every start".to_owned();
     gateway.disk = Some(disk_gauge(data, &store, &identity.name.to_string()));
     gateway.joining = opening.joining()?;
     gateway.peers = Some(peers(&store));
+    if let Some(rumours) = opening.gossip(config, &identity) {
+        gateway.gossip = Some(rumours.clone());
+        let (seats, stop) = (parts.seats.clone(), parts.stop_serving.clone());
+        let keep = gossip::keep(rumours, store.clone(), seats, stop);
+        parts.serving.push(tokio::spawn(keep));
+    }
     let ground = Ground {
         seats: parts.seats.clone(),
         store: store.clone(),
@@ -343,6 +357,9 @@ async fn start_on(
         .await?;
     if let Some(house) = &known {
         way.open(house.clone());
+        if let Some(token) = config.expect.and_then(|e| e.token) {
+            house.answer_cohort(&token).map_err(NodeError::Member)?;
+        }
     }
     let token = introduce(config, &parts.seats, &store, known.as_ref(), &opening).await?;
     let serve = tokio::spawn(async move {

@@ -82,6 +82,9 @@ fn dispatch(cli: Cli, out: &Out) -> Done {
         },
         Command::Doctor(args) => runtime()?.block_on(verb::doctor::run(&args, &globals, out)),
         Command::Run(args) => finish(runtime()?, verb::run::run(&args, &globals, out)),
+        Command::Server(verb::server::ServerCommand::BootstrapToken) => {
+            verb::server::bootstrap_token(out)
+        }
         other => with_server(other, &globals, out),
     }
 }

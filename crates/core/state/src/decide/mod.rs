@@ -6,6 +6,7 @@
 mod assign;
 mod draft;
 mod finish;
+mod gossip;
 mod job;
 mod job_draft;
 mod join;
@@ -114,6 +115,9 @@ fn carry_out(d: &mut Draft<'_>, command: &Command) -> Result<Reply, Rejection> {
         Command::RemoveMember { id } => join::leave(d, *id),
         Command::Deny { whom, why } => join::deny(d, *whom, why),
         Command::Allow { whom } => join::allow(d, *whom),
+        Command::SetGossipKeys(keys) => gossip::set_keys(d, keys),
+        Command::NoteServer { id, seen } => gossip::note(d, *id, *seen),
+        Command::RetireServer { id, why } => gossip::retire(d, *id, why),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod job;
 pub mod namespace;
 pub mod node;
 pub mod peer;
+pub mod peer_key;
 pub mod run;
 pub mod sandbox;
 pub mod server;

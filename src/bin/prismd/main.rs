@@ -122,6 +122,8 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     config.serf = settings.serf;
     config.advertise = settings.advertise.clone();
     config.strict_join = settings.strict_join;
+    config.announce_mdns = settings.announce_mdns;
+    config.remove_gone_after = settings.remove_gone_after;
     config.runs_end_with_node = settings.mode == Mode::Dev;
     config.token_name = match settings.mode {
         Mode::Dev => "dev".to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use prism_node::{ExpectConfig, JoinConfig};
@@ -47,6 +48,17 @@ pub(crate) struct Args {
     /// Do not start while any server named in --join can't be reached, or is of another cluster
     #[arg(long, global = true, env = "PRISM_STRICT_JOIN")]
     strict_join: bool,
+    /// Announce this server on the local network by multicast DNS, in clear text: the cluster's id, its name and its port
+    #[arg(long, global = true, env = "PRISM_ANNOUNCE_MDNS")]
+    announce_mdns: bool,
+    /// Take a server out of the cluster that was not heard of for so long, as long as the rest stays safe; `never`, or a time [default: 24h]
+    #[arg(
+        long,
+        global = true,
+        env = "PRISM_REMOVE_GONE_AFTER",
+        value_name = "TIME"
+    )]
+    remove_gone_after: Option<String>,
     /// What this node is: `server`, or `worker` for one that runs work for a server and nothing else [default: server]
     #[arg(long, global = true, env = "PRISM_ROLE")]
     role: Option<String>,
@@ -56,7 +68,7 @@ pub(crate) struct Args {
     /// Where the others reach that, when it is not what the route says: HOST, ADDRESS or HOST:PORT
     #[arg(long, global = true, env = "PRISM_ADVERTISE", value_name = "ADDRESS")]
     advertise: Option<String>,
-    /// Servers of the cluster to join, HOST:PORT,HOST:PORT; the first that answers is taken
+    /// Servers of the cluster to join, HOST:PORT,HOST:PORT; the first that answers is taken; `mdns` finds them on the local network
     #[arg(long, global = true, env = "PRISM_JOIN", value_name = "SERVERS")]
     join: Option<String>,
     /// File with the join token; needed until this machine has joined
@@ -106,6 +118,8 @@ struct File {
     advertise: Option<String>,
     join: Option<String>,
     strict_join: Option<bool>,
+    remove_gone_after: Option<String>,
+    announce_mdns: Option<bool>,
     bootstrap_expect: Option<u16>,
     token_file: Option<PathBuf>,
     name: Option<Name>,
@@ -120,12 +134,14 @@ struct File {
     unknown: BTreeMap<String, toml::Value>,
 }
 
-const FILE_KEYS: [&str; 15] = [
+const FILE_KEYS: [&str; 17] = [
     "role",
     "serf",
     "advertise",
     "join",
     "strict_join",
+    "remove_gone_after",
+    "announce_mdns",
     "bootstrap_expect",
     "token_file",
     "name",
@@ -161,6 +177,8 @@ pub(crate) struct Settings {
     pub(crate) advertise: Option<String>,
     pub(crate) join: JoinConfig,
     pub(crate) strict_join: bool,
+    pub(crate) remove_gone_after: Option<Duration>,
+    pub(crate) announce_mdns: bool,
     pub(crate) expect: Option<ExpectConfig>,
     pub(crate) name: Option<Name>,
     pub(crate) api: SocketAddr,
@@ -247,6 +265,10 @@ impl Settings {
             advertise: args.advertise.or(file.advertise),
             join,
             strict_join,
+            announce_mdns: args.announce_mdns || file.announce_mdns.unwrap_or(false),
+            remove_gone_after: gone_after(
+                args.remove_gone_after.or(file.remove_gone_after).as_deref(),
+            )?,
             expect,
             name: args.name.or(file.name),
             api: api(args.api.or(file.api).as_deref(), mode)?,
@@ -296,6 +318,18 @@ fn expect_mode(servers: u16, other: bool, joins: bool) -> Result<Mode, String> {
     Ok(Mode::Expect)
 }
 
+/// After how long a server that is gone is taken out.
+fn gone_after(given: Option<&str>) -> Result<Option<Duration>, String> {
+    match given.unwrap_or("24h") {
+        "never" => Ok(None),
+        text => match prism_types::parse_duration(text) {
+            Ok(time) if time.0 >= 1_000 => Ok(Some(Duration::from_millis(time.0))),
+            Ok(_) => Err("--remove-gone-after: at least 1s, or `never`".to_owned()),
+            Err(why) => Err(format!("--remove-gone-after: {why}, or `never`")),
+        },
+    }
+}
+
 /// Whether there is anything to be strict about.
 fn strict(asked: bool, mode: Mode) -> Result<(), String> {
     match mode {
@@ -340,9 +374,13 @@ fn servers(given: Option<&str>, mode: Mode) -> Result<Vec<String>, String> {
             "--join goes with neither `dev` nor --bootstrap: whoever joins a cluster does not begin one"
                 .to_owned(),
         ),
-        _ => match all.iter().find(|server| !has_port(server)) {
+        (Mode::Expect, _) if all.iter().any(|server| server == "mdns") => Err(
+            "--join: servers that found a cluster together are named, and not looked for by mdns"
+                .to_owned(),
+        ),
+        _ => match all.iter().find(|server| !has_port(server) && *server != "mdns") {
             Some(bad) => Err(format!(
-                "--join: {bad:?} is not HOST:PORT, such as first-node:4200 or [fd00::1]:4200"
+                "--join: {bad:?} is not HOST:PORT, such as first-node:4200 or [fd00::1]:4200, nor mdns"
             )),
             None => Ok(all),
         },

@@ -29,6 +29,8 @@ pub struct NodeConfig {
     pub expect: Option<ExpectConfig>,
     /// Whether it does not start while any server of `join` can't be reached or is of another cluster.
     pub strict_join: bool,
+    /// Whether this server is announced on the local network by multicast DNS, in clear text: the cluster's id, its name and its port.
+    pub announce_mdns: bool,
     /// A server that gossip and consensus have not heard of for so long is taken out of the cluster, as long as the rest stays safe;
     /// `None`: never.
     pub remove_gone_after: Option<Duration>,
@@ -58,6 +60,7 @@ impl NodeConfig {
             join: None,
             expect: None,
             strict_join: false,
+            announce_mdns: false,
             remove_gone_after: Some(Duration::from_secs(24 * 3600)),
             allow_plain: false,
             capacity: None,

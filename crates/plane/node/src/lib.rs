@@ -11,6 +11,7 @@ mod embed;
 mod gossip;
 mod host_files;
 mod identity;
+mod lan;
 mod members;
 mod node;
 mod seat;

@@ -10,6 +10,7 @@ use prism_control::Seats;
 use prism_gateway::{Gateway, Joining};
 use prism_identity::{ClusterId, Role};
 use prism_members::{House, Links, MemberError, Membership, UNKNOWN, unix_now};
+use prism_membership::mdns::Announcement;
 use prism_raft::RaftStore;
 use prism_state::{Command, MemberRecord, MemberRole};
 use prism_types::{Name, Reason, Rejection, TimeMs, TokenId};
@@ -22,7 +23,7 @@ use crate::gossip::{Rumours, Setting};
 use crate::identity::{self, Identity};
 use crate::node::NodeError;
 use crate::worker_node::{enter, fresh_id, joining_key, lock, resolve};
-use crate::{NodeConfig, advertise, strict};
+use crate::{NodeConfig, advertise, lan, strict};
 
 /// Where a server that joins others listens, unless it is told.
 const SERF: ([u8; 4], u16) = ([0, 0, 0, 0], 4200);
@@ -283,6 +284,14 @@ impl Opening {
             address: self.advertised.clone()?,
             remove_gone_after: config.remove_gone_after,
         }))
+    }
+
+    /// Announces this server on the local network, if it is a member, listens, and is told to.
+    pub(crate) fn announce(&self, config: &NodeConfig, own: &Identity) -> Option<Announcement> {
+        let (me, listens) = (self.me.as_ref()?, self.listens?);
+        config
+            .announce_mdns
+            .then(|| lan::tell(me.cluster.0, &own.name, listens.port()))?
     }
 
     /// Opens the door to the others, if it is a member and listens.

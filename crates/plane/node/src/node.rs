@@ -14,6 +14,7 @@ use prism_control::{ControlError, Seat, Seats};
 use prism_faults::point;
 use prism_gateway::{DiskGauge, DiskRoom, Gateway, GatewayConfig, Ground, Peer, Peers};
 use prism_members::{House, MemberError, ServerToken};
+use prism_membership::mdns::Announcement;
 use prism_raft::{OpenError, RaftStore};
 use prism_runtime::{Runtime, RuntimeError};
 use prism_sandbox::ProcessRuntime;
@@ -260,6 +261,7 @@ pub struct Node {
     serving: Vec<JoinHandle<()>>,
     leading: JoinHandle<Result<(), ControlError>>,
     _lock: Option<fs::File>,
+    _announced: Option<Announcement>,
 }
 
 /// Starts a node and waits until it takes work. A server that has joined others waits until one of them leads, for a moment.
@@ -344,6 +346,7 @@ async fn start_on(
         reach: Some(way.reach()),
     };
     let gateway = Gateway::new(api, ground, gateway, parts.stop_serving.clone());
+    let announced = opening.announce(config, &identity);
     let serf = opening.advertised.clone().filter(|_| opening.me.is_some());
     let known = opening
         .open(
@@ -385,6 +388,7 @@ async fn start_on(
         serving: parts.serving,
         leading: parts.leading,
         _lock: opening.lock,
+        _announced: announced,
     })
 }
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::identity::{self, Identity};
 use crate::node::{NodeError, STOP_WAIT, Vital, open_worker};
-use crate::{NodeConfig, strict};
+use crate::{NodeConfig, lan, strict};
 
 /// Between two attempts to reach a server: at first, and at most.
 const SOON: Duration = Duration::from_millis(200);
@@ -255,6 +255,9 @@ pub(crate) async fn enter(
 }
 
 pub(crate) async fn resolve(server: &str) -> Result<Vec<SocketAddr>, NodeError> {
+    if server == lan::MDNS {
+        return Ok(lan::search().await);
+    }
     let found = tokio::net::lookup_host(server).await;
     let found = found.map_err(|e| NodeError::Unknown(server.to_owned(), e))?;
     Ok(found.collect())

@@ -115,11 +115,15 @@ pub async fn frozen(store: Arc<dyn Store>) -> Result<Control, ControlError> {
 /// # Errors
 /// As of [`frozen`].
 pub async fn admission(store: &dyn Store) -> Result<State, ControlError> {
-    load(
-        store,
-        &["meta", "members/", "servers/", "denied/", "gossip"],
-    )
-    .await
+    load(store, &["meta", "members/", "servers/", "denied/"]).await
+}
+
+/// The servers and the keys of their gossip, as far as this server knows: the rest of the state is left out.
+///
+/// # Errors
+/// As of [`frozen`].
+pub async fn servers(store: &dyn Store) -> Result<State, ControlError> {
+    load(store, &["servers/", "gossip"]).await
 }
 
 async fn load(store: &dyn Store, prefixes: &[&str]) -> Result<State, ControlError> {

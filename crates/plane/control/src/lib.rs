@@ -18,7 +18,7 @@ mod waits;
 pub use clock::Clock;
 pub use error::ControlError;
 pub use handle::{Control, LiveNode, Numbers};
-pub use leader::{Leader, admission, frozen, open};
+pub use leader::{Leader, admission, frozen, open, servers};
 pub use results::{results_page, sweep_rows};
 pub use seat::{Seat, Seats};
 pub use waits::SandboxWait;

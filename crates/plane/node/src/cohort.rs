@@ -27,6 +27,8 @@ const FILE: &str = "cohort.json";
 const PAUSE: Duration = Duration::from_millis(300);
 /// A promise that has not come about for so long is given up by its founder.
 const STALLED: Duration = Duration::from_secs(20);
+/// So many rounds in turn have to say that this server can't go on: one that founds is not all there for a moment.
+const SURE: u32 = 5;
 /// How often it is said again what is waited for.
 const SAY: Duration = Duration::from_secs(60);
 /// For how long the others of a cluster that was founded may join by the common token.
@@ -145,6 +147,7 @@ async fn drive(
             said = (why, Instant::now());
         }
     };
+    let mut stops = 0;
     loop {
         let round = cohort.ask_all().await;
         let me = cohort.me();
@@ -156,9 +159,14 @@ async fn drive(
             kept = next;
             since = Instant::now();
         }
+        stops = match step {
+            Step::Stop(_) => stops + 1,
+            _ => 0,
+        };
         match step {
             Step::Found => return Ok(Outcome::Founds),
             Step::Wait(why) => say(why.to_string()),
+            Step::Stop(why) if stops < SURE => say(why.to_string()),
             Step::Stop(why) => {
                 return Err(NodeError::Foreign(why.to_string()));
             }

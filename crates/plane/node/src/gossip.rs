@@ -387,7 +387,7 @@ async fn look(
     let (record, servers) = match here {
         Some(control) => control.read(known).await,
         None => {
-            let state = prism_control::admission(&**store).await;
+            let state = prism_control::servers(&**store).await;
             known(&state.map_err(|why| why.to_string())?)
         }
     };

@@ -266,6 +266,22 @@ async fn ask_name(name: &str, connect: &ClientConfig, from: &str) -> Result<Vec<
 }
 
 async fn ask(address: SocketAddr, connect: &ClientConfig, from: &str) -> Result<Heard, String> {
+    let why = match said(address, connect, from).await {
+        Ok(said) => return Ok(Heard::Said(said)),
+        Err(why) => why,
+    };
+    // A server of a cluster that has no common token says nothing; its certificate tells whose it is.
+    let Ok(Some(cluster)) = tokio::time::timeout(PATIENCE, whose(address)).await else {
+        return Err(why);
+    };
+    // It may have founded in between, and then it answers now.
+    Ok(match said(address, connect, from).await {
+        Ok(said) => Heard::Said(said),
+        Err(_) => Heard::Stranger(cluster),
+    })
+}
+
+async fn said(address: SocketAddr, connect: &ClientConfig, from: &str) -> Result<Said, String> {
     let asked = tokio::time::timeout(PATIENCE, async {
         let mut stream = dial::reach(address, connect.clone(), alpn::COHORT).await?;
         let hello = Hello {
@@ -273,19 +289,12 @@ async fn ask(address: SocketAddr, connect: &ClientConfig, from: &str) -> Result<
         };
         dial::ask::<_, Said>(address, &mut stream, &hello).await
     });
-    let why = match asked.await {
-        Ok(Ok(said)) => return Ok(Heard::Said(said)),
-        Ok(Err(MemberError::NotTrusted { .. })) => {
-            return Err("it has another common token".to_owned());
-        }
-        Ok(Err(MemberError::Unreachable { why, .. })) => why.to_string(),
-        Ok(Err(why)) => why.to_string(),
-        Err(_) => "no answer in time".to_owned(),
-    };
-    // A server of a cluster that has no common token says nothing; its certificate tells whose it is.
-    match tokio::time::timeout(PATIENCE, whose(address)).await {
-        Ok(Some(cluster)) => Ok(Heard::Stranger(cluster)),
-        _ => Err(why),
+    match asked.await {
+        Ok(Ok(said)) => Ok(said),
+        Ok(Err(MemberError::NotTrusted { .. })) => Err("it has another common token".to_owned()),
+        Ok(Err(MemberError::Unreachable { why, .. })) => Err(why.to_string()),
+        Ok(Err(why)) => Err(why.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
     }
 }
 

@@ -74,7 +74,7 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
         ("gossip", Column::Whole),
         ("rtt", Column::Right),
         ("address", Column::Whole),
-        ("stays because", Column::Whole),
+        ("stays because", Column::Cut),
         ("id", Column::Extra),
     ]);
     for p in typed_all::<PeerView>(items)? {

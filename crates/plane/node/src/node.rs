@@ -286,6 +286,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
     settings.dial = Some(Arc::new(way.clone()));
     // Its lock keeps a second node out of the directory before anything else is touched.
     let store = prism_raft::open(settings).await.map_err(NodeError::Store)?;
+    way.follow(store.standing());
     match start_on(&config, store.clone(), way, opening).await {
         Ok(node) => Ok(node),
         Err(e) => {

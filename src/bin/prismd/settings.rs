@@ -219,29 +219,13 @@ impl Settings {
                 _ => None,
             },
         };
-        let expect = match (expected, &token_file) {
-            (None, _) => None,
-            (Some(servers), None) => Some(ExpectConfig {
+        let expect = match expected {
+            Some(servers) => Some(ExpectConfig {
                 servers,
-                token: None,
+                token: token_file.as_deref().map_or(Ok(None), token)?,
             }),
-            (Some(servers), Some(path)) => Some(ExpectConfig {
-                servers,
-                token: token(path)?,
-            }),
+            None => None,
         };
-        let mut labels: Labels = file.labels;
-        for pair in args
-            .labels
-            .iter()
-            .flat_map(|l| l.split(','))
-            .filter(|p| !p.is_empty())
-        {
-            let (key, value) = pair
-                .split_once('=')
-                .ok_or_else(|| format!("--labels: {pair:?} is not key=value"))?;
-            labels.insert(key.trim().to_owned(), value.trim().to_owned());
-        }
         let threshold = args
             .pressure_threshold
             .or(file.pressure_threshold)
@@ -251,14 +235,11 @@ impl Settings {
                 "--pressure-threshold: {threshold} is not between 0 and 1"
             ));
         }
-        let level = args
-            .log_level
-            .or(file.log_level)
-            .unwrap_or_else(|| "info".to_owned());
-        let format = args
-            .log_format
-            .or(file.log_format)
-            .unwrap_or_else(|| "text".to_owned());
+        let level = args.log_level.or(file.log_level);
+        let level = level.unwrap_or_else(|| "info".to_owned());
+        let format = args.log_format.or(file.log_format);
+        let format = format.unwrap_or_else(|| "text".to_owned());
+        let gone = args.remove_gone_after.or(file.remove_gone_after);
         Ok(Self {
             mode,
             serf: serf(args.serf.or(file.serf).as_deref(), mode)?,
@@ -266,9 +247,7 @@ impl Settings {
             join,
             strict_join,
             announce_mdns: args.announce_mdns || file.announce_mdns.unwrap_or(false),
-            remove_gone_after: gone_after(
-                args.remove_gone_after.or(file.remove_gone_after).as_deref(),
-            )?,
+            remove_gone_after: gone_after(gone.as_deref())?,
             expect,
             name: args.name.or(file.name),
             api: api(args.api.or(file.api).as_deref(), mode)?,
@@ -276,7 +255,7 @@ impl Settings {
                 .data_dir
                 .or(file.data_dir)
                 .map_or_else(|| default_data_dir(mode), Ok)?,
-            labels,
+            labels: labels(file.labels, args.labels.as_deref())?,
             allow_plain: args.allow_plain || file.allow_plain.unwrap_or(false),
             pressure_threshold: threshold,
             log_level: one_of(
@@ -287,6 +266,19 @@ impl Settings {
             log_json: one_of("--log-format", &format, &["text", "json"])? == "json",
         })
     }
+}
+
+/// The labels of the file and those of the command line, which count above them.
+fn labels(file: BTreeMap<String, String>, given: Option<&str>) -> Result<Labels, String> {
+    let mut labels: Labels = file;
+    let pairs = given.unwrap_or_default().split(',');
+    for pair in pairs.filter(|p| !p.is_empty()) {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("--labels: {pair:?} is not key=value"))?;
+        labels.insert(key.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(labels)
 }
 
 /// How the node lives, as the command line says.

@@ -191,9 +191,18 @@ async fn followed(app: &App, gossip: &dyn Gossip) -> Answered<GossipKeysView> {
 }
 
 pub(crate) async fn list(app: &Arc<App>) -> Answered<Response<Body>> {
-    let (gossip, record) = there(app).await?;
-    let holders = holders(app, &*gossip).await;
-    answer::json(&view(&record, holders))
+    match there(app).await {
+        Ok((gossip, record)) => {
+            let holders = holders(app, &*gossip).await;
+            answer::json(&view(&record, holders))
+        }
+        // A server that is alone has none, and that is the answer.
+        Err(_) => answer::json(&GossipKeysView {
+            revision: 0,
+            keys: Vec::new(),
+            servers: Vec::new(),
+        }),
+    }
 }
 
 async fn change(app: &App, ask: &Ask, change: KeyChange) -> Answered<Arc<dyn Gossip>> {

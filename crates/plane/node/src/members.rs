@@ -23,7 +23,7 @@ use crate::gossip::{Rumours, Setting};
 use crate::identity::{self, Identity};
 use crate::node::NodeError;
 use crate::worker_node::{enter, fresh_id, joining_key, lock, resolve};
-use crate::{NodeConfig, advertise, lan, strict};
+use crate::{JoinConfig, NodeConfig, advertise, lan, strict};
 
 /// Where a server that joins others listens, unless it is told.
 const SERF: ([u8; 4], u16) = ([0, 0, 0, 0], 4200);
@@ -118,24 +118,7 @@ pub(crate) async fn prepare(
     tracing::info!(%address, %why, "where members reach this server");
     strict::check(config, opening.me.as_ref(), Some(&address)).await?;
     if let Some(joining) = joins {
-        let own = identity::load(data, config.name.as_ref(), fresh_id())
-            .map_err(|e| NodeError::Directory(data.display().to_string(), e))?;
-        match config.expect {
-            Some(expect) => {
-                let who = (&own, address.as_str());
-                match cohort::gather(config, expect, &listener, who).await? {
-                    Outcome::Founds => opening.founds = true,
-                    Outcome::Joined(me) => opening.me = Some(*me),
-                }
-            }
-            None => {
-                let key = joining_key(data)?;
-                let me = enter(data, joining, &own, &key, Some(address.clone())).await?;
-                let _only_a_copy = fs::remove_file(data.join("joining.key"));
-                opening.me = Some(me);
-            }
-        }
-        opening.own = Some(own);
+        opening.come(config, joining, &listener, &address).await?;
     }
     opening.advertised = Some(address);
     opening.listener = Some(listener);
@@ -156,6 +139,35 @@ pub(crate) fn token_parts() -> (TokenId, [u8; 32]) {
 }
 
 impl Opening {
+    /// Joins others for the first time, or founds a cluster together with them.
+    async fn come(
+        &mut self,
+        config: &NodeConfig,
+        joining: &JoinConfig,
+        listener: &TcpListener,
+        address: &str,
+    ) -> Result<(), NodeError> {
+        let data = &config.data_dir;
+        let own = identity::load(data, config.name.as_ref(), fresh_id())
+            .map_err(|e| NodeError::Directory(data.display().to_string(), e))?;
+        match config.expect {
+            Some(expect) => {
+                match cohort::gather(config, expect, listener, (&own, address)).await? {
+                    Outcome::Founds => self.founds = true,
+                    Outcome::Joined(me) => self.me = Some(*me),
+                }
+            }
+            None => {
+                let key = joining_key(data)?;
+                let me = enter(data, joining, &own, &key, Some(address.to_owned())).await?;
+                let _only_a_copy = fs::remove_file(data.join("joining.key"));
+                self.me = Some(me);
+            }
+        }
+        self.own = Some(own);
+        Ok(())
+    }
+
     /// Its number in the configuration of the store.
     pub(crate) fn number(&self) -> u64 {
         let authority = self.me.as_ref().and_then(|me| me.authority.as_ref());

@@ -329,18 +329,7 @@ async fn start_on(
     let (worker, runtime) = opened.await.expect("opening a worker does not panic")?;
     opening.found(data, &parts.seats, &identity).await?;
     cohort::admit(data, config.expect, &parts.seats).await?;
-    let mut gateway = GatewayConfig::new(identity.name.to_string(), env!("CARGO_PKG_VERSION"));
-    gateway.token_hint =
-        "restart this server: it makes an administrator's token at every start".to_owned();
-    gateway.disk = Some(disk_gauge(data, &store, &identity.name.to_string()));
-    gateway.joining = opening.joining()?;
-    gateway.peers = Some(peers(&store));
-    if let Some(rumours) = opening.gossip(config, &identity) {
-        gateway.gossip = Some(rumours.clone());
-        let (seats, stop) = (parts.seats.clone(), parts.stop_serving.clone());
-        let keep = gossip::keep(rumours, store.clone(), seats, stop);
-        parts.serving.push(tokio::spawn(keep));
-    }
+    let gateway = surface(config, &store, &opening, &identity, &mut parts)?;
     let ground = Ground {
         seats: parts.seats.clone(),
         store: store.clone(),
@@ -349,16 +338,9 @@ async fn start_on(
     let gateway = Gateway::new(api, ground, gateway, parts.stop_serving.clone());
     let announced = opening.announce(config, &identity);
     let serf = opening.advertised.clone().filter(|_| opening.me.is_some());
-    let known = opening
-        .open(
-            &mut parts.serving,
-            &parts.seats,
-            &store,
-            &gateway,
-            data,
-            &parts.stop_serving,
-        )
-        .await?;
+    let (seats, stop) = (&parts.seats, &parts.stop_serving);
+    let opened = opening.open(&mut parts.serving, seats, &store, &gateway, data, stop);
+    let known = opened.await?;
     if let Some(house) = &known {
         way.open(house.clone());
         if let Some(token) = config.expect.and_then(|e| e.token) {
@@ -391,6 +373,30 @@ async fn start_on(
         _lock: opening.lock,
         _announced: announced,
     })
+}
+
+/// What the gateway is told; begins the gossip that it tells of, if this server has any.
+fn surface(
+    config: &NodeConfig,
+    store: &Arc<RaftStore>,
+    opening: &Opening,
+    identity: &identity::Identity,
+    parts: &mut Parts,
+) -> Result<GatewayConfig, NodeError> {
+    let name = identity.name.to_string();
+    let mut gateway = GatewayConfig::new(name.clone(), env!("CARGO_PKG_VERSION"));
+    gateway.token_hint =
+        "restart this server: it makes an administrator's token at every start".to_owned();
+    gateway.disk = Some(disk_gauge(&config.data_dir, store, &name));
+    gateway.joining = opening.joining()?;
+    gateway.peers = Some(peers(store));
+    if let Some(rumours) = opening.gossip(config, identity) {
+        gateway.gossip = Some(rumours.clone());
+        let (seats, stop) = (parts.seats.clone(), parts.stop_serving.clone());
+        let keep = gossip::keep(rumours, store.clone(), seats, stop);
+        parts.serving.push(tokio::spawn(keep));
+    }
+    Ok(gateway)
 }
 
 /// Tells the gateway of the servers.

@@ -14,8 +14,8 @@ use crate::server::{Server, typed};
 /// Look at the keys of the servers' gossip, and replace them.
 #[derive(Subcommand, Debug)]
 #[command(after_help = "\
-A key is replaced in three steps; each is refused while a server has not followed
-the one before:
+A key is replaced in three steps; each is refused while a server has not
+followed the one before:
   prismctl peer key install          # all open with it, none seals with it yet
   prismctl peer key use NEW          # all seal with it
   prismctl peer key remove OLD")]

@@ -226,15 +226,7 @@ impl Settings {
             }),
             None => None,
         };
-        let threshold = args
-            .pressure_threshold
-            .or(file.pressure_threshold)
-            .unwrap_or(0.8);
-        if !(0.0..=1.0).contains(&threshold) {
-            return Err(format!(
-                "--pressure-threshold: {threshold} is not between 0 and 1"
-            ));
-        }
+        let threshold = threshold(args.pressure_threshold.or(file.pressure_threshold))?;
         let level = args.log_level.or(file.log_level);
         let level = level.unwrap_or_else(|| "info".to_owned());
         let format = args.log_format.or(file.log_format);
@@ -266,6 +258,17 @@ impl Settings {
             log_json: one_of("--log-format", &format, &["text", "json"])? == "json",
         })
     }
+}
+
+/// The share of memory in use above which nothing new is started.
+fn threshold(given: Option<f64>) -> Result<f64, String> {
+    let threshold = given.unwrap_or(0.8);
+    if (0.0..=1.0).contains(&threshold) {
+        return Ok(threshold);
+    }
+    Err(format!(
+        "--pressure-threshold: {threshold} is not between 0 and 1"
+    ))
 }
 
 /// The labels of the file and those of the command line, which count above them.

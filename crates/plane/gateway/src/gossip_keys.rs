@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::Response;
-use prism_api::{GossipHolderView, GossipKeyInstall, GossipKeyView, GossipKeysView};
+use prism_api::{GossipHolderView, GossipKeyInstall, GossipKeyView, GossipKeysView, Op};
 use prism_state::{Command, GossipRecord, State};
 use prism_store::BoxFuture;
 use prism_types::{Name, NodeId, Reason, Rejection};
@@ -212,7 +212,16 @@ async fn change(app: &App, ask: &Ask, change: KeyChange) -> Answered<Arc<dyn Gos
     Ok(gossip)
 }
 
-pub(crate) async fn install(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+/// Changes the keys.
+pub(crate) async fn act(app: &Arc<App>, op: Op, ask: Ask) -> Answered<Response<Body>> {
+    match op {
+        Op::KeyUse => make_primary(app, ask).await,
+        Op::KeyRemove => remove(app, ask).await,
+        _ => install(app, ask).await,
+    }
+}
+
+async fn install(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let body: GossipKeyInstall = ask.json()?;
     let gossip = change(app, &ask, KeyChange::Install(body.key)).await?;
     answer::json(&followed(app, &*gossip).await?)
@@ -230,7 +239,7 @@ fn named(ask: &Ask, record: &GossipRecord) -> Answered<KeyName> {
     })
 }
 
-pub(crate) async fn make_primary(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+async fn make_primary(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let (gossip, record) = there(app).await?;
     let id = named(&ask, &record)?;
     if record.keys.first() != Some(&id) {
@@ -242,7 +251,7 @@ pub(crate) async fn make_primary(app: &Arc<App>, ask: Ask) -> Answered<Response<
     answer::json(&followed(app, &*gossip).await?)
 }
 
-pub(crate) async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let (gossip, record) = there(app).await?;
     let id = named(&ask, &record)?;
     let Some(primary) = record

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Response;
-use prism_api::{GossipState, PeerView};
+use prism_api::{GossipState, Op, PeerView};
 use prism_state::Command;
 use prism_types::{NodeId, Reason};
 
@@ -62,12 +62,20 @@ async fn all(app: &App) -> Vec<PeerView> {
     known.await
 }
 
-pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+/// Lists them, or takes one out.
+pub(crate) async fn serve(app: &Arc<App>, op: Op, ask: Ask) -> Answered<Response<Body>> {
+    match op {
+        Op::PeerRemove => remove(app, ask).await,
+        _ => list(app, &ask).await,
+    }
+}
+
+async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let key = |p: &PeerView| format!("{:020}", p.number);
     answer::json(&list::slice(ask, all(app).await, "p", key)?)
 }
 
-pub(crate) async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let text = ask.param("id")?;
     let peers = all(app).await;
     let named = |p: &&PeerView| {

@@ -396,10 +396,9 @@ async fn look(
         (Some(ring), _) => rumours.follow(ring).await?,
         // The first leader makes them; and anew, when the secret is another: what runs goes on with what it has.
         (None, Some(control)) => {
-            let kept = match &*rumours.running.read().await {
-                Some(gossip) => Some(gossip.keyring().ring()),
-                None => None,
-            };
+            let running = rumours.running.read().await;
+            let kept = running.as_ref().map(|gossip| gossip.keyring().ring());
+            drop(running);
             let ring = match kept {
                 Some(ring) => ring,
                 None => KeyRing::new(GossipKey::generate().map_err(|why| why.to_string())?),

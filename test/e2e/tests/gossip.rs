@@ -127,6 +127,12 @@ fn rings(server: &Server) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
+/// The name of a new key that all servers have been given.
+fn installed(by: &Server) -> String {
+    let said = by.ctl(&["peer", "key", "install"]).expect(0).stdout;
+    said.trim().to_owned()
+}
+
 #[test]
 fn keys_are_replaced_while_servers_work_and_no_step_leaves_one_behind() {
     let first = founder(&[]);
@@ -145,12 +151,7 @@ fn keys_are_replaced_while_servers_work_and_no_step_leaves_one_behind() {
         "{before:?}"
     );
     // Any server answers, whoever leads.
-    let new = second
-        .ctl(&["peer", "key", "install"])
-        .expect(0)
-        .stdout
-        .trim()
-        .to_owned();
+    let new = installed(&second);
     assert_eq!(new.len(), 8, "{new}");
     let both = [old.clone(), new.clone()];
     assert!(
@@ -187,12 +188,7 @@ fn keys_are_replaced_while_servers_work_and_no_step_leaves_one_behind() {
     assert!(peers(&first).iter().all(|p| p["gossip"] == "alive"));
     // One that was away through a whole change has the new key when it is back.
     third.kill();
-    let more = first
-        .ctl(&["peer", "key", "install"])
-        .expect(0)
-        .stdout
-        .trim()
-        .to_owned();
+    let more = installed(&first);
     third.restart();
     until("it to follow", || {
         rings(&first).get("s3")?.contains(&more).then_some(())

@@ -136,6 +136,9 @@ pub(crate) fn read(
         Mode::Dev => {
             return Err("--store=etcd goes with --bootstrap, or with --join for another server: `dev` is one node for trying things, and keeps its state itself".to_owned());
         }
+        Mode::Expect => {
+            return Err("--bootstrap-expect is for servers that keep the state together: beneath an etcd start one with --bootstrap, and let the others --join it".to_owned());
+        }
         Mode::Bootstrap | Mode::Join => {}
     }
     let urls = urls(endpoints.as_deref())?;

@@ -131,12 +131,16 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     config.serf = settings.serf;
     config.advertise = settings.advertise.clone();
     config.etcd = settings.etcd.clone();
+    config.strict_join = settings.strict_join;
+    config.announce_mdns = settings.announce_mdns;
+    config.remove_gone_after = settings.remove_gone_after;
     config.runs_end_with_node = settings.mode == Mode::Dev;
     config.token_name = match settings.mode {
         Mode::Dev => "dev".to_owned(),
         Mode::Bootstrap => "bootstrap".to_owned(),
-        Mode::Join => {
+        Mode::Join | Mode::Expect => {
             config.join = Some(settings.join.clone());
+            config.expect = settings.expect;
             format!(
                 "server-{}",
                 settings.name.as_ref().map_or("other", |n| n.as_str())
@@ -226,7 +230,7 @@ async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
     let api = reached(node);
     let name = match settings.mode {
         Mode::Dev => "dev".to_owned(),
-        Mode::Bootstrap | Mode::Join | Mode::Worker => settings
+        Mode::Bootstrap | Mode::Join | Mode::Expect | Mode::Worker => settings
             .name
             .as_ref()
             .map_or_else(|| "local".to_owned(), ToString::to_string),
@@ -243,7 +247,7 @@ async fn announce(settings: &Settings, node: &Node) -> Result<(), String> {
     let path = prism_cli::context::save(&parsed, context, true).map_err(|e| e.to_string())?;
     let ends = match settings.mode {
         Mode::Dev => "Ctrl-C ends it and everything it runs",
-        Mode::Bootstrap | Mode::Join | Mode::Worker => {
+        Mode::Bootstrap | Mode::Join | Mode::Expect | Mode::Worker => {
             "what it runs goes on when it is stopped, and is taken up again at the next start"
         }
     };

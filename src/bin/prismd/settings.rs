@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use prism_node::{EtcdConfig, JoinConfig, JoinToken, TlsFiles};
+use prism_node::{EtcdConfig, ExpectConfig, JoinConfig, TlsFiles};
 use prism_types::{Labels, Name, nearest};
 use serde::Deserialize;
 
@@ -33,6 +34,9 @@ Examples:
   prismd --bootstrap --store=etcd --etcd-endpoints=http://127.0.0.1:2379
                                          keep the cluster's state in an etcd that
                                          is there
+  prismd --bootstrap-expect=3 --join=a:4200,b:4200,c:4200 --token-file=F
+                                         found a cluster with two others; the same F
+                                         on each: `prismctl server bootstrap-token`
 
 Every flag is also in the environment (PRISM_API, PRISM_DATA_DIR, ...) and a key
 of the configuration file (api, data_dir, ...). A flag comes before the
@@ -44,6 +48,23 @@ pub(crate) struct Args {
     /// Start a cluster of one server that keeps its state
     #[arg(long)]
     bootstrap: bool,
+    /// Found a cluster with as many servers as this, once all see each other; --join names them, --token-file has what is common to all
+    #[arg(long, env = "PRISM_BOOTSTRAP_EXPECT", value_name = "N")]
+    bootstrap_expect: Option<u16>,
+    /// Do not start while any server named in --join can't be reached, or is of another cluster
+    #[arg(long, global = true, env = "PRISM_STRICT_JOIN")]
+    strict_join: bool,
+    /// Announce this server on the local network by multicast DNS, in clear text: the cluster's id, its name and its port
+    #[arg(long, global = true, env = "PRISM_ANNOUNCE_MDNS")]
+    announce_mdns: bool,
+    /// Take a server out of the cluster that was not heard of for so long, as long as the rest stays safe; `never`, or a time [default: 24h]
+    #[arg(
+        long,
+        global = true,
+        env = "PRISM_REMOVE_GONE_AFTER",
+        value_name = "TIME"
+    )]
+    remove_gone_after: Option<String>,
     /// What this node is: `server`, or `worker` for one that runs work for a server and nothing else [default: server]
     #[arg(long, global = true, env = "PRISM_ROLE")]
     role: Option<String>,
@@ -53,7 +74,7 @@ pub(crate) struct Args {
     /// Where the others reach that, when it is not what the route says: HOST, ADDRESS or HOST:PORT
     #[arg(long, global = true, env = "PRISM_ADVERTISE", value_name = "ADDRESS")]
     advertise: Option<String>,
-    /// Servers of the cluster to join, HOST:PORT,HOST:PORT; the first that answers is taken
+    /// Servers of the cluster to join, HOST:PORT,HOST:PORT; the first that answers is taken; `mdns` finds them on the local network
     #[arg(long, global = true, env = "PRISM_JOIN", value_name = "SERVERS")]
     join: Option<String>,
     /// File with the join token; needed until this machine has joined
@@ -138,6 +159,10 @@ struct File {
     serf: Option<String>,
     advertise: Option<String>,
     join: Option<String>,
+    strict_join: Option<bool>,
+    remove_gone_after: Option<String>,
+    announce_mdns: Option<bool>,
+    bootstrap_expect: Option<u16>,
     token_file: Option<PathBuf>,
     name: Option<Name>,
     api: Option<String>,
@@ -156,11 +181,15 @@ struct File {
     unknown: BTreeMap<String, toml::Value>,
 }
 
-const FILE_KEYS: [&str; 16] = [
+const FILE_KEYS: [&str; 20] = [
     "role",
     "serf",
     "advertise",
     "join",
+    "strict_join",
+    "remove_gone_after",
+    "announce_mdns",
+    "bootstrap_expect",
     "token_file",
     "name",
     "api",
@@ -184,6 +213,8 @@ pub(crate) enum Mode {
     Bootstrap,
     /// One of several servers; what it runs goes on without it.
     Join,
+    /// One of several that found a cluster together; what it runs goes on without it.
+    Expect,
     /// It runs work for a server; what it runs goes on without it.
     Worker,
 }
@@ -196,6 +227,10 @@ pub(crate) struct Settings {
     pub(crate) advertise: Option<String>,
     pub(crate) join: JoinConfig,
     pub(crate) etcd: Option<EtcdConfig>,
+    pub(crate) strict_join: bool,
+    pub(crate) remove_gone_after: Option<Duration>,
+    pub(crate) announce_mdns: bool,
+    pub(crate) expect: Option<ExpectConfig>,
     pub(crate) name: Option<Name>,
     pub(crate) api: SocketAddr,
     pub(crate) api_tls: bool,
@@ -222,44 +257,51 @@ impl Settings {
         let worker = one_of("--role", &role, &["server", "worker"])? == "worker";
         let servers_given = args.join.or(file.join);
         let joins = servers_given.is_some();
-        let mode = mode(args.command.as_ref(), args.bootstrap, worker, joins)?;
+        let expected = args.bootstrap_expect.or(file.bootstrap_expect);
+        let mode = match expected {
+            None => mode(args.command.as_ref(), args.bootstrap, worker, joins)?,
+            Some(n) => expect_mode(n, args.command.is_some() || args.bootstrap || worker, joins)?,
+        };
+        let strict_join = args.strict_join || file.strict_join.unwrap_or(false);
+        strict(strict_join, mode)?;
+        let token_file = args.token_file.or(file.token_file);
         let join = JoinConfig {
             servers: servers(servers_given.as_deref(), mode)?,
-            token: match args.token_file.or(file.token_file) {
-                Some(path) if matches!(mode, Mode::Worker | Mode::Join) => token(&path)?,
+            token: match &token_file {
+                Some(path) if matches!(mode, Mode::Worker | Mode::Join) => token(path)?,
                 _ => None,
             },
         };
         let labels = labels(file.labels, args.labels.as_deref())?;
-        let threshold = args
-            .pressure_threshold
-            .or(file.pressure_threshold)
-            .unwrap_or(0.8);
-        if !(0.0..=1.0).contains(&threshold) {
-            return Err(format!(
-                "--pressure-threshold: {threshold} is not between 0 and 1"
-            ));
-        }
-        let level = args
-            .log_level
-            .or(file.log_level)
-            .unwrap_or_else(|| "info".to_owned());
-        let format = args
-            .log_format
-            .or(file.log_format)
-            .unwrap_or_else(|| "text".to_owned());
         let tls = tls_files(
             args.tls_cert.or(file.tls_cert),
             args.tls_key.or(file.tls_key),
             args.tls_ca.or(file.tls_ca),
         )?;
         let (api, api_tls) = api(args.api.or(file.api).as_deref(), mode)?;
+        let expect = match expected {
+            Some(servers) => Some(ExpectConfig {
+                servers,
+                token: token_file.as_deref().map_or(Ok(None), token)?,
+            }),
+            None => None,
+        };
+        let threshold = threshold(args.pressure_threshold.or(file.pressure_threshold))?;
+        let level = args.log_level.or(file.log_level);
+        let level = level.unwrap_or_else(|| "info".to_owned());
+        let format = args.log_format.or(file.log_format);
+        let format = format.unwrap_or_else(|| "text".to_owned());
+        let gone = args.remove_gone_after.or(file.remove_gone_after);
         Ok(Self {
             mode,
             serf: serf(args.serf.or(file.serf).as_deref(), mode)?,
             advertise: args.advertise.or(file.advertise),
             join,
             etcd: etcd::read(args.store, file.store, mode)?,
+            strict_join,
+            announce_mdns: args.announce_mdns || file.announce_mdns.unwrap_or(false),
+            remove_gone_after: gone_after(gone.as_deref())?,
+            expect,
             name: args.name.or(file.name),
             api,
             api_tls: api_tls || tls.is_some(),
@@ -279,6 +321,17 @@ impl Settings {
             log_json: one_of("--log-format", &format, &["text", "json"])? == "json",
         })
     }
+}
+
+/// The share of memory in use above which nothing new is started.
+fn threshold(given: Option<f64>) -> Result<f64, String> {
+    let threshold = given.unwrap_or(0.8);
+    if (0.0..=1.0).contains(&threshold) {
+        return Ok(threshold);
+    }
+    Err(format!(
+        "--pressure-threshold: {threshold} is not between 0 and 1"
+    ))
 }
 
 /// The labels of the file, and those of the command line above them.
@@ -304,6 +357,44 @@ fn mode(verb: Option<&Verb>, bootstrap: bool, worker: bool, joins: bool) -> Resu
         (None, true) => Ok(Mode::Bootstrap),
         (Some(Verb::Dev), true) => Err("`dev` and --bootstrap exclude each other: `prismd dev` is for trying things, `prismd --bootstrap` keeps its work".to_owned()),
         (None, false) => Err("say how to start: `prismd dev` to try things, or `prismd --bootstrap` for a server that keeps its state, `prismd --join=SERVER:4200` for another server of a cluster, or `prismd --role=worker --join=SERVER:4200` to run work for one; `prismd --help` shows all".to_owned()),
+    }
+}
+
+/// The same when several servers are to found a cluster together.
+fn expect_mode(servers: u16, other: bool, joins: bool) -> Result<Mode, String> {
+    if other {
+        return Err("--bootstrap-expect goes with neither `dev`, --bootstrap nor --role=worker: it starts one of several servers that found a cluster together".to_owned());
+    }
+    if !(1..=7).contains(&servers) {
+        return Err(format!(
+            "--bootstrap-expect: a cluster is founded by 1 to 7 servers, not {servers}"
+        ));
+    }
+    if servers > 1 && !joins {
+        return Err("--bootstrap-expect needs --join: name the servers that found the cluster together, such as --join=a:4200,b:4200,c:4200".to_owned());
+    }
+    Ok(Mode::Expect)
+}
+
+/// After how long a server that is gone is taken out.
+fn gone_after(given: Option<&str>) -> Result<Option<Duration>, String> {
+    match given.unwrap_or("24h") {
+        "never" => Ok(None),
+        text => match prism_types::parse_duration(text) {
+            Ok(time) if time.0 >= 1_000 => Ok(Some(Duration::from_millis(time.0))),
+            Ok(_) => Err("--remove-gone-after: at least 1s, or `never`".to_owned()),
+            Err(why) => Err(format!("--remove-gone-after: {why}, or `never`")),
+        },
+    }
+}
+
+/// Whether there is anything to be strict about.
+fn strict(asked: bool, mode: Mode) -> Result<(), String> {
+    match mode {
+        _ if !asked => Ok(()),
+        Mode::Join | Mode::Worker => Ok(()),
+        Mode::Expect => Err("--strict-join does not go with --bootstrap-expect, which waits for every server that is named".to_owned()),
+        Mode::Dev | Mode::Bootstrap => Err("--strict-join goes with --join: it is about the servers that are named there".to_owned()),
     }
 }
 
@@ -341,9 +432,13 @@ fn servers(given: Option<&str>, mode: Mode) -> Result<Vec<String>, String> {
             "--join goes with neither `dev` nor --bootstrap: whoever joins a cluster does not begin one"
                 .to_owned(),
         ),
-        _ => match all.iter().find(|server| !has_port(server)) {
+        (Mode::Expect, _) if all.iter().any(|server| server == "mdns") => Err(
+            "--join: servers that found a cluster together are named, and not looked for by mdns"
+                .to_owned(),
+        ),
+        _ => match all.iter().find(|server| !has_port(server) && *server != "mdns") {
             Some(bad) => Err(format!(
-                "--join: {bad:?} is not HOST:PORT, such as first-node:4200 or [fd00::1]:4200"
+                "--join: {bad:?} is not HOST:PORT, such as first-node:4200 or [fd00::1]:4200, nor mdns"
             )),
             None => Ok(all),
         },
@@ -356,8 +451,8 @@ fn has_port(server: &str) -> bool {
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))
 }
 
-/// The join token in a file; `None` when there is no such file, as after it was removed from a machine that has joined.
-fn token(path: &Path) -> Result<Option<JoinToken>, String> {
+/// The token in a file; `None` when there is no such file, as after it was removed from a machine that has joined.
+fn token<T: std::str::FromStr<Err = String>>(path: &Path) -> Result<Option<T>, String> {
     match std::fs::read_to_string(path) {
         Ok(text) => match text.parse() {
             Ok(token) => Ok(Some(token)),
@@ -458,7 +553,7 @@ fn default_data_dir(mode: Mode) -> Result<PathBuf, String> {
     };
     Ok(base.join(match mode {
         Mode::Dev => "dev",
-        Mode::Bootstrap | Mode::Join => "server",
+        Mode::Bootstrap | Mode::Join | Mode::Expect => "server",
         Mode::Worker => "worker",
     }))
 }

@@ -64,6 +64,18 @@ impl Server {
         server
     }
 
+    /// The same in a place that there is.
+    pub fn started_in(place: Place, how: &[&str]) -> Self {
+        let mut server = Self::not_started(place);
+        server.how = how.iter().map(|arg| (*arg).to_owned()).collect();
+        server
+    }
+
+    /// The arguments with which it is started.
+    pub fn how(&self) -> &[String] {
+        &self.how
+    }
+
     /// Starts it again after it was killed or stopped.
     ///
     /// # Panics

@@ -61,6 +61,12 @@ pub const GROUPS: &[Group] = &[
         run: store_etcd,
     },
     Group {
+        name: "lan",
+        about: "servers that find each other on a local network, in a namespace of its own",
+        needs_build: true,
+        run: lan,
+    },
+    Group {
         name: "sandbox-root",
         about: "isolation and escape probes, as root",
         needs_build: true,
@@ -97,6 +103,7 @@ enum Kind {
     Unit,
     StoreCrash,
     StoreEtcd,
+    Lan,
     Sandbox,
     EndToEnd,
 }
@@ -104,9 +111,11 @@ enum Kind {
 fn kind(program: &TestProgram) -> Kind {
     match program.package.as_str() {
         "prism-e2e" if program.target == "etcd" => Kind::StoreEtcd,
+        "prism-e2e" if program.target == "lan" => Kind::Lan,
         "prism-e2e" => Kind::EndToEnd,
         "prism-sandbox" | "prism-sys" => Kind::Sandbox,
         "prism-etcd" => Kind::StoreEtcd,
+        "prism-membership" if program.target == "mdns" => Kind::Lan,
         "prism-raft" if program.target.contains("crash") => Kind::StoreCrash,
         _ => Kind::Unit,
     }
@@ -188,6 +197,20 @@ fn store_etcd(session: &Session<'_>) -> Result<Outcome> {
         }
     }
     session.tests(&of(session, Kind::StoreEtcd)?, As::Caller)
+}
+
+/// Network namespaces are root's here, and `ip` makes the network in them.
+fn lan(session: &Session<'_>) -> Result<Outcome> {
+    let mut probe = Command::new("unshare");
+    probe.args(["--net", "ip", "link", "set", "lo", "up"]);
+    match session.run(&mut probe) {
+        Ok(ended) if ended.ok => session.tests(&of(session, Kind::Lan)?, As::Caller),
+        Ok(ended) => {
+            let why = format!("no network namespace ({})", ended.output.trim());
+            Ok(Outcome::Skipped(why))
+        }
+        Err(e) => Ok(Outcome::Skipped(format!("{e:#}"))),
+    }
 }
 
 fn sandbox_root(session: &Session<'_>) -> Result<Outcome> {

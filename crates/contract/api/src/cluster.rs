@@ -4,6 +4,20 @@ use prism_types::{Labels, Name, NodeId, NodeState, Resources, TimeMs};
 
 use crate::TaskCounts;
 
+words! {
+    /// What the servers' gossip says of one: a hint.
+    pub enum GossipState {
+        /// It answers.
+        Alive = "alive",
+        /// It did not answer, and may yet.
+        Suspect = "suspect",
+        /// It is not heard of any more.
+        Failed = "failed",
+        /// It said that it goes.
+        Left = "left",
+    }
+}
+
 wire! {
     /// Nodes by state.
     pub struct NodeCounts {
@@ -83,6 +97,49 @@ wire! {
         pub behind: Option<u64>,
         /// How long ago it was heard of, milliseconds; `null` when it was not since this leader leads.
         pub heard_ms: Option<u64>,
+        /// What gossip says of it: a hint; `null` when it says nothing.
+        pub gossip: Option<GossipState>,
+        /// How long it takes to answer the leader's probes, microseconds; `null` when that is not known, and of the leader.
+        pub round_trip_us: Option<u64>,
+        /// Why it is not taken out of the cluster by rule, if it is gone; `null` while it is there.
+        pub stays: Option<String>,
+    }
+
+    /// A key for gossip to give to all servers.
+    #[request]
+    pub struct GossipKeyInstall {
+        /// The key as `pk1.KEY.CHECK`; a new one is made when left out.
+        pub key: Option<String>,
+    }
+
+    /// The keys that the servers' gossip is sealed with, by their names.
+    pub struct GossipKeysView {
+        /// Grows by one with each change.
+        pub revision: u64,
+        /// The keys; the first one seals.
+        pub keys: Vec<GossipKeyView>,
+        /// Each server with the keys that it has said to have.
+        pub servers: Vec<GossipHolderView>,
+    }
+
+    /// A key, without its secret.
+    pub struct GossipKeyView {
+        /// Its name.
+        pub id: String,
+        /// Whether it is the one that seals.
+        pub primary: bool,
+        /// How many servers have said that they have it.
+        pub have: u32,
+    }
+
+    /// A server, and which keys it has.
+    pub struct GossipHolderView {
+        /// The node.
+        pub id: NodeId,
+        /// Its name.
+        pub name: Option<Name>,
+        /// The names of its keys, the one that it seals with first; `null` when it did not answer.
+        pub keys: Option<Vec<String>>,
     }
 
     /// What became of a piece of a backup, and of the whole after its last one.

@@ -28,8 +28,9 @@ pub use access::{
     Role, TokenCreate, TokenCreated, TokenView,
 };
 pub use cluster::{
-    ClusterInfo, ClusterResources, DrainBody, DrainView, MemberView, NodeCounts, NodeFactsView,
-    NodeHealth, NodeReadings, NodeResources, NodeView, PeerView, RestoreView,
+    ClusterInfo, ClusterResources, DrainBody, DrainView, GossipHolderView, GossipKeyInstall,
+    GossipKeyView, GossipKeysView, GossipState, MemberView, NodeCounts, NodeFactsView, NodeHealth,
+    NodeReadings, NodeResources, NodeView, PeerView, RestoreView,
 };
 pub use error::{ErrorBody, status_of};
 pub use exec::{ExecBody, ExecEvent, ExecView, ExitView, SignalBody, TtySize};

@@ -256,6 +256,14 @@ ops! {
     PeerList,
     /// `DELETE /cluster/peers/{id}`
     PeerRemove,
+    /// `GET /cluster/keys`
+    KeyList,
+    /// `POST /cluster/keys`
+    KeyInstall,
+    /// `POST /cluster/keys/{id}/use`
+    KeyUse,
+    /// `DELETE /cluster/keys/{id}`
+    KeyRemove,
     /// `GET /cluster/resources`
     ClusterResources,
     /// `POST /cluster/backup`

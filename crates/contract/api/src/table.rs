@@ -11,10 +11,11 @@ use crate::row::{
 use crate::{
     AuditCheck, CaAllow, CaDeny, CaIssue, CaIssued, CaRotate, CaView, ClusterInfo,
     ClusterResources, DrainBody, EventView, ExecBody, ExecEvent, ExecView, ExplainView, FileList,
-    HealthView, ImageLoad, ImageView, JobView, JoinTokenCreate, JoinTokenCreated, JoinTokenView,
-    MemberView, NamespaceView, NodeHealth, NodeResources, NodeView, Page, PeerView, Quota,
-    RestoreView, Role, SandboxView, SignalBody, SnapshotView, SweepSummary, SweepView, TaskView,
-    TimeoutBody, TokenCreate, TokenCreated, TokenView, TtySize, Written,
+    GossipKeyInstall, GossipKeysView, HealthView, ImageLoad, ImageView, JobView, JoinTokenCreate,
+    JoinTokenCreated, JoinTokenView, MemberView, NamespaceView, NodeHealth, NodeResources,
+    NodeView, Page, PeerView, Quota, RestoreView, Role, SandboxView, SignalBody, SnapshotView,
+    SweepSummary, SweepView, TaskView, TimeoutBody, TokenCreate, TokenCreated, TokenView, TtySize,
+    Written,
 };
 
 /// Every route there is.
@@ -75,6 +76,41 @@ pub const ROUTES: &[Route] = &[
         "/api/v1/cluster/peers/{id}",
         Noun::Cluster,
         "take a server out of the cluster for good, by id, name or number",
+    )
+    .role(Role::Admin),
+    get(
+        Op::KeyList,
+        "/api/v1/cluster/keys",
+        Noun::Cluster,
+        "the names of the keys that the servers' gossip is sealed with, and which server has which",
+    )
+    .role(Role::Admin)
+    .everywhere()
+    .answers(json::<GossipKeysView>()),
+    post(
+        Op::KeyInstall,
+        "/api/v1/cluster/keys",
+        Noun::Cluster,
+        "give all servers another key for gossip, which seals nothing yet",
+    )
+    .role(Role::Admin)
+    .takes(json::<GossipKeyInstall>())
+    .created()
+    .answers(json::<GossipKeysView>()),
+    post(
+        Op::KeyUse,
+        "/api/v1/cluster/keys/{id}/use",
+        Noun::Cluster,
+        "let all servers seal their gossip with a key that all have",
+    )
+    .role(Role::Admin)
+    .answers(json::<GossipKeysView>()),
+    row(
+        Method::Delete,
+        Op::KeyRemove,
+        "/api/v1/cluster/keys/{id}",
+        Noun::Cluster,
+        "let all servers forget a key for gossip that none seals with",
     )
     .role(Role::Admin),
     get(

@@ -88,6 +88,7 @@ impl State {
                 self.denied.remove(whom);
             }
             Change::Rotation(record) => self.rotation = Some((**record).clone()),
+            Change::Gossip(record) => self.gossip = Some(record.clone()),
             Change::Key(key, record) => self.put_key(key, record),
             Change::KeyRemoved(key) => {
                 if let Some(old) = self.keys.remove(key) {

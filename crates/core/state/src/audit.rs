@@ -179,6 +179,9 @@ pub(crate) fn about(state: &State, command: &Command) -> (Subject, Option<Name>)
             Whom::Node(id) => (Subject::Node(*id), None),
             Whom::Certificate(_) => (Subject::Cluster, None),
         },
+        Command::NoteServer { id, .. } | Command::RetireServer { id, .. } => {
+            (Subject::Node(*id), None)
+        }
         Command::Note { subject, .. } => match subject {
             Subject::Sandbox(id) => sandbox(*id),
             Subject::Job(id) => job(*id),

@@ -10,8 +10,8 @@ use prism_types::{JobId, Name, NodeId, NodeNo, Reason, SandboxId, TaskRef, Token
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BeamRecord, Block, DeniedRecord, EventRecord, JobRecord, JoinTokenRecord, KeyRecord,
-    MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, RotationRecord,
+    BeamRecord, Block, DeniedRecord, EventRecord, GossipRecord, JobRecord, JoinTokenRecord,
+    KeyRecord, MemberRecord, MetaRecord, NamespaceRecord, NodeRecord, ResultRecord, RotationRecord,
     SandboxRecord, ServerRecord, SweepRecord, TokenRecord, Whom,
 };
 
@@ -100,6 +100,8 @@ pub enum Change {
     DeniedRemoved(Whom),
     /// `rotation/root`.
     Rotation(Box<RotationRecord>),
+    /// `gossip`.
+    Gossip(GossipRecord),
     /// `keys/KEY`.
     Key(Arc<str>, KeyRecord),
     /// `keys/KEY` removed.

@@ -169,6 +169,7 @@ impl Change {
             Self::Denied(r) => put(key::denied(r.whom), pack(r)),
             Self::DeniedRemoved(whom) => delete(key::denied(*whom)),
             Self::Rotation(r) => put(key::ROTATION.to_owned(), pack(r)),
+            Self::Gossip(r) => put(key::GOSSIP.to_owned(), pack(r)),
             Self::Key(k, r) => put(key::idempotency(k), pack(r)),
             Self::KeyRemoved(k) => delete(key::idempotency(k)),
             Self::Event(r) => put(key::event_key(r.seq), pack_renewed(r)),

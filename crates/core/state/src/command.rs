@@ -13,8 +13,8 @@ use prism_types::{
 };
 
 use crate::{
-    JoinTokenRecord, MemberRecord, MemberRole, NodeFacts, Origin, OutputRef, Quota, Role,
-    RootRecord, Subject, Whom,
+    GossipRecord, JoinTokenRecord, MemberRecord, MemberRole, NodeFacts, Origin, OutputRef, Quota,
+    Role, RootRecord, Subject, Whom,
 };
 
 /// Longest result of a task in bytes; longer ones are refused as a whole and the task has none.
@@ -281,6 +281,35 @@ pub enum Command {
         /// Whether workers that are waited for are left behind.
         force: bool,
     },
+    /// Gossip is sealed with these keys from now on; refused unless their revision is the next one.
+    SetGossipKeys(GossipRecord),
+    /// Keeps an event of what is seen of a server.
+    NoteServer {
+        /// The server.
+        id: NodeId,
+        /// What.
+        seen: ServerSeen,
+    },
+    /// A server that is long gone is none any more, by rule.
+    RetireServer {
+        /// The server.
+        id: NodeId,
+        /// Why, for people; 1 to 400 bytes.
+        why: String,
+    },
+}
+
+/// What the other servers see of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServerSeen {
+    /// It did not answer, and may yet.
+    Suspect,
+    /// It is not heard of any more.
+    Failed,
+    /// It said that it goes.
+    Left,
+    /// It is heard of again.
+    Back,
 }
 
 /// A node that asks to be let in.

@@ -5,6 +5,7 @@ use prism_types::{JobId, Name, NodeId, NodeNo, SandboxId, TokenId};
 use crate::Whom;
 
 pub(crate) const META: &str = "meta";
+pub(crate) const GOSSIP: &str = "gossip";
 
 pub(crate) const ROTATION: &str = "rotation/root";
 

@@ -41,7 +41,7 @@ pub use codec::{
 };
 pub use command::{
     Command, IdempotencyKey, Join, METRIC_LINE_MAX, Metric, Placement, Plan, Proposal, RESULT_MAX,
-    Registration, STDERR_TAIL_MAX, SandboxStatus, Submission, TaskResult,
+    Registration, STDERR_TAIL_MAX, SandboxStatus, ServerSeen, Submission, TaskResult,
 };
 pub use decide::{
     BACKUP_PREFIXES, BackupOf, KEY_LEN_MAX, KEY_MEMORY, KEYS_MAX, RESTORED_FIRST, Restored, decide,
@@ -50,7 +50,9 @@ pub use decide::{
 pub use fit::misfit;
 pub use job::Job;
 pub use key::{blob_key, event_key, events_prefix, job_results_prefix, meta_key, results_prefix};
-pub use member::{DeniedRecord, JoinTokenRecord, MemberRecord, MemberRole, ServerRecord, Whom};
+pub use member::{
+    DeniedRecord, GossipRecord, JoinTokenRecord, MemberRecord, MemberRole, ServerRecord, Whom,
+};
 pub use namespace::{NamespaceRecord, Quota, Room, Usage};
 pub use node::Node;
 pub use ranges::Ranges;

@@ -41,6 +41,7 @@ impl State {
         "servers/",
         "denied/",
         "rotation/",
+        "gossip",
     ];
 
     /// Rebuilds the state from committed keys and values, in any order.
@@ -161,6 +162,7 @@ impl State {
         out.extend(self.denied.values().cloned().map(Change::Denied));
         let rotation = self.rotation.iter().cloned().map(Box::new);
         out.extend(rotation.map(Change::Rotation));
+        out.extend(self.gossip.clone().map(Change::Gossip));
         let keys = self.keys.iter();
         out.extend(keys.map(|(k, r)| Change::Key(Arc::clone(k), r.clone())));
         out
@@ -183,6 +185,7 @@ impl Loaded {
             "servers" => self.last.push(Change::Server(unpack(key, value)?)),
             "denied" => self.last.push(Change::Denied(unpack(key, value)?)),
             "rotation" => self.last.push(Change::Rotation(unpack(key, value)?)),
+            "gossip" => self.last.push(Change::Gossip(unpack(key, value)?)),
             "sandboxes" => self.last.push(Change::Sandbox(unpack(key, value)?)),
             "keys" => self
                 .last

@@ -80,6 +80,18 @@ pub struct ServerRecord {
     pub gone: bool,
 }
 
+/// `gossip`: the keys that gossip among the servers is sealed with. They themselves are sealed with a secret that every server has and
+/// that is not in the state, so whoever reads the state or a backup of it does not have them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GossipRecord {
+    /// Grows by one with each change.
+    pub revision: u64,
+    /// The names of the keys, which tell nothing of them; the first one seals, all open.
+    pub keys: Vec<[u8; 4]>,
+    /// The keys, sealed.
+    pub sealed: Vec<u8>,
+}
+
 /// Somebody who is kept out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Whom {

@@ -10,8 +10,8 @@ use prism_types::{JobId, Name, NodeId, NodeNo, SandboxId, TimeMs, TokenId};
 
 use crate::namespace::Namespaces;
 use crate::{
-    DeniedRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node, SandboxRecord,
-    ServerRecord, TokenRecord, Usage, Whom,
+    DeniedRecord, GossipRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node,
+    SandboxRecord, ServerRecord, TokenRecord, Usage, Whom,
 };
 
 /// The replicated state.
@@ -28,6 +28,7 @@ pub struct State {
     pub(crate) servers: BTreeMap<NodeId, ServerRecord>,
     pub(crate) denied: BTreeMap<Whom, DeniedRecord>,
     pub(crate) rotation: Option<crate::RotationRecord>,
+    pub(crate) gossip: Option<GossipRecord>,
     pub(crate) keys: BTreeMap<Arc<str>, KeyRecord>,
     pub(crate) index: Index,
 }

@@ -7,8 +7,8 @@ use prism_types::{
 };
 
 use crate::{
-    Cell, DeniedRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord, Node, Phase,
-    SandboxRecord, ServerRecord, State, TokenRecord,
+    Cell, DeniedRecord, GossipRecord, Job, JoinTokenRecord, KeyRecord, MemberRecord, MetaRecord,
+    Node, Phase, SandboxRecord, ServerRecord, State, TokenRecord,
 };
 
 /// One task as others see it.
@@ -257,6 +257,11 @@ impl State {
     /// Whether somebody is kept out.
     pub fn is_denied(&self, whom: &crate::Whom) -> bool {
         self.denied.contains_key(whom)
+    }
+
+    /// The keys that gossip is sealed with, once there are any.
+    pub fn gossip(&self) -> Option<&GossipRecord> {
+        self.gossip.as_ref()
     }
 
     /// What an idempotency key was answered.

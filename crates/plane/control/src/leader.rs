@@ -136,6 +136,14 @@ pub async fn admission(store: &dyn Store) -> Result<State, ControlError> {
     .await
 }
 
+/// The servers and the keys of their gossip, as far as this server knows: the rest of the state is left out.
+///
+/// # Errors
+/// As of [`frozen`].
+pub async fn servers(store: &dyn Store) -> Result<State, ControlError> {
+    load(store, &["servers/", "gossip"]).await
+}
+
 async fn load(store: &dyn Store, prefixes: &[&str]) -> Result<State, ControlError> {
     let revision = store.status().revision;
     let mut entries = Vec::new();
@@ -336,7 +344,8 @@ impl Leader {
                     | Change::Member(_)
                     | Change::MemberRemoved(_)
                     | Change::Server(_)
-                    | Change::Rotation(_) => {
+                    | Change::Rotation(_)
+                    | Change::Gossip(_) => {
                         self.control.shared.admission.send_modify(|n| *n += 1);
                     }
                     _ => {}

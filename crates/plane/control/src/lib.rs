@@ -20,7 +20,7 @@ mod waits;
 pub use clock::Clock;
 pub use error::ControlError;
 pub use handle::{Control, LiveNode, Numbers};
-pub use leader::{Leader, admission, frozen, open};
+pub use leader::{Leader, admission, frozen, open, servers};
 pub use restore::{RestoreOutcome, Source};
 pub use results::{results_page, sweep_rows};
 pub use seat::{Seat, Seats};

@@ -22,9 +22,9 @@ use crate::refuse::Answered;
 use crate::room::Room;
 use crate::stream::Streams;
 use crate::{
-    GatewayConfig, answer, backups, ca, cluster, events, execs, explain, files, health, images,
-    jobs, join_tokens, logs, namespaces, nodes, peers, pipeline, results, sandboxes, snapshots,
-    submit, sweeps, tasks, tokens,
+    GatewayConfig, answer, backups, ca, cluster, events, execs, explain, files, gossip_keys,
+    health, images, jobs, join_tokens, logs, namespaces, nodes, peers, pipeline, results,
+    sandboxes, snapshots, submit, sweeps, tasks, tokens,
 };
 
 /// Shared by every request, whoever leads.
@@ -192,8 +192,9 @@ pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answere
         Op::OpenApi | Op::OpenApiVersioned => Ok(openapi(app)),
         Op::ClusterGet => cluster::get(app, &ask).await,
         Op::ClusterMembers => cluster::members(app, &ask).await,
-        Op::PeerList => peers::list(app, &ask).await,
-        Op::PeerRemove => peers::remove(app, ask).await,
+        Op::PeerList | Op::PeerRemove => peers::serve(app, route.op, ask).await,
+        Op::KeyList => gossip_keys::list(app).await,
+        Op::KeyInstall | Op::KeyUse | Op::KeyRemove => gossip_keys::act(app, route.op, ask).await,
         Op::ClusterResources => cluster::resources(app).await,
         Op::ClusterBackup | Op::ClusterRestore => backups::act(app, &ask).await,
         Op::NodeList => nodes::list(app, &ask).await,
@@ -201,8 +202,7 @@ pub(crate) async fn dispatch(app: &Arc<App>, route: &Route, ask: Ask) -> Answere
         Op::NodeResources => nodes::resources(app, &ask).await,
         Op::NodeHealth => nodes::health(app, &ask).await,
         Op::NodeDrain => nodes::drain(app, ask).await,
-        Op::NodeCordon => nodes::cordon(app, ask, true).await,
-        Op::NodeUncordon => nodes::cordon(app, ask, false).await,
+        Op::NodeCordon | Op::NodeUncordon => nodes::cordon(app, route.op, ask).await,
         Op::NodeRemove => nodes::remove(app, ask).await,
         Op::JobSubmit => submit::job(app, ask).await,
         Op::JobList => jobs::list(app, &ask).await,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use prism_identity::{Pin, pins_in};
 
 use crate::certificates::Authority;
+use crate::gossip_keys::Gossip;
 use crate::join_tokens::Joining;
 
 /// How much room the server's disk has.
@@ -150,6 +151,8 @@ pub struct GatewayConfig {
     pub keep_alive: Duration,
     /// Tells of the servers in the configuration of the state, if there may be several.
     pub peers: Option<Peers>,
+    /// What the servers say of each other, where they do.
+    pub gossip: Option<Arc<dyn Gossip>>,
     /// How often a stream looks whether its token is still good.
     pub token_check: Duration,
     /// How machines join by this server, if they can.
@@ -188,6 +191,7 @@ impl GatewayConfig {
             start_wait: Duration::from_secs(10),
             keep_alive: Duration::from_secs(15),
             peers: None,
+            gossip: None,
             token_check: Duration::from_secs(3),
             joining: None,
             authority: None,

@@ -23,6 +23,7 @@ mod execs;
 mod explain;
 mod files;
 mod forward;
+mod gossip_keys;
 mod health;
 mod idempotency;
 mod images;
@@ -58,6 +59,7 @@ pub use config::{
     DiskGauge, DiskRoom, GatewayConfig, Peer, Peers, StoreGauge, StoreHealth, StoreTrouble,
 };
 pub use desk::{Ground, Pipe, Reach};
+pub use gossip_keys::{Gossip, Hint, HintState, KeyChange, KeyName};
 pub use join_tokens::Joining;
 pub use query::check_query;
 pub use server::{Gateway, serve, serve_tls};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Response;
 use prism_api::{
-    DrainBody, DrainView, NodeFactsView, NodeHealth, NodeReadings, NodeResources, NodeView,
+    DrainBody, DrainView, NodeFactsView, NodeHealth, NodeReadings, NodeResources, NodeView, Op,
 };
 use prism_control::Control;
 use prism_link::{NodeFacts, Readings};
@@ -179,7 +179,8 @@ pub(crate) fn health_view(control: &Control, node: &Node) -> NodeHealth {
     }
 }
 
-pub(crate) async fn cordon(app: &Arc<App>, ask: Ask, on: bool) -> Answered<Response<Body>> {
+pub(crate) async fn cordon(app: &Arc<App>, op: Op, ask: Ask) -> Answered<Response<Body>> {
+    let on = op == Op::NodeCordon;
     let text = ask.param("id")?;
     let id = app
         .control

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Response;
-use prism_api::PeerView;
+use prism_api::{GossipState, Op, PeerView};
 use prism_state::Command;
 use prism_types::{NodeId, Reason};
 
 use crate::app::App;
 use crate::ask::Ask;
+use crate::gossip_keys::{Hint, HintState};
 use crate::refuse::{Answered, Refusal};
 use crate::{answer, list};
 
@@ -21,11 +22,27 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What gossip says of a server.
+fn hint(hint: &Hint) -> GossipState {
+    match hint.state {
+        HintState::Alive => GossipState::Alive,
+        HintState::Suspect => GossipState::Suspect,
+        HintState::Failed => GossipState::Failed,
+        HintState::Left => GossipState::Left,
+    }
+}
+
 async fn all(app: &App) -> Vec<PeerView> {
     let peers = app.config.peers.as_ref().map(|p| p.all());
+    let hints = match &app.config.gossip {
+        Some(gossip) => gossip.hints().await,
+        None => Vec::new(),
+    };
     let known = app.control.read(|s| {
         let of = |peer: crate::Peer| {
             let server = s.servers().find(|r| r.number == peer.number);
+            let said = server.and_then(|r| hints.iter().find(|h| h.id == r.id));
+            let trip = said.and_then(|h| h.round_trip);
             PeerView {
                 number: peer.number,
                 id: server.map(|r| r.id),
@@ -35,6 +52,9 @@ async fn all(app: &App) -> Vec<PeerView> {
                 voter: peer.voter,
                 behind: peer.behind,
                 heard_ms: peer.heard.map(ms),
+                gossip: said.map(hint),
+                round_trip_us: trip.map(|t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX)),
+                stays: said.and_then(|h| h.stays.clone()),
             }
         };
         peers.unwrap_or_default().into_iter().map(of).collect()
@@ -42,12 +62,20 @@ async fn all(app: &App) -> Vec<PeerView> {
     known.await
 }
 
-pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
+/// Lists them, or takes one out.
+pub(crate) async fn serve(app: &Arc<App>, op: Op, ask: Ask) -> Answered<Response<Body>> {
+    match op {
+        Op::PeerRemove => remove(app, ask).await,
+        _ => list(app, &ask).await,
+    }
+}
+
+async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let key = |p: &PeerView| format!("{:020}", p.number);
     answer::json(&list::slice(ask, all(app).await, "p", key)?)
 }
 
-pub(crate) async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let text = ask.param("id")?;
     let peers = all(app).await;
     let named = |p: &&PeerView| {
@@ -96,6 +124,9 @@ mod tests {
             voter: true,
             behind: Some(0),
             heard_ms,
+            gossip: None,
+            round_trip_us: None,
+            stays: None,
         }
     }
 

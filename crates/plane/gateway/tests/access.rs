@@ -344,6 +344,7 @@ async fn every_change_has_an_audit_event_of_who_what_and_from_where() {
         Op::JobCancel, Op::JobPause, Op::JobResume, Op::SweepCancel, Op::SweepPause, Op::SweepResume,
         Op::NodeRemove, Op::PeerRemove, Op::JoinTokenCreate, Op::JoinTokenRevoke, Op::ExecInput, Op::ExecResize,
         Op::CaIssue, Op::CaRotate,
+        Op::KeyInstall, Op::KeyUse, Op::KeyRemove,
     ];
     let changes = ROUTES.iter().filter(|r| r.changes());
     for route in changes.filter(|r| !without.contains(&r.op)) {

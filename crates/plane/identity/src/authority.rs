@@ -7,6 +7,7 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -107,6 +108,14 @@ pub fn life_of(key: &Key, certificate: &[u8]) -> Result<Lifetime, IdentityError>
 }
 
 impl Root {
+    /// A secret that follows from the root's key, for what is kept where others read too: every server has it, and nobody else.
+    pub fn sealing_secret(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(b"prism sealing secret 1");
+        digest.update(self.key.0.serialize_der());
+        digest.finalize().into()
+    }
+
     /// Founds a cluster: a new key and its certificate.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use prism_types::TokenId;
 use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::IdentityError;
 
@@ -25,6 +26,16 @@ impl Pin {
     /// Of a public key.
     pub fn of(info: &[u8]) -> Self {
         Self(Sha256::digest(info).into())
+    }
+
+    /// Of the key of a certificate, DER.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn of_certificate(der: &[u8]) -> Result<Self, IdentityError> {
+        X509Certificate::from_der(der)
+            .map(|(_, parsed)| Self::of(parsed.public_key().raw))
+            .map_err(|why| IdentityError::read("a certificate", why))
     }
 }
 
@@ -105,7 +116,7 @@ impl JoinToken {
 }
 
 /// Tells a string that was cut or mistyped from one that is not good.
-fn check(body: &str) -> String {
+pub(crate) fn check(body: &str) -> String {
     let digest = Sha256::digest(body.as_bytes());
     digest
         .iter()

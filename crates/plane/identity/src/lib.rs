@@ -7,12 +7,14 @@
 
 mod api;
 mod authority;
+mod common;
 mod error;
 mod handshake;
 mod holder;
 mod join;
 mod key;
 mod lifetime;
+mod peek;
 mod peers;
 mod pinned;
 mod trust;
@@ -22,12 +24,14 @@ pub use api::{
     key_in, pem_of, pins_in, request_in,
 };
 pub use authority::{Issued, Issuer, Root, life_of, requested};
+pub use common::CommonToken;
 pub use error::IdentityError;
 pub use handshake::{handshake_kind, verdict};
 pub use holder::{ClusterId, Holder, Role};
 pub use join::{JoinSecret, JoinToken, Pin};
 pub use key::Key;
 pub use lifetime::{Lifetime, renew_at};
+pub use peek::connect_unjudged;
 pub use peers::{Peer, Refused, accept, connect};
 pub use pinned::{accept_strangers, connect_pinned};
 pub use trust::{Denied, Fingerprint, NotTrusted, Trust};

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prism_identity::{
-    IdentityError, Issued, Issuer, JoinToken, Key, NotTrusted, Peer, Role, Root, Trust, connect,
-    connect_pinned, life_of,
+    IdentityError, Issued, Issuer, JoinToken, Key, NotTrusted, Peer, Pin, Role, Root, Trust,
+    connect, connect_pinned, life_of,
 };
 use prism_types::{Name, NodeId, Reason, Rejection};
 use rustls::pki_types::ServerName;
@@ -64,7 +64,7 @@ fn is_alert(error: &io::Error, which: AlertDescription) -> bool {
     matches!(tls, Some(rustls::Error::AlertReceived(said)) if *said == which)
 }
 
-async fn reach(
+pub(crate) async fn reach(
     address: SocketAddr,
     mut config: ClientConfig,
     protocol: &[u8],
@@ -121,6 +121,17 @@ pub(crate) async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
         }),
         Err(why) => Err(MemberError::Unreachable { address, why }),
     }
+}
+
+/// Looks whether a server of the cluster with this root is there. Nothing is asked of it.
+///
+/// # Errors
+/// When none is, or it is of another cluster.
+pub async fn probe(address: SocketAddr, pin: Pin) -> Result<(), MemberError> {
+    let mut stream = reach(address, connect_pinned(pin)?, alpn::JOIN).await?;
+    // It is there; how the connection ends says nothing more.
+    let _ended = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+    Ok(())
 }
 
 /// The leader's address, as another server says it.

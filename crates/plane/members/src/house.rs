@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prism_control::{Control, Seat, Seats};
 use prism_identity::{
-    ClusterId, Denied, Fingerprint, IdentityError, JoinSecret, NotTrusted, Peer, Role, Trust,
-    accept, accept_strangers, renew_at, requested,
+    ClusterId, CommonToken, Denied, Fingerprint, IdentityError, JoinSecret, NotTrusted, Peer, Role,
+    Trust, accept, accept_strangers, renew_at, requested,
 };
 use prism_state::{Command, Join, MemberRole, State, Whom};
 use prism_store::{BoxFuture, Store};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alpn;
 use crate::api::ApiFace;
+use crate::cohort::Belongs;
 use crate::exchange::{Answer, Ask, Directions, ForServer, Given, Leads, ServerToken, WhoLeads};
 use crate::guests::{Counts, Guests};
 use crate::rotation::{PACE, Watch};
@@ -74,10 +75,11 @@ pub(crate) enum Purpose {
     Raft,
     Api,
     Root,
+    Cohort,
 }
 
 impl Purpose {
-    const ALL: [(Self, &[u8]); 8] = [
+    const ALL: [(Self, &[u8]); 9] = [
         (Self::Where, alpn::WHERE),
         (Self::Raft, alpn::RAFT),
         (Self::Api, alpn::API),
@@ -86,6 +88,7 @@ impl Purpose {
         (Self::JoinEtcd, alpn::JOIN_ETCD),
         (Self::Renew, alpn::RENEW),
         (Self::Session, alpn::SESSION),
+        (Self::Cohort, alpn::COHORT),
     ];
 
     pub(crate) fn of(protocol: &[u8]) -> Option<Self> {
@@ -117,6 +120,8 @@ pub struct House {
     faces: Mutex<Arc<Faces>>,
     /// All servers, as far as this one knows.
     servers: Mutex<Vec<String>>,
+    /// For those who have the common token, if this server was started with it.
+    cohort: Mutex<Option<Arc<ServerConfig>>>,
 }
 
 impl std::fmt::Debug for House {
@@ -264,6 +269,7 @@ impl House {
         let guests = Arc::default();
         Ok(Arc::new(Self {
             servers: Mutex::new(vec![links.address.clone()]),
+            cohort: Mutex::default(),
             links,
             faces: Mutex::new(Arc::new(faces(&me, &trust, &guests)?)),
             client_trust: me.trust()?,
@@ -374,10 +380,35 @@ impl House {
         self.guests.counts()
     }
 
-    /// How it shows itself to those who come for this.
-    pub(crate) fn face(&self, purpose: Purpose) -> Arc<ServerConfig> {
+    /// Tells those who have the common token, from now on, which cluster there is and where they join it.
+    ///
+    /// # Errors
+    /// When the library makes no certificate of the token, which it does.
+    pub fn answer_cohort(&self, token: &CommonToken) -> Result<(), MemberError> {
+        let face = crate::cohort::face(token)?;
+        *self.cohort.lock().unwrap_or_else(PoisonError::into_inner) = Some(face);
+        Ok(())
+    }
+
+    /// What it tells them.
+    pub(crate) fn belongs(&self) -> Option<Belongs> {
+        let me = self.me();
+        let root = me.authority.as_ref()?.root_key.as_ref()?;
+        Some(Belongs {
+            cluster: self.cluster,
+            pin: root.key().pin().0,
+            address: self.links.address.clone(),
+        })
+    }
+
+    /// How it shows itself to those who come for this, if it does.
+    pub(crate) fn face(&self, purpose: Purpose) -> Option<Arc<ServerConfig>> {
         let faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
-        match purpose {
+        Some(match purpose {
+            Purpose::Cohort => {
+                let cohort = self.cohort.lock().unwrap_or_else(PoisonError::into_inner);
+                return cohort.clone();
+            }
             Purpose::Join => faces.join[0].clone(),
             Purpose::JoinEtcd => faces.join[1].clone(),
             Purpose::Renew => faces.members[0].clone(),
@@ -386,7 +417,7 @@ impl House {
             Purpose::Raft => faces.servers[0].clone(),
             Purpose::Api => faces.servers[1].clone(),
             Purpose::Root => faces.servers[2].clone(),
-        }
+        })
     }
 
     /// The leader, if it is here; otherwise what to answer.

@@ -11,6 +11,7 @@
 //! | `prism/raft/1` | servers | to replicate the store |
 //! | `prism/api/1` | servers | requests to the API that they were asked and do not decide |
 //! | `prism/root/1` | servers | the key of a root, while the root is changed |
+//! | `prism/cohort/1` | servers with the common token | to found a cluster together ([`cohort`]) |
 //!
 //! What only the leader can answer is asked of it: whoever asks another server is told where it is.
 
@@ -18,6 +19,7 @@
 
 mod api;
 mod authority;
+pub mod cohort;
 mod dial;
 mod error;
 mod exchange;
@@ -28,7 +30,7 @@ mod membership;
 mod rotation;
 
 pub use authority::Authority;
-pub use dial::{Dialled, Joining, dial_session, join, renew, who_leads};
+pub use dial::{Dialled, Joining, dial_session, join, probe, renew, who_leads};
 pub use error::MemberError;
 pub use exchange::{Directions, Leads, ServerToken};
 pub use guests::Counts;
@@ -46,4 +48,5 @@ pub(crate) mod alpn {
     pub(crate) const RAFT: &[u8] = b"prism/raft/1";
     pub(crate) const API: &[u8] = b"prism/api/1";
     pub(crate) const ROOT: &[u8] = b"prism/root/1";
+    pub(crate) const COHORT: &[u8] = b"prism/cohort/1";
 }

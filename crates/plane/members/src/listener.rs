@@ -17,6 +17,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::cohort::Said;
 use crate::exchange::{self, Answer, Ask, PATIENCE, WhoLeads};
 use crate::house::{Hook, House, Purpose};
 use crate::rotation::AskRoot;
@@ -135,6 +136,7 @@ async fn welcome(
         Purpose::Renew => renew(&mut stream, &house).await,
         Purpose::Where => directions(&mut stream, &house).await,
         Purpose::Root => root(&mut stream, &house).await,
+        Purpose::Cohort => cohort(&mut stream, &house).await,
         Purpose::Raft | Purpose::Api => {
             drop(place);
             let hook = match purpose {
@@ -158,13 +160,18 @@ async fn shake(stream: TcpStream, house: &House) -> io::Result<(Purpose, TlsStre
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let asked = start.client_hello().alpn();
     let asked: Vec<&[u8]> = asked.into_iter().flatten().collect();
+    let strange = |why: String| io::Error::new(io::ErrorKind::Unsupported, why);
     let Some(purpose) = asked.iter().find_map(|name| Purpose::of(name)) else {
         let why = other_version(&asked);
         // Refused in TLS's own words, so that it learns why.
-        let _refused = start.into_stream(house.face(Purpose::Join)).await;
-        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        if let Some(face) = house.face(Purpose::Join) {
+            let _refused = start.into_stream(face).await;
+        }
+        return Err(strange(why));
     };
-    let stream = start.into_stream(house.face(purpose)).await?;
+    let face = house.face(purpose);
+    let face = face.ok_or_else(|| strange("this server has no common token".to_owned()))?;
+    let stream = start.into_stream(face).await?;
     Ok((purpose, stream))
 }
 
@@ -250,6 +257,17 @@ async fn directions(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Res
     note_root(stream, &peer, house);
     let question: WhoLeads = exchange::receive(stream).await?;
     tell(stream, &house.directions(&peer, question).await).await
+}
+
+/// Says to one that waits for others that there is a cluster.
+async fn cohort(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<()> {
+    let belongs = house.belongs();
+    let belongs = belongs.ok_or_else(|| io::Error::other("this server has no root"))?;
+    let said = Said::Belongs(belongs);
+    let told = crate::cohort::answer(stream, &said);
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the answer is not read");
+    tokio::time::timeout(PATIENCE, told).await.map_err(late)??;
+    Ok(())
 }
 
 /// A connection with another server, until either is told to end it.

@@ -148,6 +148,28 @@ impl Gossip {
         self.command(Command::SetTags(tags)).await
     }
 
+    /// All that are known, this node first, with their round-trip times as they are now.
+    ///
+    /// # Errors
+    /// When gossip has stopped or is busy.
+    pub async fn look(&self) -> Result<Vec<Member>, GossipError> {
+        let (answer, answered) = oneshot::channel();
+        self.command(Command::Look(answer)).await?;
+        match timeout(GRACE, answered).await {
+            Ok(Ok(members)) => Ok(members),
+            Ok(Err(_)) => Err(GossipError::Stopped),
+            Err(_) => Err(GossipError::Busy),
+        }
+    }
+
+    /// Replaces this node's ring by one that was agreed upon elsewhere.
+    ///
+    /// # Errors
+    /// When gossip has stopped.
+    pub async fn set_ring(&self, ring: KeyRing) -> Result<(), GossipError> {
+        self.command(Command::SetRing(ring)).await
+    }
+
     /// The keys, here and everywhere.
     pub fn keyring(&self) -> Keyring {
         Keyring::new(self.commands.clone(), self.ring.clone())

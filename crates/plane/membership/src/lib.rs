@@ -13,6 +13,7 @@ mod gossip;
 mod keyring;
 pub mod mdns;
 pub mod protocol;
+mod sealed;
 mod socket;
 mod task;
 
@@ -24,3 +25,4 @@ pub use protocol::{
     Counts, GossipKey, KeyError, KeyId, KeyRefusal, KeyRing, MAX_KEYS, Member, MemberState,
     NodeAnswer, Outcome, PeerError, ProfileError, Refusal, RingError, Tags, Timing, Who,
 };
+pub use sealed::{SealError, open_ring, seal_ring};

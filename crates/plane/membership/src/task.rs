@@ -33,6 +33,9 @@ pub(crate) enum AskError {
 pub(crate) enum Command {
     Join(Vec<SocketAddr>),
     SetTags(Tags),
+    SetRing(KeyRing),
+    /// The members as they are now, with their round-trip times.
+    Look(oneshot::Sender<Vec<Member>>),
     Ask(Op, Duration, oneshot::Sender<Answered>),
     Leave(Duration, oneshot::Sender<Answered>),
 }
@@ -101,6 +104,9 @@ impl Task {
         let (asked, answer) = match command {
             Command::Join(addresses) => return self.engine.join(now, &addresses),
             Command::SetTags(tags) => return self.engine.set_tags(now, tags),
+            Command::SetRing(ring) => return self.engine.set_ring(ring),
+            // Who asked and does not wait any more is not told.
+            Command::Look(answer) => return drop(answer.send(self.members())),
             Command::Ask(op, within, answer) => (self.engine.ask(now, op, within), answer),
             Command::Leave(within, answer) => (Ok(self.engine.leave(now, within)), answer),
         };

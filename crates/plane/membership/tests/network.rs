@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kit::{PERIOD, World, address, id, tags};
 use prism_membership::protocol::{Event, Timing};
-use prism_membership::{MemberState, Refusal};
+use prism_membership::{KeyRing, MemberState, Refusal};
 
 /// The most periods that an observer of n nodes takes to see a death: each node is probed within two rounds, then suspected, then told of.
 fn bound(nodes: u32) -> u32 {
@@ -48,6 +48,52 @@ fn nobody_is_declared_dead_while_all_live_and_a_tenth_is_lost() {
                 assert_eq!(refuted, 0, "seed {seed}: {n} was told that it is dead");
             }
         }
+    }
+}
+
+#[test]
+fn round_trips_are_measured_by_probes_and_forgotten_with_who_is_gone() {
+    for seed in 0..5 {
+        let mut world = World::joined(3, seed);
+        world.until("all see all", 60, World::whole);
+        world.until("round trips to be known", 60, |w| {
+            (0..3).all(|n| {
+                let others = w.members(n).into_iter().filter(|m| !m.me);
+                let mut trips = others.map(|m| m.round_trip);
+                trips.all(|t| t.is_some_and(|t| !t.is_zero() && t <= PERIOD))
+            })
+        });
+        assert!(
+            world
+                .members(0)
+                .iter()
+                .all(|m| !m.me || m.round_trip.is_none())
+        );
+    }
+}
+
+#[test]
+fn a_ring_that_was_agreed_upon_elsewhere_is_taken_over_while_gossip_goes_on() {
+    let mut world = World::joined(3, 1);
+    world.until("all see all", 60, World::whole);
+    // First all open with the new key, then all seal with it.
+    let rings = [
+        KeyRing::with(kit::key(1), &[kit::key(2)]).unwrap(),
+        KeyRing::with(kit::key(2), &[kit::key(1)]).unwrap(),
+        KeyRing::new(kit::key(2)),
+    ];
+    for ring in rings {
+        for n in 0..3 {
+            world.engine(n).set_ring(ring.clone());
+            world.run(PERIOD);
+            let told = world.engine(n).ring().clone();
+            assert_eq!(told, ring);
+        }
+        world.run(PERIOD * 20);
+        assert!(world.whole(), "nobody is lost");
+    }
+    for n in 0..3 {
+        assert_eq!(world.engine(n).counts().refused_all(), 0);
     }
 }
 

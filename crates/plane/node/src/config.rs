@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use prism_types::{Labels, Name, Resources};
 
-use crate::{JoinConfig, TlsFiles};
+use crate::{ExpectConfig, JoinConfig, TlsFiles};
 
 /// Settings of a node.
 #[derive(Clone, Debug)]
@@ -30,6 +31,15 @@ pub struct NodeConfig {
     pub join: Option<JoinConfig>,
     /// The etcd that keeps the cluster's state; `None`: the servers do. Its name and address are set by the node.
     pub etcd: Option<prism_etcd::Config>,
+    /// Others with which it founds a cluster, unless it is of one or hears of one; they are among those that it joins.
+    pub expect: Option<ExpectConfig>,
+    /// Whether it does not start while any server of `join` can't be reached or is of another cluster.
+    pub strict_join: bool,
+    /// Whether this server is announced on the local network by multicast DNS, in clear text: the cluster's id, its name and its port.
+    pub announce_mdns: bool,
+    /// A server that gossip and consensus have not heard of for so long is taken out of the cluster, as long as the rest stays safe;
+    /// `None`: never.
+    pub remove_gone_after: Option<Duration>,
     /// Whether plain, unisolated tasks may run here.
     pub allow_plain: bool,
     /// What it offers; `None`: what the machine has.
@@ -57,6 +67,10 @@ impl NodeConfig {
             advertise: None,
             join: None,
             etcd: None,
+            expect: None,
+            strict_join: false,
+            announce_mdns: false,
+            remove_gone_after: Some(Duration::from_secs(24 * 3600)),
             allow_plain: false,
             capacity: None,
             pressure_threshold: 0.8,

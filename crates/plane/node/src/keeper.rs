@@ -110,6 +110,7 @@ impl Keeper {
         settings.dial = Some(Arc::new(way.clone()));
         // Its lock keeps a second node out of the directory before anything else is touched.
         let store = prism_raft::open(settings).await.map_err(NodeError::Store)?;
+        way.follow(store.standing());
         Ok(Self::Raft(store))
     }
 

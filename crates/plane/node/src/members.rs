@@ -11,17 +11,20 @@ use prism_control::{Control, Seats};
 use prism_gateway::{Gateway, Joining};
 use prism_identity::{ClusterId, Role};
 use prism_members::{House, Links, MemberError, Membership, UNKNOWN, unix_now};
+use prism_membership::mdns::Announcement;
 use prism_state::{Command, MemberRecord, MemberRole};
 use prism_types::{Name, Reason, Rejection, TimeMs, TokenId};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::cohort::{self, Outcome};
+use crate::gossip::{Rumours, Setting};
 use crate::identity::{self, Identity};
 use crate::keeper::Keeper;
 use crate::node::NodeError;
 use crate::worker_node::{enter, fresh_id, joining_key, lock, resolve};
-use crate::{NodeConfig, advertise};
+use crate::{JoinConfig, NodeConfig, advertise, lan, strict};
 
 /// Where a server that joins others listens, unless it is told.
 const SERF: ([u8; 4], u16) = ([0, 0, 0, 0], 4200);
@@ -46,6 +49,8 @@ pub(crate) struct Opening {
     listener: Option<TcpListener>,
     /// Who this node is, once that was read.
     pub(crate) own: Option<Identity>,
+    /// Where it listens.
+    listens: Option<SocketAddr>,
 }
 
 /// What a directory says of who it is.
@@ -71,8 +76,10 @@ pub(crate) async fn prepare(
 ) -> Result<Opening, NodeError> {
     let data = &config.data_dir;
     let joins = config.join.as_ref().filter(|_| kept.is_none());
+    // One that has decided to found goes on with that.
+    let founding = kept.is_none() && config.expect.is_some() && cohort::founds(data)?;
     let mut opening = Opening {
-        founds: kept.is_none() && config.join.is_none(),
+        founds: kept.is_none() && (config.join.is_none() || founding),
         me: kept,
         advertised: None,
         peers: config
@@ -83,12 +90,13 @@ pub(crate) async fn prepare(
         signs: config.api_tls && config.tls.is_none(),
         listener: None,
         own: None,
+        listens: None,
     };
     let number = opening.number();
     if joins.is_some() || config.etcd.is_some() {
         opening.lock = Some(lock(data)?);
     }
-    if joins.is_some() && data.join("store").exists() {
+    if joins.is_some() && data.join("store").exists() && !founding {
         return Err(NodeError::Foreign(format!(
             "{} is the directory of a cluster of its own, and this server is to join others",
             data.display()
@@ -115,18 +123,13 @@ pub(crate) async fn prepare(
     let (address, why) = advertise::choose(config.advertise.as_deref(), listens, &found)
         .map_err(NodeError::Advertise)?;
     tracing::info!(%address, %why, "where members reach this server");
+    strict::check(config, opening.me.as_ref(), Some(&address)).await?;
     if let Some(joining) = joins {
-        let own = identity::load(data, config.name.as_ref(), fresh_id())
-            .map_err(|e| NodeError::Directory(data.display().to_string(), e))?;
-        let key = joining_key(data)?;
-        let server = Some((address.clone(), config.etcd.is_some()));
-        let me = enter(data, joining, &own, &key, server).await?;
-        let _only_a_copy = fs::remove_file(data.join("joining.key"));
-        opening.me = Some(me);
-        opening.own = Some(own);
+        opening.come(config, joining, &listener, &address).await?;
     }
     opening.advertised = Some(address);
     opening.listener = Some(listener);
+    opening.listens = Some(listens);
     Ok(opening)
 }
 
@@ -162,6 +165,36 @@ async fn begun(control: &Control) -> Result<ClusterId, NodeError> {
 }
 
 impl Opening {
+    /// Joins others for the first time, or founds a cluster together with them.
+    async fn come(
+        &mut self,
+        config: &NodeConfig,
+        joining: &JoinConfig,
+        listener: &TcpListener,
+        address: &str,
+    ) -> Result<(), NodeError> {
+        let data = &config.data_dir;
+        let own = identity::load(data, config.name.as_ref(), fresh_id())
+            .map_err(|e| NodeError::Directory(data.display().to_string(), e))?;
+        match config.expect {
+            Some(expect) => {
+                match cohort::gather(config, expect, listener, (&own, address)).await? {
+                    Outcome::Founds => self.founds = true,
+                    Outcome::Joined(me) => self.me = Some(*me),
+                }
+            }
+            None => {
+                let key = joining_key(data)?;
+                let server = Some((address.to_owned(), config.etcd.is_some()));
+                let me = enter(data, joining, &own, &key, server).await?;
+                let _only_a_copy = fs::remove_file(data.join("joining.key"));
+                self.me = Some(me);
+            }
+        }
+        self.own = Some(own);
+        Ok(())
+    }
+
     /// Its number in the configuration of the store.
     pub(crate) fn number(&self) -> u64 {
         let authority = self.me.as_ref().and_then(|me| me.authority.as_ref());
@@ -276,6 +309,31 @@ impl Opening {
             pin,
             address: address.clone(),
         }))
+    }
+
+    /// This server's gossip, if it is a member, listens, and has the root's key.
+    pub(crate) fn gossip(&self, config: &NodeConfig, own: &Identity) -> Option<Arc<Rumours>> {
+        let me = self.me.as_ref()?;
+        let root = me.authority.as_ref()?.root_key.as_ref()?;
+        Some(Rumours::new(Setting {
+            cluster: me.cluster.0,
+            secret: root.sealing_secret(),
+            id: me.node,
+            name: own.name.clone(),
+            number: self.number(),
+            labels: config.labels.clone(),
+            listens: self.listens?,
+            address: self.advertised.clone()?,
+            remove_gone_after: config.remove_gone_after,
+        }))
+    }
+
+    /// Announces this server on the local network, if it is a member, listens, and is told to.
+    pub(crate) fn announce(&self, config: &NodeConfig, own: &Identity) -> Option<Announcement> {
+        let (me, listens) = (self.me.as_ref()?, self.listens?);
+        config
+            .announce_mdns
+            .then(|| lan::tell(me.cluster.0, &own.name, listens.port()))?
     }
 
     /// Opens the door to the others, if it is a member and listens.

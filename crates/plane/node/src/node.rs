@@ -14,6 +14,7 @@ use prism_control::{ControlError, Seat, Seats};
 use prism_faults::point;
 use prism_gateway::{DiskGauge, DiskRoom, Gateway, GatewayConfig, Ground};
 use prism_members::MemberError;
+use prism_membership::mdns::Announcement;
 use prism_raft::OpenError;
 use prism_runtime::{Runtime, RuntimeError};
 use prism_sandbox::ProcessRuntime;
@@ -29,7 +30,7 @@ use crate::introduction::Introduction;
 use crate::keeper::{self, Keeper};
 use crate::members::{self, Opening};
 use crate::way::Way;
-use crate::{format, identity, seat, session};
+use crate::{cohort, format, gossip, identity, seat, session};
 
 /// What to do with a server that was taken out.
 pub const JOIN_ANEW: &str = "on a server of the cluster: prismctl server join-token --role server; then start this one with an empty directory and --token-file FILE";
@@ -104,6 +105,8 @@ pub enum NodeError {
     TakenOut(String),
     /// A newer version wrote the directory.
     Newer(String),
+    /// A server that it was told of is not there, and it is to be strict about that.
+    Strict(String, String),
 }
 
 impl std::fmt::Display for NodeError {
@@ -167,6 +170,10 @@ impl std::fmt::Display for NodeError {
                 f,
                 "the certificate of the API cannot be used: {e}; nothing was started"
             ),
+            Self::Strict(server, why) => write!(
+                f,
+                "{server} was named to join, and with --strict-join it has to be there: {why}; nothing was started"
+            ),
         }
     }
 }
@@ -197,7 +204,7 @@ impl NodeError {
             Self::InUse(_) => Fault::DataInUse,
             Self::NoToken | Self::NoServer => Fault::Usage,
             Self::Expired => return Reason::Unauthenticated.as_code(),
-            Self::Unknown(..) | Self::NoLeader => Fault::Unreachable,
+            Self::Unknown(..) | Self::NoLeader | Self::Strict(..) => Fault::Unreachable,
             Self::NoIdentity(_) | Self::StoreGone(_) => Fault::DataDamaged,
             Self::Advertise(_) => Fault::Usage,
             Self::Etcd(e) => match e {
@@ -260,6 +267,7 @@ impl NodeError {
                 "start it with the store it had, or use another directory: --data-dir DIR"
             }
             Self::TlsFiles(_) => "see --tls-cert and --tls-key: PEM, and of one another",
+            Self::Strict(..) => "start that server first, or this one without --strict-join",
             Self::Advertise(_) => "say where the others reach this server: --advertise ADDRESS",
             Self::Member(MemberError::Kept(_)) | Self::Foreign(_) | Self::InUse(_) => {
                 "use another directory: --data-dir DIR"
@@ -320,6 +328,7 @@ pub struct Node {
     serving: Vec<JoinHandle<()>>,
     leading: JoinHandle<Result<(), ControlError>>,
     _lock: Option<fs::File>,
+    _announced: Option<Announcement>,
 }
 
 /// Starts a node and waits until it takes work. A server that has joined others waits until one of them leads, for a moment.
@@ -374,27 +383,25 @@ async fn start_on(
     let mut parts = lead(&store, way.clone()).await?;
     let (worker, runtime) = open_apart(config, &identity).await?;
     opening.found(data, &parts.seats, &identity).await?;
+    cohort::admit(data, config.expect, &parts.seats).await?;
     let desk = crate::api::Desk::new(data);
-    let gateway = gateway_config(config, &store, &identity, &parts.seats, (&opening, &desk))?;
+    let gateway = gateway_config(config, &store, &identity, &mut parts, (&opening, &desk))?;
     let ground = Ground {
         seats: parts.seats.clone(),
         store: store.store(),
         reach: Some(way.reach()),
     };
     let gateway = Gateway::new(api, ground, gateway, parts.stop_serving.clone());
+    let announced = opening.announce(config, &identity);
     let serf = opening.advertised.clone().filter(|_| opening.me.is_some());
-    let known = opening
-        .open(
-            &mut parts.serving,
-            &parts.seats,
-            &store,
-            &gateway,
-            data,
-            &parts.stop_serving,
-        )
-        .await?;
+    let (seats, stop) = (&parts.seats, &parts.stop_serving);
+    let opened = opening.open(&mut parts.serving, seats, &store, &gateway, data, stop);
+    let known = opened.await?;
     if let Some(house) = &known {
         way.open(house.clone());
+        if let Some(token) = config.expect.and_then(|e| e.token) {
+            house.answer_cohort(&token).map_err(NodeError::Member)?;
+        }
     }
     let introduction = Introduction {
         seats: parts.seats.clone(),
@@ -433,6 +440,7 @@ async fn start_on(
         serving: parts.serving,
         leading: parts.leading,
         _lock: opening.lock,
+        _announced: announced,
     })
 }
 
@@ -443,12 +451,12 @@ async fn listen(api: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError>
     Ok((listener, listens))
 }
 
-/// What the gateway is told of this server.
+/// What the gateway is told of this server; begins the gossip that it tells of, if this server has any.
 fn gateway_config(
     config: &NodeConfig,
     store: &Keeper,
     identity: &identity::Identity,
-    seats: &Seats,
+    parts: &mut Parts,
     (opening, desk): (&Opening, &Arc<crate::api::Desk>),
 ) -> Result<GatewayConfig, NodeError> {
     let name = identity.name.to_string();
@@ -457,11 +465,20 @@ fn gateway_config(
         "restart this server: it makes an administrator's token at every start".to_owned();
     gateway.disk = Some(disk_gauge(&config.data_dir, store, &name));
     gateway.joining = opening.joining()?;
-    gateway.peers = Some(store.peers(seats));
+    gateway.peers = Some(store.peers(&parts.seats));
     gateway.store = store.gauge();
     gateway.spool = config.data_dir.clone();
     gateway.tls = config.api_tls;
     gateway.authority = Some(desk.clone());
+    // Beneath an etcd servers need not know each other.
+    if let Keeper::Raft(raft) = store
+        && let Some(rumours) = opening.gossip(config, identity)
+    {
+        gateway.gossip = Some(rumours.clone());
+        let (seats, stop) = (parts.seats.clone(), parts.stop_serving.clone());
+        let keep = gossip::keep(rumours, raft.clone(), seats, stop);
+        parts.serving.push(tokio::spawn(keep));
+    }
     Ok(gateway)
 }
 

@@ -9,6 +9,7 @@ use prism_raft::{Progress, RaftStore, Server};
 use prism_state::ServerRecord;
 use tokio_util::sync::CancellationToken;
 
+use crate::lan;
 use crate::way::{self, Way};
 
 /// How often it is looked at.
@@ -91,7 +92,7 @@ pub(crate) fn others<'a>(store: &RaftStore, told: impl Iterator<Item = &'a Strin
     let standing = store.standing().borrow().clone();
     let known = standing.servers.into_iter().filter(|s| s.number != me);
     let mut all: Vec<String> = known.map(|s| s.address).chain(told.cloned()).collect();
-    all.retain(|address| !address.is_empty());
+    all.retain(|address| !address.is_empty() && address != lan::MDNS);
     all.dedup();
     all
 }

@@ -5,18 +5,37 @@ use std::sync::{Arc, OnceLock};
 
 use prism_gateway::Reach;
 use prism_members::{House, Leads, ServerToken};
-use prism_raft::{Dial, Pipe};
+use prism_raft::{Dial, Pipe, Standing};
 use prism_store::BoxFuture;
+use tokio::sync::watch;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Way(Arc<OnceLock<Arc<House>>>);
+pub(crate) struct Way(
+    Arc<OnceLock<Arc<House>>>,
+    /// Where the servers are now.
+    Arc<OnceLock<watch::Receiver<Standing>>>,
+);
 
 impl Way {
     /// From now on there is one.
     pub(crate) fn open(&self, house: Arc<House>) {
         // Opened once, at the start.
         let _twice = self.0.set(house);
+    }
+
+    /// From now on servers are dialled where the configuration has them: whoever replicates to one that has moved still has the address
+    /// that it had at first.
+    pub(crate) fn follow(&self, standing: watch::Receiver<Standing>) {
+        // Once, at the start.
+        let _twice = self.1.set(standing);
+    }
+
+    /// Where a server is now, as the configuration says.
+    fn now(&self, number: u64) -> Option<String> {
+        let standing = self.1.get()?.borrow();
+        let server = standing.servers.iter().find(|s| s.number == number)?;
+        (!server.address.is_empty()).then(|| server.address.clone())
     }
 
     pub(crate) fn house(&self) -> Option<Arc<House>> {
@@ -71,8 +90,9 @@ pub(crate) async fn introduce(
 }
 
 impl Dial for Way {
-    fn dial(&self, _server: u64, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Pipe>>> {
-        let (way, address) = (self.clone(), address.to_owned());
+    fn dial(&self, server: u64, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Pipe>>> {
+        let address = self.now(server).unwrap_or_else(|| address.to_owned());
+        let way = self.clone();
         Box::pin(async move {
             let dialled = way.there()?.dial_raft(&address).await;
             let stream = dialled.map_err(io::Error::other)?.stream;

@@ -21,11 +21,10 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::NodeConfig;
-use crate::format;
 use crate::identity::{self, Identity};
 use crate::node::{NodeError, STOP_WAIT, Vital, open_worker};
 use crate::on_etcd::RECORD;
+use crate::{NodeConfig, format, lan, strict};
 
 /// Between two attempts to reach a server: at first, and at most.
 const SOON: Duration = Duration::from_millis(200);
@@ -69,7 +68,7 @@ pub async fn start_worker(
     config: NodeConfig,
     joining: JoinConfig,
 ) -> Result<WorkerNode, NodeError> {
-    let data = &config.data_dir;
+    let data = &config.data_dir.clone();
     let directory = |e| NodeError::Directory(data.display().to_string(), e);
     let mut private = fs::DirBuilder::new();
     private.recursive(true).mode(0o700);
@@ -82,6 +81,10 @@ pub async fn start_worker(
             "{data} is the directory of a server, and this is to be a worker"
         )));
     }
+    let mut config = config;
+    config.join = Some(joining.clone());
+    let kept = Membership::load(data).map_err(NodeError::Member)?;
+    strict::check(&config, kept.as_ref(), None).await?;
     let (own, me) = member(&config, &joining).await?;
     let settings = (config.clone(), own.clone());
     let opening = tokio::task::spawn_blocking(move || open_worker(&settings.0, &settings.1));
@@ -278,6 +281,9 @@ pub(crate) async fn enter(
 }
 
 pub(crate) async fn resolve(server: &str) -> Result<Vec<SocketAddr>, NodeError> {
+    if server == lan::MDNS {
+        return Ok(lan::search().await);
+    }
     let found = tokio::net::lookup_host(server).await;
     let found = found.map_err(|e| NodeError::Unknown(server.to_owned(), e))?;
     Ok(found.collect())

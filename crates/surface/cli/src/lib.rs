@@ -97,6 +97,9 @@ fn dispatch(cli: Cli, out: &Out) -> Done {
             finish(runtime()?, verb::recover::run(&args, out))
         }
         Command::Run(args) => finish(runtime()?, verb::run::run(&args, &globals, out)),
+        Command::Server(verb::server::ServerCommand::BootstrapToken) => {
+            verb::server::bootstrap_token(out)
+        }
         other => with_server(other, &globals, out),
     }
 }

@@ -7,6 +7,7 @@ mod assign;
 mod draft;
 mod drain;
 mod finish;
+mod gossip;
 mod job;
 mod job_draft;
 mod join;
@@ -128,6 +129,9 @@ fn carry_out(d: &mut Draft<'_>, command: &Command) -> Result<Reply, Rejection> {
         Command::Rotate { old, new, again } => rotation::begin(d, old, new, *again),
         Command::Moved { pin, members } => Ok(rotation::moved(d, pin, members)),
         Command::EndRotation { force } => rotation::end(d, *force),
+        Command::SetGossipKeys(keys) => gossip::set_keys(d, keys),
+        Command::NoteServer { id, seen } => gossip::note(d, *id, *seen),
+        Command::RetireServer { id, why } => gossip::retire(d, *id, why),
     }
 }
 

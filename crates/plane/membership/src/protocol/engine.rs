@@ -167,6 +167,10 @@ pub struct Engine {
     pub(crate) out: Vec<(SocketAddr, Vec<u8>)>,
     pub(crate) events: Vec<Event>,
     pub(crate) members_changed: bool,
+    /// When each was last probed and has not answered yet.
+    pub(crate) probed: BTreeMap<NodeId, Duration>,
+    /// How long each took to answer a probe, smoothed.
+    pub(crate) round_trips: BTreeMap<NodeId, Duration>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -222,6 +226,8 @@ impl Engine {
             out: Vec::new(),
             events: vec![Event::Members],
             members_changed: false,
+            probed: BTreeMap::new(),
+            round_trips: BTreeMap::new(),
         };
         for job in [Job::Sync, Job::Seek, Job::Sweep] {
             engine.again(job);
@@ -237,6 +243,14 @@ impl Engine {
     /// Its keys.
     pub fn ring(&self) -> &KeyRing {
         &self.ring
+    }
+
+    /// Replaces this node's ring by one that was agreed upon elsewhere.
+    pub fn set_ring(&mut self, ring: KeyRing) {
+        if self.ring != ring {
+            self.ring = ring;
+            self.events.push(Event::Keys);
+        }
     }
 
     /// What went in and was refused; what went out is counted by who sends it.
@@ -385,6 +399,9 @@ impl Engine {
             if swim::is_obituary(&packet) {
                 self.correct(to);
                 continue;
+            }
+            if swim::is_probe(&packet) {
+                self.probed.insert(to.id, self.now);
             }
             let mut body = Vec::with_capacity(packet.len() + 1);
             body.push(SWIM);

@@ -56,4 +56,6 @@ pub struct Member {
     pub since: Duration,
     /// Whether it is this node.
     pub me: bool,
+    /// How long it takes to answer a probe, smoothed; `None` when it never has, and of this node.
+    pub round_trip: Option<Duration>,
 }

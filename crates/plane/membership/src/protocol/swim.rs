@@ -53,6 +53,12 @@ pub(crate) fn is_obituary(mut packet: &[u8]) -> bool {
     header.is_ok_and(|h| h.message == Message::TurnUndead)
 }
 
+/// Whether a packet that the detector wants to send is a probe, which its receiver answers at once.
+pub(crate) fn is_probe(mut packet: &[u8]) -> bool {
+    let header: Result<Header<Peer>, _> = PostcardCodec.decode_header(&mut packet);
+    header.is_ok_and(|h| matches!(h.message, Message::Ping(_)))
+}
+
 /// The same packet without some of its updates.
 pub(crate) fn write(packet: &Packet) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();

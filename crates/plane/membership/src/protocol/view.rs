@@ -42,11 +42,10 @@ impl Engine {
             since: self.since,
         };
         let mut list = vec![member(&me, Some(&self.mine), true)];
-        list.extend(
-            self.seen
-                .iter()
-                .map(|(id, s)| member(s, self.profiles.get(id), false)),
-        );
+        list.extend(self.seen.iter().map(|(id, s)| Member {
+            round_trip: self.round_trips.get(id).copied(),
+            ..member(s, self.profiles.get(id), false)
+        }));
         list
     }
 
@@ -77,6 +76,9 @@ impl Engine {
         if header.dst.id != me.id || (header.dst != me && !announce) {
             return Err(Refusal::NotForUs);
         }
+        if matches!(header.message, foca::Message::Ack(_)) {
+            self.probe_answered(header.src.id);
+        }
         let about_me = packet.updates.iter().map(|u| *u.id());
         let about_me = about_me.filter(|p| p.id == me.id && *p > me);
         let highest = about_me.max_by_key(|p| p.incarnation);
@@ -97,6 +99,22 @@ impl Engine {
             // The rest is about this side: a round that is not whole is put right by the next.
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// A probe was answered: how long that took says how far the node is. Of a late answer nothing is known.
+    fn probe_answered(&mut self, id: NodeId) {
+        let Some(at) = self.probed.remove(&id) else {
+            return;
+        };
+        let took = self.now.saturating_sub(at);
+        if took > self.timing.probe_period || !self.seen.contains_key(&id) {
+            return;
+        }
+        let smoothed = match self.round_trips.get(&id) {
+            Some(before) => (*before * 7 + took) / 8,
+            None => took,
+        };
+        self.round_trips.insert(id, smoothed);
     }
 
     /// Takes updates about strangers out of a packet if there is no room for all: what is left of it then, if not all.
@@ -192,6 +210,8 @@ impl Engine {
         self.seen.remove(&peer.id);
         self.profiles.remove(&peer.id);
         self.asked.remove(&peer.id);
+        self.probed.remove(&peer.id);
+        self.round_trips.remove(&peer.id);
         self.members_changed = true;
     }
 
@@ -266,5 +286,6 @@ fn member(seen: &Seen, profile: Option<&Profile>, me: bool) -> Member {
         incarnation: seen.peer.incarnation,
         since: seen.since,
         me,
+        round_trip: None,
     }
 }

@@ -14,6 +14,7 @@ pub mod job;
 pub mod namespace;
 pub mod node;
 pub mod peer;
+pub mod peer_key;
 pub mod recover;
 pub mod run;
 pub mod sandbox;

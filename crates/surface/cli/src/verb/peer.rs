@@ -15,7 +15,8 @@ use crate::server::{Server, typed_all};
 #[command(after_help = "\
 Examples:
   prismctl peer ls
-  prismctl peer rm n3            # for good; it may join again, with nothing")]
+  prismctl peer rm n3            # for good; it may join again, with nothing
+  prismctl peer key ls           # the keys of the servers' gossip")]
 pub enum PeerCommand {
     /// List the servers: who leads, who votes, who is behind
     Ls(ListArgs),
@@ -24,6 +25,9 @@ pub enum PeerCommand {
         /// Name, id or number
         peer: String,
     },
+    /// Look at the keys of the servers' gossip, and replace them
+    #[command(subcommand)]
+    Key(super::peer_key::KeyCommand),
 }
 
 impl PeerCommand {
@@ -32,6 +36,7 @@ impl PeerCommand {
         match self {
             Self::Ls(_) => (None, false),
             Self::Rm { peer } => (Some(peer.clone()), true),
+            Self::Key(command) => (None, command.changes()),
         }
     }
 }
@@ -50,8 +55,14 @@ pub async fn run(command: PeerCommand, server: &Server, out: &Out) -> Done {
             server.ask(Ask::new(Op::PeerRemove).at(&*peer)).await?;
             out.note(&format!("server {peer} is taken out of the cluster"));
         }
+        PeerCommand::Key(command) => return super::peer_key::run(command, server, out).await,
     }
     Ok(Exit::Ok)
+}
+
+fn round_trip(us: u64) -> String {
+    let (whole, tenths) = (us / 1_000, us % 1_000 / 100);
+    format!("{whole}.{tenths} ms")
 }
 
 fn listing(items: &[Value]) -> Result<Table, Failure> {
@@ -60,7 +71,10 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
         ("number", Column::Right),
         ("state", Column::Whole),
         ("behind", Column::Right),
+        ("gossip", Column::Whole),
+        ("rtt", Column::Right),
         ("address", Column::Whole),
+        ("stays because", Column::Cut),
         ("id", Column::Extra),
     ]);
     for p in typed_all::<PeerView>(items)? {
@@ -78,7 +92,10 @@ fn listing(items: &[Value]) -> Result<Table, Failure> {
             p.number.to_string(),
             state.to_owned(),
             p.behind.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+            p.gossip.map_or_else(|| "-".to_owned(), |g| g.to_string()),
+            p.round_trip_us.map_or_else(|| "-".to_owned(), round_trip),
             p.address,
+            p.stays.unwrap_or_else(|| "-".to_owned()),
             p.id.map_or_else(|| "-".to_owned(), |id| id.to_string()),
         ]);
     }

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use prism_api::{JoinTokenCreate, JoinTokenCreated, JoinTokenView, MemberRole, Op};
 use prism_client::Ask;
+use prism_node::CommonToken;
 use prism_types::{Labels, Name};
 use serde_json::Value;
 
@@ -22,10 +23,13 @@ Examples:
   prismctl server join-token --role server > token-file
   prismctl server join-token --ls
   prismctl server join-token --revoke 01k8z3v6m0000000000000000a
+  prismctl server bootstrap-token > token-file   # the same for each of them
   prismctl server recover --data-dir /var/lib/prism/server")]
 pub enum ServerCommand {
     /// Make a token with which a machine joins; its text is printed once and kept nowhere
     JoinToken(JoinTokenArgs),
+    /// Make the token that servers have in common which found a cluster together; needs no server
+    BootstrapToken,
     /// Make the one server that is left the only one, after most were lost for good; needs no server
     Recover(RecoverArgs),
 }
@@ -84,6 +88,7 @@ impl ServerCommand {
         match self {
             Self::JoinToken(args) => !args.ls,
             Self::Recover(_) => true,
+            Self::BootstrapToken => false,
         }
     }
 }
@@ -95,6 +100,7 @@ impl ServerCommand {
 pub async fn run(command: ServerCommand, server: &Server, out: &Out) -> Done {
     let args = match command {
         ServerCommand::JoinToken(args) => args,
+        ServerCommand::BootstrapToken => return bootstrap_token(out),
         ServerCommand::Recover(args) => return super::recover::run(&args, out).await,
     };
     if args.ls {
@@ -125,6 +131,27 @@ pub async fn run(command: ServerCommand, server: &Server, out: &Out) -> Done {
         .ask(Ask::new(Op::JoinTokenCreate).json(&body))
         .await?;
     created(&answer, out)?;
+    Ok(Exit::Ok)
+}
+
+/// The token that servers have in common which found a cluster together. Nothing is asked of any server.
+///
+/// # Errors
+/// When the system gives no random numbers, or the output cannot be written.
+pub fn bootstrap_token(out: &Out) -> Done {
+    let token = CommonToken::generate();
+    let token = token
+        .map_err(|why| Failure::defect(why.to_string()))?
+        .expose();
+    if out.format != Format::Table {
+        out.doc(&serde_json::json!({ "token": token }), Table::fields)?;
+        return Ok(Exit::Ok);
+    }
+    out.note(
+        "the same token for each of them, kept nowhere else; on each:\n  \
+         prismd --bootstrap-expect=N --join=A:4200,B:4200,... --token-file=FILE",
+    );
+    out.print(&format!("{token}\n"))?;
     Ok(Exit::Ok)
 }
 

@@ -334,6 +334,8 @@ async fn change_everything(server: &Server, a: &As<'_>) -> String {
 async fn every_change_has_an_audit_event_of_who_what_and_from_where() {
     let server = server().await;
     let admin = server.token(Role::Admin).await;
+    let path = "/api/v1/cluster/backup";
+    send(&server, &admin, "POST", path, Value::Null).await.ok();
     let secret = change_everything(&server, &As(&server, &admin)).await;
     let all = audits(&server, &admin).await;
     let ops = all.iter().map(|e| e["audit"]["op"].as_str().unwrap());
@@ -345,6 +347,7 @@ async fn every_change_has_an_audit_event_of_who_what_and_from_where() {
         Op::NodeRemove, Op::PeerRemove, Op::JoinTokenCreate, Op::JoinTokenRevoke, Op::ExecInput, Op::ExecResize,
         Op::CaIssue, Op::CaRotate,
         Op::KeyInstall, Op::KeyUse, Op::KeyRemove,
+        Op::ClusterRestore,
     ];
     let changes = ROUTES.iter().filter(|r| r.changes());
     for route in changes.filter(|r| !without.contains(&r.op)) {

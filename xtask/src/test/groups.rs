@@ -220,9 +220,19 @@ fn sandbox_root(session: &Session<'_>) -> Result<Outcome> {
     session.tests(&of(session, Kind::Sandbox)?, As::Caller)
 }
 
-/// End-to-end tests that are shown as root only: they put faults under the daemon, which are the same for every user, or make
-/// networks of their own.
-const ROOT_ONLY: &[&str] = &["capture", "clock", "disk_faults", "failpoints"];
+/// End-to-end tests that are shown as root only: they put faults under the daemon, or are about servers among each other, which are the
+/// same for every user; or they make networks of their own.
+const ROOT_ONLY: &[&str] = &[
+    "capture",
+    "clock",
+    "cohort",
+    "disk_faults",
+    "failpoints",
+    "gossip",
+    "recovery",
+    "rotation",
+    "tls",
+];
 
 fn as_user(session: &Session<'_>, wanted: Kind) -> Result<Outcome> {
     if wanted == Kind::EndToEnd && !is_root() {

@@ -160,7 +160,7 @@ impl Server {
     /// What it says of all servers; nothing when it says nothing.
     pub async fn peers(&self) -> Vec<Value> {
         let said = self.client.ask(Ask::new(Op::PeerList)).await;
-        let items = said.ok().and_then(|mut said| Some(said["items"].take()));
+        let items = said.ok().map(|mut said| said["items"].take());
         match items {
             Some(Value::Array(items)) => items,
             _ => Vec::new(),

@@ -119,7 +119,8 @@ fn start_logging(settings: &Settings) {
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), Failed> {
+/// What the node is told, whatever it is.
+fn node_config(settings: &Settings) -> NodeConfig {
     let mut config = NodeConfig::new(settings.data_dir.clone());
     config.name = settings.name.clone();
     config.labels = settings.labels.clone();
@@ -135,6 +136,11 @@ async fn serve(settings: Settings) -> Result<(), Failed> {
     config.announce_mdns = settings.announce_mdns;
     config.remove_gone_after = settings.remove_gone_after;
     config.runs_end_with_node = settings.mode == Mode::Dev;
+    config
+}
+
+async fn serve(settings: Settings) -> Result<(), Failed> {
+    let mut config = node_config(&settings);
     config.token_name = match settings.mode {
         Mode::Dev => "dev".to_owned(),
         Mode::Bootstrap => "bootstrap".to_owned(),

@@ -287,10 +287,6 @@ impl Settings {
             None => None,
         };
         let threshold = threshold(args.pressure_threshold.or(file.pressure_threshold))?;
-        let level = args.log_level.or(file.log_level);
-        let level = level.unwrap_or_else(|| "info".to_owned());
-        let format = args.log_format.or(file.log_format);
-        let format = format.unwrap_or_else(|| "text".to_owned());
         let gone = args.remove_gone_after.or(file.remove_gone_after);
         Ok(Self {
             mode,
@@ -313,14 +309,21 @@ impl Settings {
             labels,
             allow_plain: args.allow_plain || file.allow_plain.unwrap_or(false),
             pressure_threshold: threshold,
-            log_level: one_of(
-                "--log-level",
-                &level,
-                &["error", "warn", "info", "debug", "trace"],
-            )?,
-            log_json: one_of("--log-format", &format, &["text", "json"])? == "json",
+            log_level: log_level(args.log_level.or(file.log_level))?,
+            log_json: log_json(args.log_format.or(file.log_format))?,
         })
     }
+}
+
+fn log_level(given: Option<String>) -> Result<String, String> {
+    let level = given.unwrap_or_else(|| "info".to_owned());
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    one_of("--log-level", &level, &levels)
+}
+
+fn log_json(given: Option<String>) -> Result<bool, String> {
+    let format = given.unwrap_or_else(|| "text".to_owned());
+    Ok(one_of("--log-format", &format, &["text", "json"])? == "json")
 }
 
 /// The share of memory in use above which nothing new is started.

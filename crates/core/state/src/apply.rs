@@ -90,11 +90,7 @@ impl State {
             Change::Rotation(record) => self.rotation = Some((**record).clone()),
             Change::Gossip(record) => self.gossip = Some(record.clone()),
             Change::Key(key, record) => self.put_key(key, record),
-            Change::KeyRemoved(key) => {
-                if let Some(old) = self.keys.remove(key) {
-                    self.index.key_timer.remove(&(old.expires, Arc::clone(key)));
-                }
-            }
+            Change::KeyRemoved(key) => self.take_key(key),
             // Known through the specs that name them, so that a loaded state is the same.
             Change::Blob(..) => {}
             // Kept in the store only.
@@ -307,6 +303,12 @@ impl State {
             self.index.used(namespace, |u| {
                 u.resources = u.resources.minus(&old.spec.resources, 1);
             });
+        }
+    }
+
+    fn take_key(&mut self, key: &Arc<str>) {
+        if let Some(old) = self.keys.remove(key) {
+            self.index.key_timer.remove(&(old.expires, Arc::clone(key)));
         }
     }
 

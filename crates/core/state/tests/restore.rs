@@ -98,14 +98,11 @@ fn new() -> World {
     w
 }
 
+/// Keys and values as they are stored.
+type Stored = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// What a backup of a world holds, apart.
-fn backup(
-    w: &World,
-) -> (
-    State,
-    BTreeMap<Vec<u8>, Vec<u8>>,
-    BTreeMap<Vec<u8>, Vec<u8>>,
-) {
+fn backup(w: &World) -> (State, Stored, Stored) {
     let holds = |key: &[u8]| {
         let mut all = BACKUP_PREFIXES.iter();
         all.any(|p| key.starts_with(p.as_bytes()))

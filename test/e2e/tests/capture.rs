@@ -138,8 +138,8 @@ fn inside() {
     println!("nothing of ours was seen in {} bytes", seen.len());
 }
 
-/// Joins a worker from behind the router, and gives it work that is full of canaries.
-fn work(server: &Server, place: &Place, worker: &Running, router: &Running) {
+/// A worker that joins from behind the router; all new work goes there.
+fn join(server: &Server, place: &Place, worker: &Running) -> Running {
     let made = server
         .ctl(&["server", "join-token", "-o", "json"])
         .expect(0);
@@ -160,23 +160,30 @@ fn work(server: &Server, place: &Place, worker: &Running, router: &Running) {
         }
     }
     let running = place.launch(command);
-    let nodes = || {
-        let page = server.api().get("/api/v1/nodes").expect(200).json();
-        page["items"].as_array().expect("a list").clone()
-    };
-    let there = || {
-        nodes()
-            .iter()
-            .any(|n| n["name"] == "far" && n["state"] == "HEALTHY")
-    };
-    until("the worker to come", || there().then_some(()));
-    let all = nodes();
+    until("the worker to come", || is_there(server).then_some(()));
+    let all = nodes(server);
     let own = all
         .iter()
         .find(|n| n["name"] != "far")
         .expect("the server's own");
     let own = own["name"].as_str().expect("a name");
     server.ctl(&["node", "cordon", own]).expect(0);
+    running
+}
+
+fn nodes(server: &Server) -> Vec<Value> {
+    let page = server.api().get("/api/v1/nodes").expect(200).json();
+    page["items"].as_array().expect("a list").clone()
+}
+
+fn is_there(server: &Server) -> bool {
+    let well = |n: &Value| n["name"] == "far" && n["state"] == "HEALTHY";
+    nodes(server).iter().any(well)
+}
+
+/// Gives the worker behind the router work that is full of canaries.
+fn work(server: &Server, place: &Place, worker: &Running, router: &Running) {
+    let running = join(server, place, worker);
     let small = json!({"cpu": "100m", "memory": "32Mi"});
     let body = json!({"name": "box", "resources": small, "env": {"SECRET": CANARY}});
     server.api().post("/api/v1/sandboxes", &body).expect(201);
@@ -217,7 +224,7 @@ fn work(server: &Server, place: &Place, worker: &Running, router: &Running) {
     );
     let job = submit("after");
     assert_eq!(server.finished(&job)["status"], "COMPLETED");
-    assert!(there());
+    assert!(is_there(server));
     running.signal(rustix::process::Signal::TERM);
     running.wait(std::time::Duration::from_secs(60)).expect(0);
 }

@@ -391,6 +391,96 @@ fn an_etcd_with_certificates_and_users_is_reached_by_the_configuration_file() {
     server.place.assert_no_panic();
 }
 
+/// A server that joins has to use the etcd, and the prefix, of the others.
+fn joins_where_the_others_are(etcd: &Etcd, first: &Server) {
+    let (token, at) = token(first);
+    let (join, serf) = (format!("--join={at}"), "--serf=127.0.0.1:0");
+    let mut second = Server::started_as(&["--name=s2", &join, serf]);
+    let file = format!("--token-file={}", second.place.write("token", token));
+    let said = second.try_start(&[&file], &[]).expect_err("no etcd");
+    says(&said, "PRISM-R003", &["start it with --store=etcd"]);
+    let at = endpoints(etcd);
+    let more = [file.as_str(), "--store=etcd", &at];
+    let elsewhere = [&more[..], &["--etcd-prefix=/two/"]].concat();
+    let said = second.try_start(&elsewhere, &[]).expect_err("not there");
+    says(
+        &said,
+        "PRISM-D005",
+        &["beneath /two/", "no state of a cluster"],
+    );
+    let right = [&more[1..], &["--etcd-prefix=/one/"]].concat();
+    second.try_start(&right, &[]).expect("it has joined");
+    second.stop();
+    let said = second.try_start(&elsewhere[1..], &[]).expect_err("moved");
+    says(&said, "PRISM-D005", &["beneath /one/", "prefix /two/"]);
+    let said = second.try_start(&[], &[]).expect_err("the other store");
+    says(&said, "PRISM-D005", &["without --store=etcd", "backup"]);
+}
+
+/// A directory of the other kind.
+fn keeps_what_it_had(at: &str) {
+    let mut own = Server::started_as(&["--bootstrap", "--name=s3"]);
+    own.restart();
+    own.stop();
+    let said = own.try_start(&["--store=etcd", at], &[]);
+    let said = said.expect_err("the other store");
+    says(&said, "PRISM-D005", &["keeps its state itself", "backup"]);
+    own.restart();
+    own.stop();
+}
+
+/// Two that begin beneath one prefix at once: one of them has a cluster.
+fn only_one_begins(etcd: &Etcd) {
+    let mut both: Vec<_> = ["s7", "s8"]
+        .map(|name| {
+            let how = [
+                "--bootstrap",
+                &format!("--name={name}"),
+                "--serf=127.0.0.1:0",
+            ];
+            let mut server = server(etcd, "/both/", &how);
+            std::thread::spawn(move || server.try_start(&[], &[]).map(|()| server))
+        })
+        .into_iter()
+        .map(|started| started.join().expect("no panic"))
+        .collect();
+    both.sort_by_key(Result::is_err);
+    let [Ok(one), Err(other)] = &both[..] else {
+        panic!("one starts, and one does not: {both:?}");
+    };
+    assert_eq!(one.api().get("/health").status, 200);
+    assert!(
+        other.stderr.contains("PRISM-E001") || other.stderr.contains("PRISM-D005"),
+        "{}",
+        other.stderr
+    );
+}
+
+/// What a directory says is read with care.
+fn reads_its_record_with_care(first: &mut Server) {
+    first.stop();
+    let record = first.place.data().join("store.json");
+    let kept = std::fs::read(&record).expect("it is there");
+    for damage in [
+        "",
+        "{}",
+        "{\"store\":\"etcd\"}",
+        "\u{0}\u{1}",
+        &"[".repeat(10_000),
+    ] {
+        std::fs::write(&record, damage).expect("our own");
+        says(&refused(first), "PRISM-D003", &["store.json"]);
+    }
+    let half = kept.len() / 2;
+    let mut turned = kept.clone();
+    turned[half] ^= 1;
+    std::fs::write(&record, turned).expect("our own");
+    says(&refused(first), "PRISM-D003", &["store.json"]);
+    std::fs::write(&record, kept).expect("our own");
+    first.restart();
+    first.stop();
+}
+
 #[test]
 fn what_is_anothers_is_refused_by_name() {
     if !has_etcd() {
@@ -407,88 +497,11 @@ fn what_is_anothers_is_refused_by_name() {
         &["beneath /one/", "--join", "--token-file"],
     );
     drop(cluster);
-    // A server that joins has to use the etcd, and the prefix, of the others.
-    let (token, at) = token(&first);
-    let (join, serf) = (format!("--join={at}"), "--serf=127.0.0.1:0");
-    let mut second = Server::started_as(&["--name=s2", &join, serf]);
-    let file = format!("--token-file={}", second.place.write("token", token));
-    let said = second.try_start(&[&file], &[]).expect_err("no etcd");
-    says(&said, "PRISM-R003", &["start it with --store=etcd"]);
-    let at = endpoints(&etcd);
-    let more = [file.as_str(), "--store=etcd", &at];
-    let elsewhere = [&more[..], &["--etcd-prefix=/two/"]].concat();
-    let said = second.try_start(&elsewhere, &[]).expect_err("not there");
-    says(
-        &said,
-        "PRISM-D005",
-        &["beneath /two/", "no state of a cluster"],
-    );
-    let right = [&more[1..], &["--etcd-prefix=/one/"]].concat();
-    second.try_start(&right, &[]).expect("it has joined");
-    second.stop();
-    let said = second.try_start(&elsewhere[1..], &[]).expect_err("moved");
-    says(&said, "PRISM-D005", &["beneath /one/", "prefix /two/"]);
-    let said = second.try_start(&[], &[]).expect_err("the other store");
-    says(&said, "PRISM-D005", &["without --store=etcd", "backup"]);
+    joins_where_the_others_are(&etcd, &first);
 
-    // A directory of the other kind.
-    let mut own = Server::started_as(&["--bootstrap", "--name=s3"]);
-    own.restart();
-    own.stop();
-    let said = own.try_start(&["--store=etcd", &at], &[]);
-    let said = said.expect_err("the other store");
-    says(&said, "PRISM-D005", &["keeps its state itself", "backup"]);
-    own.restart();
-    own.stop();
-
-    // Two that begin beneath one prefix at once: one of them has a cluster.
-    let mut both: Vec<_> = ["s7", "s8"]
-        .map(|name| {
-            let how = [
-                "--bootstrap",
-                &format!("--name={name}"),
-                "--serf=127.0.0.1:0",
-            ];
-            let mut server = server(&etcd, "/both/", &how);
-            std::thread::spawn(move || server.try_start(&[], &[]).map(|()| server))
-        })
-        .into_iter()
-        .map(|started| started.join().expect("no panic"))
-        .collect();
-    both.sort_by_key(Result::is_err);
-    let [Ok(one), Err(other)] = &both[..] else {
-        panic!("one starts, and one does not: {both:?}");
-    };
-    assert_eq!(one.api().get("/health").status, 200);
-    assert!(
-        other.stderr.contains("PRISM-E001") || other.stderr.contains("PRISM-D005"),
-        "{}",
-        other.stderr
-    );
-
-    // What a directory says is read with care.
-    first.stop();
-    let record = first.place.data().join("store.json");
-    let kept = std::fs::read(&record).expect("it is there");
-    for damage in [
-        "",
-        "{}",
-        "{\"store\":\"etcd\"}",
-        "\u{0}\u{1}",
-        &"[".repeat(10_000),
-    ] {
-        std::fs::write(&record, damage).expect("our own");
-        says(&refused(&mut first), "PRISM-D003", &["store.json"]);
-    }
-    let half = kept.len() / 2;
-    let mut turned = kept.clone();
-    turned[half] ^= 1;
-    std::fs::write(&record, turned).expect("our own");
-    says(&refused(&mut first), "PRISM-D003", &["store.json"]);
-    std::fs::write(&record, kept).expect("our own");
-    first.restart();
-    first.stop();
-
+    keeps_what_it_had(&endpoints(&etcd));
+    only_one_begins(&etcd);
+    reads_its_record_with_care(&mut first);
     // State that is gone is not begun anew.
     etcd.ctl(&["del", "/one/", "--prefix"]);
     let said = refused(&mut first);

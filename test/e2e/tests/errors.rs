@@ -337,7 +337,7 @@ fn data_that_is_damaged_or_newer() {
         ),
         1,
         "error: DIR/data/store/format says format 9, but this version reads up to 1; use the version that wrote it\n  \
-         next: restore the directory, or start empty: --data-dir DIR\n  more: prismctl explain PRISM-D005",
+         next: start the version of prismd that wrote it, or a newer one\n  more: prismctl explain PRISM-D005",
     );
     fs::write(&format, right).expect("our own file");
     server.restart();

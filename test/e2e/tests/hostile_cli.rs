@@ -116,7 +116,7 @@ fn wrong_lines_of_the_daemon_end_with_a_sentence() {
         &["--nope"],
         &["dev", "--api", "nowhere"],
         &["dev", "--api", "127.0.0.1:99999"],
-        &["dev", "--api", "0.0.0.0:0", "--data-dir", "d"],
+        &["dev", "--api", "http://0.0.0.0:0", "--data-dir", "d"],
         &["dev", "--data-dir", "/proc/1/x"],
         &["dev", "--data-dir", "/dev/null"],
         &["dev", "--name", "A B"],

@@ -14,6 +14,16 @@ pub fn verdict(error: &io::Error) -> Option<&NotTrusted> {
     }
 }
 
+/// Whether a handshake failed by a verdict on the other end's certificate, which was told of where it was given. Who is kept out is
+/// refused in TLS's own word for it, so that it learns why.
+pub fn is_judged(error: &io::Error) -> bool {
+    let revoked = matches!(
+        tls(error),
+        Some(Error::InvalidCertificate(CertificateError::Revoked))
+    );
+    revoked || verdict(error).is_some()
+}
+
 fn tls(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
@@ -24,6 +34,7 @@ pub fn handshake_kind(error: &io::Error) -> &'static str {
         return why.kind();
     }
     match tls(error) {
+        Some(Error::InvalidCertificate(CertificateError::Revoked)) => "denied",
         Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => "certificate",
         Some(Error::AlertReceived(_)) => "alert",
         Some(Error::PeerIncompatible(_)) => "incompatible",

@@ -26,7 +26,7 @@ pub use api::{
 pub use authority::{Issued, Issuer, Root, life_of, requested};
 pub use common::CommonToken;
 pub use error::IdentityError;
-pub use handshake::{handshake_kind, verdict};
+pub use handshake::{handshake_kind, is_judged, verdict};
 pub use holder::{ClusterId, Holder, Role};
 pub use join::{JoinSecret, JoinToken, Pin};
 pub use key::Key;

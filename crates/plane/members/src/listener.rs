@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prism_control::Control;
-use prism_identity::{Peer, handshake_kind, verdict};
+use prism_identity::{Peer, handshake_kind, is_judged};
 use prism_types::NodeId;
 use prism_wire::{WireError, versions};
 use rustls::server::Acceptor;
@@ -118,7 +118,7 @@ async fn welcome(
         Ok(Ok(shaken)) => shaken,
         Ok(Err(error)) => {
             // A verdict on a certificate was counted and told of where it was given.
-            if verdict(&error).is_none() {
+            if !is_judged(&error) {
                 let reason = handshake_kind(&error);
                 house.guests.refuse(reason);
                 tracing::info!(%from, reason, %error, "a connection of a member is refused");

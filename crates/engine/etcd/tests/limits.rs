@@ -209,6 +209,7 @@ async fn members_that_are_gone_are_passed_over() {
         .collect();
     // A cluster of three elects a leader anew in the middle of this.
     config.lease = Duration::from_secs(10);
+    config.timeout = Duration::from_secs(3);
     let store = open(config.clone()).await.unwrap();
     let follower = open(config).await.unwrap();
     let fence = lead(&store).await.fence;

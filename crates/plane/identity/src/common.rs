@@ -11,20 +11,20 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use prism_types::{Id, TokenId};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ED25519};
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName as Subject,
-    OtherError, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DistinguishedName as Subject, OtherError, ServerConfig,
 };
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::join::check;
-use crate::peers::{shown, too_old};
+use crate::peers::shown;
+use crate::signatures::signatures;
 use crate::{IdentityError, JoinSecret, JoinToken, Key, NotTrusted, Pin};
 
 /// What every one begins with; scanners for leaked secrets know it by that.
@@ -191,35 +191,6 @@ impl Same {
             why,
         )))
     }
-}
-
-/// That the other end has the key, and not only a copy of the certificate, is shown by its signature.
-macro_rules! signatures {
-    () => {
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Err(too_old())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signed: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            let algorithms = &self.provider.signature_verification_algorithms;
-            verify_tls13_signature(message, certificate, signed, algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            let algorithms = &self.provider.signature_verification_algorithms;
-            algorithms.supported_schemes()
-        }
-    };
 }
 
 impl ClientCertVerifier for Same {

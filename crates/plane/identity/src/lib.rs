@@ -17,6 +17,7 @@ mod lifetime;
 mod peek;
 mod peers;
 mod pinned;
+mod signatures;
 mod trust;
 
 pub use api::{

@@ -233,8 +233,7 @@ impl Played {
             name: who.name,
             labels: Default::default(),
             capacity: Resources {
-                // Sums above 4,096 cores are not read by clients yet.
-                cpu: MilliCpu(500),
+                cpu: MilliCpu(8_000),
                 memory: Bytes(16 << 30),
                 disk: Bytes(100 << 30),
             },

@@ -1,5 +1,7 @@
 //! Every limit on what people send, with its name. The messages of errors quote them.
 
+use prism_types::MilliCpu;
+
 /// Largest request body in bytes.
 pub const BODY_MAX: usize = 24 << 20;
 /// Most text that a document comes to after aliases are followed, in bytes.
@@ -50,6 +52,8 @@ pub const LABEL_VALUE_MAX: usize = 256;
 pub const TASK_TEXT_MAX: usize = 4_096;
 /// Most `after:` entries.
 pub const AFTER_MAX: usize = 256;
+/// Most processor time that one task or sandbox may ask for.
+pub const CPU_MAX: MilliCpu = MilliCpu(4_096_000);
 /// Most points of a sweep.
 pub const POINTS_MAX: u32 = 1_000_000;
 /// Most parameters of a search space.

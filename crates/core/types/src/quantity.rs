@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Processor time as thousandths of one core. Written `500m`, `2`, `0.5`.
+/// Processor time as thousandths of one core. Written `500m`, `2`, `0.5`. Sums over thousands of nodes have room in it; what one request may
+/// ask for is for whoever reads requests to bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MilliCpu(pub u32);
 
@@ -38,7 +39,7 @@ impl FromStr for MilliCpu {
     fn from_str(s: &str) -> Result<Self, QuantityError> {
         let bad = || {
             QuantityError(format!(
-                "{:?} is not an amount of cpu: expected cores (2, 0.5) or thousandths of a core (500m), up to 4096 cores",
+                "{:?} is not an amount of cpu: expected cores (2, 0.5) or thousandths of a core (500m), up to 4294967 cores",
                 short(s)
             ))
         };
@@ -46,10 +47,7 @@ impl FromStr for MilliCpu {
             Some(digits) => whole(digits).ok_or_else(bad)?,
             None => fraction(s, 1000).ok_or_else(bad)?,
         };
-        match u32::try_from(thousandths) {
-            Ok(n) if n <= 4_096_000 => Ok(Self(n)),
-            _ => Err(bad()),
-        }
+        u32::try_from(thousandths).map(Self).map_err(|_| bad())
     }
 }
 
@@ -252,6 +250,10 @@ mod tests {
             "2".parse::<MilliCpu>().map(|c| c.to_string()),
             Ok("2".into())
         );
+        // What ten thousand nodes of 256 cores have together.
+        let all = MilliCpu(2_560_000_000);
+        assert_eq!(all.to_string().parse(), Ok(all));
+        assert!("4294968".parse::<MilliCpu>().is_err());
         assert_eq!("256Mi".parse(), Ok(Bytes::mib(256)));
         assert_eq!("1.5Gi".parse(), Ok(Bytes::mib(1536)));
         assert_eq!(Bytes::mib(256).to_string(), "256Mi");

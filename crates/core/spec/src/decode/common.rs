@@ -161,6 +161,11 @@ pub(super) fn resources(top: &Cursor<'_>) -> Result<Resources, SpecError> {
         if resources.cpu.0 == 0 {
             return Err(c.error("no cpu at all: expected at least 1m"));
         }
+        if resources.cpu > limits::CPU_MAX {
+            let most = limits::CPU_MAX;
+            let message = format!("more cpu than one may ask for: expected up to {most} cores");
+            return Err(c.error(message));
+        }
     }
     if let Some(c) = table.get("memory") {
         resources.memory = c.parse("a size such as 256Mi, 1G or 4096")?;

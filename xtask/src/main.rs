@@ -24,6 +24,7 @@ usage: cargo xtask COMMAND
   test [--require all] [GROUP...]   run every group of tests, or some; skipped ones are named with the reason
                                     (--require all: a skipped group is a failure)
   test --list                       name the groups
+  test --times [GROUP...]           and say which programs took longest
   tidy                              only the checks of the tree: rings, sizes, purity, licences, docs
   fuzz [--minutes N] [--parser NAME] [--seed N] [--input FILE]
                                     feed every parser with mutated input (10 minutes unless said), or one input again

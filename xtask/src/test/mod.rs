@@ -16,8 +16,12 @@ use groups::{GROUPS, Group};
 use report::{Outcome, Report};
 use session::Session;
 
+/// How many programs `--times` names.
+const SLOWEST: usize = 40;
+
 struct Wanted {
     require_all: bool,
+    times: bool,
     groups: Vec<&'static Group>,
 }
 
@@ -41,6 +45,13 @@ pub fn main(repo: &Repo, args: &[String]) -> Result<ExitCode> {
         let (took, outcome) = run(group, &session);
         report.add(group.name, took, outcome);
     }
+    if wanted.times {
+        println!("{:>10} {:>6}  program", "time", "busy");
+        for took in session.slowest(SLOWEST) {
+            let seconds = took.time.as_secs_f64();
+            println!("{seconds:>8.1} s {:>4} %  {}", took.busy, took.program);
+        }
+    }
     Ok(report.finish())
 }
 
@@ -57,6 +68,7 @@ fn run(group: &Group, session: &Session<'_>) -> (Duration, Outcome) {
 fn parse(args: &[String]) -> Result<Wanted> {
     let mut wanted = Wanted {
         require_all: false,
+        times: false,
         groups: Vec::new(),
     };
     let mut args = args.iter();
@@ -66,6 +78,7 @@ fn parse(args: &[String]) -> Result<Wanted> {
                 Some("all") => wanted.require_all = true,
                 other => bail!("--require expects all, found {other:?}"),
             },
+            "--times" => wanted.times = true,
             "--require=all" => wanted.require_all = true,
             name => match GROUPS.iter().find(|g| g.name == name) {
                 Some(group) => wanted.groups.push(group),

@@ -1,5 +1,6 @@
 //! One run of the tests: its scratch directory, what was built, and who runs a test program.
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,18 @@ pub struct Session<'a> {
     pub repo: &'a Repo,
     built: Option<Built>,
     scratch: PathBuf,
+    times: RefCell<Vec<Took>>,
+}
+
+/// What a test program took.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Took {
+    /// From its start to its end.
+    pub time: Duration,
+    /// How busy the machine's processors were meanwhile, in percent.
+    pub busy: u64,
+    /// The program.
+    pub program: String,
 }
 
 impl<'a> Session<'a> {
@@ -48,6 +61,7 @@ impl<'a> Session<'a> {
             repo,
             built: None,
             scratch,
+            times: RefCell::default(),
         })
     }
 
@@ -95,7 +109,14 @@ impl<'a> Session<'a> {
         let mut counts = Counts::default();
         let mut failures = String::new();
         for program in programs {
+            let before = processors();
             let ended = self.test(program, who)?;
+            let user = if who == As::User { " (user)" } else { "" };
+            self.times.borrow_mut().push(Took {
+                time: ended.took,
+                busy: busy(before, processors()),
+                program: format!("{} {}{user}", program.package, program.target),
+            });
             counts = counts.plus(Counts::of(&ended.output));
             if !ended.ok {
                 let TestProgram {
@@ -111,6 +132,14 @@ impl<'a> Session<'a> {
             ok: failures.is_empty(),
             output: failures,
         })
+    }
+
+    /// The programs that took longest, and how long that was.
+    pub fn slowest(&self, most: usize) -> Vec<Took> {
+        let mut times = self.times.borrow().clone();
+        times.sort_by(|a, b| b.cmp(a));
+        times.truncate(most);
+        times
     }
 
     fn test(&self, program: &TestProgram, who: As) -> Result<Ended> {
@@ -265,6 +294,23 @@ pub fn at_home(command: &mut Command, home: &Path) {
         command.env_remove(name);
     }
     command.env("HOME", home).env("TMPDIR", home.join("tmp"));
+}
+
+/// Ticks of all processors since the machine started: idle ones, and all.
+fn processors() -> (u64, u64) {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let first = stat.lines().next().unwrap_or_default();
+    let ticks = first.split_whitespace().skip(1).take(8);
+    let ticks: Vec<u64> = ticks.filter_map(|t| t.parse().ok()).collect();
+    let idle = ticks.iter().skip(3).take(2).sum();
+    (idle, ticks.iter().sum())
+}
+
+fn busy(before: (u64, u64), after: (u64, u64)) -> u64 {
+    let (idle, all) = (after.0 - before.0, after.1 - before.1);
+    (100 * all.saturating_sub(idle))
+        .checked_div(all)
+        .unwrap_or(0)
 }
 
 fn without_json(output: &str) -> String {

@@ -1,6 +1,7 @@
 //! What every crate has in common: lints, versions from one place, and a first line that says what it is for.
 
 use anyhow::Result;
+use serde_json::Value;
 
 use crate::repo::Repo;
 
@@ -8,6 +9,12 @@ use crate::repo::Repo;
 pub fn check(repo: &Repo) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     let metadata = repo.metadata(&["--no-deps", "--offline"])?;
+    let tested = repo.texts(&[".rs"])?;
+    let tested: Vec<&str> = tested
+        .iter()
+        .filter(|t| has_tests(&t.text))
+        .map(|t| t.path.as_str())
+        .collect();
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let manifest = package["manifest_path"].as_str().unwrap_or_default();
         let path = relative(repo, manifest);
@@ -19,6 +26,7 @@ pub fn check(repo: &Repo) -> Result<Vec<String>> {
                     "{source}:1: expected a `//!` line that says what it is for"
                 ));
             }
+            problems.extend(of_tests(&source, target, &tested));
         }
         if package["name"] == "prism" && package["default_run"] != "prismctl" {
             problems.push(format!(
@@ -31,6 +39,31 @@ pub fn check(repo: &Repo) -> Result<Vec<String>> {
         &repo.read("crates/core/clippy.toml")?,
     ));
     Ok(problems)
+}
+
+fn has_tests(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim_start);
+    lines.any(|l| ["#[test]", "#[tokio::test", "proptest!"].iter().any(|t| l.starts_with(t)))
+}
+
+/// A library or a program without tests within is not compiled as one of tests as well, and one that has some is.
+fn of_tests(source: &str, target: &Value, tested: &[&str]) -> Option<String> {
+    let kinds = target["kind"].as_array()?;
+    if !kinds.iter().any(|k| k == "lib" || k == "bin") {
+        return None;
+    }
+    let directory = match source.rsplit_once('/') {
+        Some((directory, "lib.rs" | "main.rs")) => format!("{directory}/"),
+        _ => source.to_owned(),
+    };
+    let has = tested.iter().any(|path| path.starts_with(&directory));
+    match (has, target["test"] == true) {
+        (true, false) => Some(format!("{source}: has tests that never run: `test = false` is in its manifest")),
+        (false, true) => Some(format!(
+            "{source}: is compiled a second time for tests that it does not have; put `test = false` into its manifest"
+        )),
+        _ => None,
+    }
 }
 
 fn relative(repo: &Repo, path: &str) -> String {

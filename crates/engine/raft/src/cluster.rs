@@ -50,17 +50,20 @@ impl Heard {
 
 fn standing(metrics: &RaftServerMetrics<Types>) -> Standing {
     let membership = metrics.membership_config.membership();
-    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    // While one configuration goes over into the next, the votes of both count: who is in one of them only is no voter yet, or no more.
+    let configurations = membership.get_joint_config();
     let servers = membership.nodes().map(|(number, node)| Server {
         number: *number,
         address: node.addr.clone(),
-        voter: voters.contains(number),
+        voter: configurations.iter().all(|c| c.contains(number)),
     });
+    let committed = metrics.committed_membership_config == metrics.membership_config;
     Standing {
         term: metrics.vote.leader_id.term,
         leader: metrics.current_leader,
         leading: metrics.state == ServerState::Leader,
         servers: servers.collect(),
+        settled: committed && configurations.len() == 1,
     }
 }
 
@@ -185,8 +188,9 @@ impl RaftStore {
     /// As of [`RaftStore::add`].
     pub async fn remove(&self, number: u64) -> Result<(), StoreError> {
         let gone = BTreeSet::from([number]);
-        let voter = |s: &Server| s.number == number && s.voter;
-        if self.standing().borrow().servers.iter().any(voter) {
+        let metrics = self.raft.server_metrics().borrow_watched().clone();
+        let mut voters = metrics.membership_config.membership().voter_ids();
+        if voters.any(|v| v == number) {
             self.change(ChangeMembers::RemoveVoters(gone.clone()))
                 .await?;
         }
@@ -232,11 +236,31 @@ impl RaftStore {
             .collect()
     }
 
+    /// Finishes a change of the configuration that is under way: those who stay would otherwise need the vote of the one that goes.
+    async fn settle(&self) {
+        let mut standing = self.standing();
+        if standing.borrow().settled {
+            return;
+        }
+        // Adds nobody; that makes one configuration of two.
+        let nobody = ChangeMembers::AddVoterIds(BTreeSet::new());
+        let settled = async {
+            // Refused while the first half is not committed; whoever began it goes on then.
+            let _refused = self.change(nobody).await;
+            // An error means that the store is gone.
+            let _gone = standing.wait_for(|s| s.settled || !s.leading).await;
+        };
+        if tokio::time::timeout(TRANSFER, settled).await.is_err() {
+            tracing::warn!("the configuration is still being changed; who leads next finishes it");
+        }
+    }
+
     /// Hands the leadership to the voter that has the most, if this server leads and there is another; waits a moment for it.
     pub async fn hand_over(&self) {
         if !self.raft.is_leader() {
             return;
         }
+        self.settle().await;
         let voters = self.standing().borrow().servers.clone();
         let votes = |n: u64| voters.iter().any(|s| s.voter && s.number == n);
         let best = self

@@ -29,7 +29,7 @@ pub struct Server {
     pub number: u64,
     /// Where the others reach it.
     pub address: String,
-    /// Whether it votes; one that does not is still learning.
+    /// Whether it votes, in the old configuration and in the new one while it is changed; one that does not is still learning.
     pub voter: bool,
 }
 
@@ -44,6 +44,8 @@ pub struct Standing {
     pub leading: bool,
     /// All servers.
     pub servers: Vec<Server>,
+    /// Whether the configuration is one, and committed: no change of it is under way.
+    pub settled: bool,
 }
 
 impl Standing {

@@ -303,6 +303,44 @@ async fn a_server_that_comes_late_gets_a_snapshot_and_all_can_be_restarted() {
     equal(&again).await;
 }
 
+/// Two voters and one that learns: were the leader to go while only its own log makes the third a voter, the others would need it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_first_finishes_the_change_that_is_under_way() {
+    let servers = Servers::new();
+    let one = servers.start(1).await;
+    one.readdress(1, "at-1").await.unwrap();
+    let leadership = one.lead().await.unwrap();
+    let two = servers.join(&one, 2).await;
+    let three = servers.start(3).await;
+    one.add(3, "at-3").await.unwrap();
+    put(&one, leadership.fence, "before").await.unwrap();
+    until("it to learn", || {
+        three.status().revision >= one.status().revision
+    })
+    .await;
+    servers.net.cut_off(1);
+    let promoting = tokio::spawn({
+        let one = one.clone();
+        async move { one.promote(3).await }
+    });
+    let standing = one.standing();
+    until("it to be noted", || {
+        standing.borrow().servers.iter().all(|s| s.voter)
+    })
+    .await;
+    assert!(!standing.borrow().settled);
+    let leaving = tokio::spawn(async move { one.hand_over().await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!leaving.is_finished(), "it waits for the others");
+    servers.net.heal();
+    leaving.await.unwrap();
+    promoting.await.unwrap().unwrap();
+    servers.stop(1).await;
+    let (leader, second) = leads(&[two, three]).await;
+    put(&leader, second.fence, "after").await.unwrap();
+    assert!(leader.standing().borrow().servers.iter().all(|s| s.voter));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_over_and_a_server_is_taken_out() {
     let servers = Servers::new();

@@ -43,7 +43,11 @@ pub fn check(repo: &Repo) -> Result<Vec<String>> {
 
 fn has_tests(text: &str) -> bool {
     let mut lines = text.lines().map(str::trim_start);
-    lines.any(|l| ["#[test]", "#[tokio::test", "proptest!"].iter().any(|t| l.starts_with(t)))
+    lines.any(|l| {
+        ["#[test]", "#[tokio::test", "proptest!"]
+            .iter()
+            .any(|t| l.starts_with(t))
+    })
 }
 
 /// A library or a program without tests within is not compiled as one of tests as well, and one that has some is.
@@ -58,7 +62,9 @@ fn of_tests(source: &str, target: &Value, tested: &[&str]) -> Option<String> {
     };
     let has = tested.iter().any(|path| path.starts_with(&directory));
     match (has, target["test"] == true) {
-        (true, false) => Some(format!("{source}: has tests that never run: `test = false` is in its manifest")),
+        (true, false) => Some(format!(
+            "{source}: has tests that never run: `test = false` is in its manifest"
+        )),
         (false, true) => Some(format!(
             "{source}: is compiled a second time for tests that it does not have; put `test = false` into its manifest"
         )),

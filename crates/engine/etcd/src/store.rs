@@ -42,27 +42,29 @@ impl std::fmt::Debug for EtcdStore {
 /// # Errors
 /// When the configuration cannot be right, etcd does not answer, refuses or is too old, or what is stored is not
 /// what this version of Prism writes. Nothing was changed then.
-pub async fn open(config: Config) -> Result<Arc<EtcdStore>, OpenError> {
-    check(&config)?;
-    let client = Client::new(&config)?;
-    health::usable(&health::version(&client).await?)?;
-    let layout = Layout::new(&config.prefix);
-    let (table, position) = load::state(&client, &layout, config.window).await?;
-    let (_, leader) = load::one(&client, &layout.leader).await?;
-    let seat = leader.and_then(|pair| serde_json::from_slice::<Seat>(&pair.value).ok());
-    let mirror = Mirror::new(config.window, table, position);
-    let engine = Arc::new(Engine::new(client, config, mirror, seat));
-    let (jobs, inbox) = mpsc::channel(queue::WAITING);
-    let tasks = [
-        tokio::spawn(feed::run(Arc::clone(&engine))),
-        tokio::spawn(health::run(Arc::clone(&engine))),
-        tokio::spawn(serve(Arc::clone(&engine), inbox)),
-    ];
-    Ok(Arc::new(EtcdStore {
-        engine,
-        jobs,
-        _tasks: tasks.map(Tied),
-    }))
+pub fn open(config: Config) -> BoxFuture<'static, Result<Arc<EtcdStore>, OpenError>> {
+    Box::pin(async move {
+        check(&config)?;
+        let client = Client::new(&config)?;
+        health::usable(&health::version(&client).await?)?;
+        let layout = Layout::new(&config.prefix);
+        let (table, position) = load::state(&client, &layout, config.window).await?;
+        let (_, leader) = load::one(&client, &layout.leader).await?;
+        let seat = leader.and_then(|pair| serde_json::from_slice::<Seat>(&pair.value).ok());
+        let mirror = Mirror::new(config.window, table, position);
+        let engine = Arc::new(Engine::new(client, config, mirror, seat));
+        let (jobs, inbox) = mpsc::channel(queue::WAITING);
+        let tasks = [
+            tokio::spawn(feed::run(Arc::clone(&engine))),
+            tokio::spawn(health::run(Arc::clone(&engine))),
+            tokio::spawn(serve(Arc::clone(&engine), inbox)),
+        ];
+        Ok(Arc::new(EtcdStore {
+            engine,
+            jobs,
+            _tasks: tasks.map(Tied),
+        }))
+    })
 }
 
 fn check(config: &Config) -> Result<(), OpenError> {
@@ -151,31 +153,37 @@ impl EtcdStore {
     }
 
     /// Waits until nobody leads, or this server does: the moment to try [`Store::lead`] again. The caller sets the deadline.
-    pub async fn vacant(&self) {
-        let mut seats = self.engine.seat.subscribe();
-        let ours = self.engine.writer;
-        let vacant = |seat: &Option<Seat>| seat.as_ref().is_none_or(|seat| seat.writer == ours);
-        // The sender is here, so it cannot be gone.
-        let _vacant = seats.wait_for(vacant).await;
+    pub fn vacant(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let mut seats = self.engine.seat.subscribe();
+            let ours = self.engine.writer;
+            let vacant = |seat: &Option<Seat>| seat.as_ref().is_none_or(|seat| seat.writer == ours);
+            // The sender is here, so it cannot be gone.
+            let _vacant = seats.wait_for(vacant).await;
+        })
     }
 
     /// Gives the leadership up, if this server has it, so that another can lead at once. The store stays open.
-    pub async fn resign(&self) {
-        self.engine.resign().await;
+    pub fn resign(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.engine.resign().await;
+        })
     }
 
     /// Stops the store and gives its leadership up, so that another server can lead at once. What was acknowledged is in
     /// etcd, what was not is answered with an error.
-    pub async fn close(&self) {
-        let running = self.engine.mirror.table.running().is_ok();
-        self.engine.mirror.table.stop("the store was closed");
-        self.engine.mirror.outdate(u64::MAX);
-        if running {
-            // An error means that the queue has ended already.
-            let _ended = self.jobs.send(Job::Stop).await;
-            self.jobs.closed().await;
-        }
-        self.engine.resign().await;
+    pub fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let running = self.engine.mirror.table.running().is_ok();
+            self.engine.mirror.table.stop("the store was closed");
+            self.engine.mirror.outdate(u64::MAX);
+            if running {
+                // An error means that the queue has ended already.
+                let _ended = self.jobs.send(Job::Stop).await;
+                self.jobs.closed().await;
+            }
+            self.engine.resign().await;
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{ClientWriteResponse, ReadPolicy};
 use openraft::{BasicNode, ChangeMembers, Instant, ServerState};
-use prism_store::{Leadership, StoreError};
+use prism_store::{BoxFuture, Leadership, StoreError};
 use prism_types::Fence;
 use tokio::sync::watch;
 
@@ -167,51 +167,67 @@ impl RaftStore {
     ///
     /// # Errors
     /// When this server does not lead, or the change is not made in time.
-    pub async fn add(&self, number: u64, address: &str) -> Result<(), StoreError> {
-        let node = BasicNode::new(address);
-        let change = self.raft.add_learner(number, node, false);
-        made(change).await
+    pub fn add<'a>(
+        &'a self,
+        number: u64,
+        address: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let node = BasicNode::new(address);
+            let change = self.raft.add_learner(number, node, false);
+            made(change).await
+        })
     }
 
     /// Lets a server vote that learned.
     ///
     /// # Errors
     /// As of [`RaftStore::add`].
-    pub async fn promote(&self, number: u64) -> Result<(), StoreError> {
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([number])))
-            .await
+    pub fn promote(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.change(ChangeMembers::AddVoterIds(BTreeSet::from([number])))
+                .await
+        })
     }
 
     /// Takes a server out: first its vote, then all of it.
     ///
     /// # Errors
     /// As of [`RaftStore::add`].
-    pub async fn remove(&self, number: u64) -> Result<(), StoreError> {
-        let gone = BTreeSet::from([number]);
-        let metrics = self.raft.server_metrics().borrow_watched().clone();
-        let mut voters = metrics.membership_config.membership().voter_ids();
-        if voters.any(|v| v == number) {
-            self.change(ChangeMembers::RemoveVoters(gone.clone()))
-                .await?;
-        }
-        let still = |s: &Server| s.number == number;
-        if standing(&self.raft.server_metrics().borrow_watched())
-            .servers
-            .iter()
-            .any(still)
-        {
-            self.change(ChangeMembers::RemoveNodes(gone)).await?;
-        }
-        Ok(())
+    pub fn remove(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let gone = BTreeSet::from([number]);
+            let metrics = self.raft.server_metrics().borrow_watched().clone();
+            let mut voters = metrics.membership_config.membership().voter_ids();
+            if voters.any(|v| v == number) {
+                self.change(ChangeMembers::RemoveVoters(gone.clone()))
+                    .await?;
+            }
+            let still = |s: &Server| s.number == number;
+            if standing(&self.raft.server_metrics().borrow_watched())
+                .servers
+                .iter()
+                .any(still)
+            {
+                self.change(ChangeMembers::RemoveNodes(gone)).await?;
+            }
+            Ok(())
+        })
     }
 
     /// Says where a server is from now on.
     ///
     /// # Errors
     /// As of [`RaftStore::add`].
-    pub async fn readdress(&self, number: u64, address: &str) -> Result<(), StoreError> {
-        let nodes = BTreeMap::from([(number, BasicNode::new(address))]);
-        self.change(ChangeMembers::SetNodes(nodes)).await
+    pub fn readdress<'a>(
+        &'a self,
+        number: u64,
+        address: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let nodes = BTreeMap::from([(number, BasicNode::new(address))]);
+            self.change(ChangeMembers::SetNodes(nodes)).await
+        })
     }
 
     async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), StoreError> {
@@ -256,29 +272,31 @@ impl RaftStore {
     }
 
     /// Hands the leadership to the voter that has the most, if this server leads and there is another; waits a moment for it.
-    pub async fn hand_over(&self) {
-        if !self.raft.is_leader() {
-            return;
-        }
-        self.settle().await;
-        let voters = self.standing().borrow().servers.clone();
-        let votes = |n: u64| voters.iter().any(|s| s.voter && s.number == n);
-        let best = self
-            .progress()
-            .into_iter()
-            .filter(|p| votes(p.number) && p.behind.is_some())
-            .min_by_key(|p| p.behind);
-        let Some(best) = best else { return };
-        if let Err(why) = self.raft.trigger().transfer_leader(best.number).await {
-            tracing::warn!(%why, "the leadership could not be handed over");
-            return;
-        }
-        let mut standing = self.standing();
-        let taken = standing.wait_for(|s| !s.leading);
-        if tokio::time::timeout(TRANSFER, taken).await.is_err() {
-            tracing::warn!(
-                "no other server has taken the leadership in time; an election will follow"
-            );
-        }
+    pub fn hand_over(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if !self.raft.is_leader() {
+                return;
+            }
+            self.settle().await;
+            let voters = self.standing().borrow().servers.clone();
+            let votes = |n: u64| voters.iter().any(|s| s.voter && s.number == n);
+            let best = self
+                .progress()
+                .into_iter()
+                .filter(|p| votes(p.number) && p.behind.is_some())
+                .min_by_key(|p| p.behind);
+            let Some(best) = best else { return };
+            if let Err(why) = self.raft.trigger().transfer_leader(best.number).await {
+                tracing::warn!(%why, "the leadership could not be handed over");
+                return;
+            }
+            let mut standing = self.standing();
+            let taken = standing.wait_for(|s| !s.leading);
+            if tokio::time::timeout(TRANSFER, taken).await.is_err() {
+                tracing::warn!(
+                    "no other server has taken the leadership in time; an election will follow"
+                );
+            }
+        })
     }
 }

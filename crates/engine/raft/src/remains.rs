@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::vote::RaftLeaderId;
 use openraft::{BasicNode, EntryPayload, RaftLogReader};
-use prism_store::{Batch, Item, KeyRange, StoreError};
+use prism_store::{Batch, BoxFuture, Item, KeyRange, StoreError};
 use prism_types::Fence;
 
 use crate::command::{Command, Proposal, Write};
@@ -51,39 +51,41 @@ impl std::fmt::Debug for Remains {
 ///
 /// # Errors
 /// When there is no store, it is in use, of another server or of a newer version, or damaged.
-pub async fn remains(dir: &Path, server: u64) -> Result<Remains, OpenError> {
-    let format = dir.join("format");
-    if !format.exists() {
-        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(OpenError::io("find the store's file", &format)(missing));
-    }
-    let mut config = Config::new(dir);
-    config.server = server;
-    let config = config.fitted();
-    let reading = config.clone();
-    let opened = tokio::task::spawn_blocking(move || Opened::read(&reading, disk::sync_file));
-    let opened = opened.await.map_err(|e| consensus(dir, &e))??;
-    let path = config.dir.clone();
-    let written = newest(&path.join("log"));
-    let nothing = LogId {
-        leader_id: LeaderId::new(0, 0),
-        index: 0,
-    };
-    let mut remains = Remains {
-        membership: opened.machine.membership.clone(),
-        server,
-        vote: Vote {
-            leader_id: nothing.leader_id,
-            committed: false,
-        },
-        last: opened.machine.applied.unwrap_or(nothing),
-        committed: 0,
-        written,
-        path,
-        opened,
-    };
-    remains.replay().await?;
-    Ok(remains)
+pub fn remains(dir: &Path, server: u64) -> BoxFuture<'_, Result<Remains, OpenError>> {
+    Box::pin(async move {
+        let format = dir.join("format");
+        if !format.exists() {
+            let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(OpenError::io("find the store's file", &format)(missing));
+        }
+        let mut config = Config::new(dir);
+        config.server = server;
+        let config = config.fitted();
+        let reading = config.clone();
+        let opened = tokio::task::spawn_blocking(move || Opened::read(&reading, disk::sync_file));
+        let opened = opened.await.map_err(|e| consensus(dir, &e))??;
+        let path = config.dir.clone();
+        let written = newest(&path.join("log"));
+        let nothing = LogId {
+            leader_id: LeaderId::new(0, 0),
+            index: 0,
+        };
+        let mut remains = Remains {
+            membership: opened.machine.membership.clone(),
+            server,
+            vote: Vote {
+                leader_id: nothing.leader_id,
+                committed: false,
+            },
+            last: opened.machine.applied.unwrap_or(nothing),
+            committed: 0,
+            written,
+            path,
+            opened,
+        };
+        remains.replay().await?;
+        Ok(remains)
+    })
 }
 
 fn consensus(dir: &Path, why: &dyn ToString) -> OpenError {
@@ -200,47 +202,51 @@ impl Remains {
     ///
     /// # Errors
     /// When the log cannot be written to; a disk that fails ends the process.
-    pub async fn recover(mut self, batch: Batch) -> Result<(), OpenError> {
-        let term = self.term() + 1;
-        let leader = LeaderId::new(term, self.server);
-        let fence = self.opened.machine.table.status(false).fence;
-        let own = self.membership.membership().get_node(&self.server);
-        let own = own.cloned().unwrap_or_else(BasicNode::default);
-        let alone = openraft::Membership::new(
-            vec![BTreeSet::from([self.server])],
-            BTreeMap::from([(self.server, own)]),
-        );
-        let alone = alone.map_err(|e| consensus(&self.path, &e))?;
-        let mut entries = Vec::new();
-        let mut index = self.last.index;
-        let mut add = |payload| {
-            index += 1;
-            let leader_id = leader;
-            let log_id = LogId { leader_id, index };
-            entries.push(Entry { log_id, payload });
-        };
-        // The state first: whoever is torn off between the two is found here as it was, and this is done again.
-        if !batch.is_empty() && fence != Fence(0) {
-            let command = Command::Commit(vec![Write { fence, batch }]);
-            add(EntryPayload::Normal(Proposal(command.into())));
-        }
-        add(EntryPayload::Membership(alone));
-        let vote = Vote {
-            leader_id: leader,
-            committed: false,
-        };
-        let log = &mut self.opened.log;
-        let voted = log.save_vote(&vote).await;
-        voted.map_err(|e| consensus(&self.path, &e))?;
-        let written = log.blocking_append(entries).await;
-        written.map_err(|e| consensus(&self.path, &e))?;
-        self.close().await;
-        Ok(())
+    pub fn recover(mut self, batch: Batch) -> BoxFuture<'static, Result<(), OpenError>> {
+        Box::pin(async move {
+            let term = self.term() + 1;
+            let leader = LeaderId::new(term, self.server);
+            let fence = self.opened.machine.table.status(false).fence;
+            let own = self.membership.membership().get_node(&self.server);
+            let own = own.cloned().unwrap_or_else(BasicNode::default);
+            let alone = openraft::Membership::new(
+                vec![BTreeSet::from([self.server])],
+                BTreeMap::from([(self.server, own)]),
+            );
+            let alone = alone.map_err(|e| consensus(&self.path, &e))?;
+            let mut entries = Vec::new();
+            let mut index = self.last.index;
+            let mut add = |payload| {
+                index += 1;
+                let leader_id = leader;
+                let log_id = LogId { leader_id, index };
+                entries.push(Entry { log_id, payload });
+            };
+            // The state first: whoever is torn off between the two is found here as it was, and this is done again.
+            if !batch.is_empty() && fence != Fence(0) {
+                let command = Command::Commit(vec![Write { fence, batch }]);
+                add(EntryPayload::Normal(Proposal(command.into())));
+            }
+            add(EntryPayload::Membership(alone));
+            let vote = Vote {
+                leader_id: leader,
+                committed: false,
+            };
+            let log = &mut self.opened.log;
+            let voted = log.save_vote(&vote).await;
+            voted.map_err(|e| consensus(&self.path, &e))?;
+            let written = log.blocking_append(entries).await;
+            written.map_err(|e| consensus(&self.path, &e))?;
+            self.close().await;
+            Ok(())
+        })
     }
 
     /// Leaves it as it is, and gives the directory back.
-    pub async fn close(self) {
-        self.opened.log.stop().await;
-        self.opened.lock.release();
+    pub fn close(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.opened.log.stop().await;
+            self.opened.lock.release();
+        })
     }
 }

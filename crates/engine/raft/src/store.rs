@@ -55,8 +55,8 @@ impl std::fmt::Debug for RaftStore {
 ///
 /// # Errors
 /// When the directory is in use, belongs to another server or a newer version, cannot be read, or is damaged.
-pub async fn open(config: Config) -> Result<Arc<RaftStore>, OpenError> {
-    open_with(config, disk::sync_file).await
+pub fn open(config: Config) -> BoxFuture<'static, Result<Arc<RaftStore>, OpenError>> {
+    Box::pin(async move { open_with(config, disk::sync_file).await })
 }
 
 /// As [`open`], making files durable as `sync` does; tests give one that fails.
@@ -257,21 +257,23 @@ impl RaftStore {
 
     /// Stops the store: what was acknowledged is on disk, what was not is answered with an error. Returns when
     /// another process could open the directory.
-    pub async fn close(&self) {
-        self.table.stop("the store was closed");
-        // On a full disk nothing would end otherwise.
-        self.snapshots.stop_waiting();
-        // An error means that the queue has ended already.
-        let _ended = self.jobs.send(Job::Stop).await;
-        self.keepers.iter().for_each(JoinHandle::abort);
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(%error, "consensus did not stop cleanly");
-        }
-        let snapshots = Arc::clone(&self.snapshots);
-        // Closing waits for a snapshot that is being written; it cannot fail.
-        let _closed = tokio::task::spawn_blocking(move || snapshots.close()).await;
-        self.log.stop().await;
-        self.lock.release();
+    pub fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.table.stop("the store was closed");
+            // On a full disk nothing would end otherwise.
+            self.snapshots.stop_waiting();
+            // An error means that the queue has ended already.
+            let _ended = self.jobs.send(Job::Stop).await;
+            self.keepers.iter().for_each(JoinHandle::abort);
+            if let Err(error) = self.raft.shutdown().await {
+                tracing::warn!(%error, "consensus did not stop cleanly");
+            }
+            let snapshots = Arc::clone(&self.snapshots);
+            // Closing waits for a snapshot that is being written; it cannot fail.
+            let _closed = tokio::task::spawn_blocking(move || snapshots.close()).await;
+            self.log.stop().await;
+            self.lock.release();
+        })
     }
 }
 

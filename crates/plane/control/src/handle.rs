@@ -8,7 +8,7 @@ use std::time::Duration;
 use prism_link::{NodeFacts, NodeService, Readings};
 use prism_scheduler::{Config, Explanation, explain_job, explain_sandbox};
 use prism_state::{Command, IdempotencyKey, Origin, Proposal, Reply, Sight, State};
-use prism_store::Store;
+use prism_store::{BoxFuture, Store};
 use prism_types::{Fence, NodeId, Reason, Rejection, SandboxId, TimeMs};
 use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
 
@@ -117,33 +117,35 @@ impl Control {
     ///
     /// # Errors
     /// The rejection, with its reason. When the loop has stopped: `not_leader`, and what became of the request is not known.
-    pub async fn propose(
+    pub fn propose(
         &self,
         command: Command,
         key: Option<IdempotencyKey>,
-    ) -> Result<Reply, Rejection> {
-        self.propose_for(command, key, None).await
+    ) -> BoxFuture<'_, Result<Reply, Rejection>> {
+        Box::pin(async move { self.propose_for(command, key, None).await })
     }
 
     /// The same for somebody, who is kept in an audit event with what changes.
     ///
     /// # Errors
     /// As [`Control::propose`].
-    pub async fn propose_for(
+    pub fn propose_for(
         &self,
         command: Command,
         key: Option<IdempotencyKey>,
         origin: Option<Origin>,
-    ) -> Result<Reply, Rejection> {
-        let proposal = Proposal {
-            command,
-            key,
-            origin,
-        };
-        self.send(proposal)
-            .await?
-            .await
-            .unwrap_or_else(|_| Err(stopped()))
+    ) -> BoxFuture<'_, Result<Reply, Rejection>> {
+        Box::pin(async move {
+            let proposal = Proposal {
+                command,
+                key,
+                origin,
+            };
+            self.send(proposal)
+                .await?
+                .await
+                .unwrap_or_else(|_| Err(stopped()))
+        })
     }
 
     /// Has an audit event kept of a change that went to a node: waits for a place in the queue and not for the commit, so that
@@ -151,13 +153,15 @@ impl Control {
     ///
     /// # Errors
     /// When the loop has stopped.
-    pub async fn note(&self, command: Command, origin: Origin) -> Result<(), Rejection> {
-        let proposal = Proposal {
-            command,
-            key: None,
-            origin: Some(origin),
-        };
-        self.send(proposal).await.map(drop)
+    pub fn note(&self, command: Command, origin: Origin) -> BoxFuture<'_, Result<(), Rejection>> {
+        Box::pin(async move {
+            let proposal = Proposal {
+                command,
+                key: None,
+                origin: Some(origin),
+            };
+            self.send(proposal).await.map(drop)
+        })
     }
 
     /// Queues a proposal; the answer comes later. Proposals of one sender keep their order.
@@ -178,20 +182,24 @@ impl Control {
     ///
     /// # Errors
     /// `not_leader`: the answer is not to be given.
-    pub async fn confirm(&self) -> Result<(), Rejection> {
-        let refuse = |why: &dyn std::fmt::Display| {
-            Rejection::retryable(
-                Reason::NotLeader,
-                format!("another server may lead the cluster by now ({why}): repeat the request"),
-            )
-        };
-        let held = self.shared.store.confirm(self.shared.fence).await;
-        held.map_err(|why| refuse(&why))?;
-        // Set before the state is given up that a commit has failed for; whoever has read it since sees this too.
-        if self.shared.over.load(Ordering::SeqCst) {
-            return Err(refuse(&"this one has stopped deciding"));
-        }
-        Ok(())
+    pub fn confirm(&self) -> BoxFuture<'_, Result<(), Rejection>> {
+        Box::pin(async move {
+            let refuse = |why: &dyn std::fmt::Display| {
+                Rejection::retryable(
+                    Reason::NotLeader,
+                    format!(
+                        "another server may lead the cluster by now ({why}): repeat the request"
+                    ),
+                )
+            };
+            let held = self.shared.store.confirm(self.shared.fence).await;
+            held.map_err(|why| refuse(&why))?;
+            // Set before the state is given up that a commit has failed for; whoever has read it since sees this too.
+            if self.shared.over.load(Ordering::SeqCst) {
+                return Err(refuse(&"this one has stopped deciding"));
+            }
+            Ok(())
+        })
     }
 
     /// Whether this is a handle on the same leader.
@@ -277,19 +285,24 @@ impl Control {
     ///
     /// # Errors
     /// `not_found` when there is no such thing.
-    pub async fn explain(&self, subject: &str) -> Result<Explanation, Rejection> {
-        let views = self.views();
-        let config = Config::default();
-        self.read(|state| {
-            let sight = Sight::everything();
-            if let Ok(sandbox) = state.find_sandbox(subject, &sight) {
-                return Ok(explain_sandbox(state, &views, &config, sandbox));
-            }
-            state
-                .find_job(subject, &sight)
-                .map(|job| explain_job(state, &views, &config, job))
+    pub fn explain<'a>(
+        &'a self,
+        subject: &'a str,
+    ) -> BoxFuture<'a, Result<Explanation, Rejection>> {
+        Box::pin(async move {
+            let views = self.views();
+            let config = Config::default();
+            self.read(|state| {
+                let sight = Sight::everything();
+                if let Ok(sandbox) = state.find_sandbox(subject, &sight) {
+                    return Ok(explain_sandbox(state, &views, &config, sandbox));
+                }
+                state
+                    .find_job(subject, &sight)
+                    .map(|job| explain_job(state, &views, &config, job))
+            })
+            .await
         })
-        .await
     }
 
     /// The time that decisions are made with.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use prism_scheduler::NodeView;
 use prism_state::{Action, Change, Command, Reply, State, encode_batch};
-use prism_store::{Batch, KeyRange, Leadership, Store, StoreError};
+use prism_store::{Batch, BoxFuture, KeyRange, Leadership, Store, StoreError};
 use prism_types::{Fence, Id, JobId, NodeId, NodeState, Reason, Rejection, TimeMs};
 use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -64,22 +64,24 @@ impl std::fmt::Debug for Leader {
 ///
 /// # Errors
 /// When the store does not grant it, or what is stored cannot be read.
-pub async fn open(store: Arc<dyn Store>) -> Result<(Control, Leader), ControlError> {
-    let leadership = store.lead().await.map_err(ControlError::Store)?;
-    crate::restore::sweep(&*store, leadership.fence).await?;
-    let state = load(&*store, State::LOAD_PREFIXES).await?;
-    let (control, requests, restores) = handle(store, state, leadership.fence);
-    let leader = Leader {
-        restores,
-        started: control.now(),
-        control: control.clone(),
-        leadership,
-        requests,
-        lease_checked: Instant::now(),
-        placement: prism_scheduler::Config::default(),
-        id: None,
-    };
-    Ok((control, leader))
+pub fn open(store: Arc<dyn Store>) -> BoxFuture<'static, Result<(Control, Leader), ControlError>> {
+    Box::pin(async move {
+        let leadership = store.lead().await.map_err(ControlError::Store)?;
+        crate::restore::sweep(&*store, leadership.fence).await?;
+        let state = load(&*store, State::LOAD_PREFIXES).await?;
+        let (control, requests, restores) = handle(store, state, leadership.fence);
+        let leader = Leader {
+            restores,
+            started: control.now(),
+            control: control.clone(),
+            leadership,
+            requests,
+            lease_checked: Instant::now(),
+            placement: prism_scheduler::Config::default(),
+            id: None,
+        };
+        Ok((control, leader))
+    })
 }
 
 type Handle = (
@@ -118,30 +120,34 @@ fn handle(store: Arc<dyn Store>, state: State, fence: Fence) -> Handle {
 ///
 /// # Errors
 /// When the store has stopped, or what is stored cannot be read.
-pub async fn frozen(store: Arc<dyn Store>) -> Result<Control, ControlError> {
-    let state = load(&*store, State::LOAD_PREFIXES).await?;
-    let fence = store.status().fence;
-    Ok(handle(store, state, fence).0)
+pub fn frozen(store: Arc<dyn Store>) -> BoxFuture<'static, Result<Control, ControlError>> {
+    Box::pin(async move {
+        let state = load(&*store, State::LOAD_PREFIXES).await?;
+        let fence = store.status().fence;
+        Ok(handle(store, state, fence).0)
+    })
 }
 
 /// The members and who is kept out, as far as this server knows: the rest of the state is left out.
 ///
 /// # Errors
 /// As of [`frozen`].
-pub async fn admission(store: &dyn Store) -> Result<State, ControlError> {
-    load(
-        store,
-        &["meta", "members/", "servers/", "denied/", "rotation/"],
-    )
-    .await
+pub fn admission(store: &dyn Store) -> BoxFuture<'_, Result<State, ControlError>> {
+    Box::pin(async move {
+        load(
+            store,
+            &["meta", "members/", "servers/", "denied/", "rotation/"],
+        )
+        .await
+    })
 }
 
 /// The servers and the keys of their gossip, as far as this server knows: the rest of the state is left out.
 ///
 /// # Errors
 /// As of [`frozen`].
-pub async fn servers(store: &dyn Store) -> Result<State, ControlError> {
-    load(store, &["servers/", "gossip"]).await
+pub fn servers(store: &dyn Store) -> BoxFuture<'_, Result<State, ControlError>> {
+    Box::pin(async move { load(store, &["servers/", "gossip"]).await })
 }
 
 async fn load(store: &dyn Store, prefixes: &[&str]) -> Result<State, ControlError> {
@@ -176,29 +182,34 @@ impl Leader {
     ///
     /// # Errors
     /// When it had to stop; every answer it gave is durable.
-    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), ControlError> {
-        self.init().await?;
-        let mut batch: Vec<Request> = Vec::new();
-        loop {
-            let until = self.next_wake().await;
-            let control = self.control.clone();
-            tokio::select! {
-                n = self.requests.recv_many(&mut batch, ROUND) => if n == 0 { return Ok(()) },
-                Some(job) = self.restores.recv() => self.restore(job).await?,
-                () = control.shared.poke.notified() => {}
-                () = tokio::time::sleep_until(until.into()) => {}
-                () = self.leadership.lost() => {
-                    let why = StoreError::NotLeader { leader: "another server".to_owned() };
-                    return Err(ControlError::Store(why));
+    pub fn run(
+        mut self,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'static, Result<(), ControlError>> {
+        Box::pin(async move {
+            self.init().await?;
+            let mut batch: Vec<Request> = Vec::new();
+            loop {
+                let until = self.next_wake().await;
+                let control = self.control.clone();
+                tokio::select! {
+                    n = self.requests.recv_many(&mut batch, ROUND) => if n == 0 { return Ok(()) },
+                    Some(job) = self.restores.recv() => self.restore(job).await?,
+                    () = control.shared.poke.notified() => {}
+                    () = tokio::time::sleep_until(until.into()) => {}
+                    () = self.leadership.lost() => {
+                        let why = StoreError::NotLeader { leader: "another server".to_owned() };
+                        return Err(ControlError::Store(why));
+                    }
+                    () = shutdown.cancelled() => return Ok(()),
                 }
-                () = shutdown.cancelled() => return Ok(()),
-            }
-            self.check_leases();
-            self.round(&mut batch).await?;
-            while !batch.is_empty() {
+                self.check_leases();
                 self.round(&mut batch).await?;
+                while !batch.is_empty() {
+                    self.round(&mut batch).await?;
+                }
             }
-        }
+        })
     }
 
     async fn init(&mut self) -> Result<(), ControlError> {

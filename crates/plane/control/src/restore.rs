@@ -13,7 +13,7 @@ use prism_state::{
     BACKUP_PREFIXES, BackupOf, KeyValue, Origin, RESTORED_FIRST, Restored, State, decode_blob,
     decode_results,
 };
-use prism_store::{Batch, KeyRange, MAX_BATCH_BYTES, Store, StoreError};
+use prism_store::{Batch, BoxFuture, KeyRange, MAX_BATCH_BYTES, Store, StoreError};
 use prism_types::{Fence, Reason, Rejection, TimeMs};
 use tokio::sync::oneshot;
 
@@ -127,23 +127,25 @@ impl Control {
     /// # Errors
     /// When the backup is none, is damaged or newer, or the cluster is not empty: nothing is changed then. When this server stops
     /// meanwhile, the cluster is empty afterwards, or whole.
-    pub async fn restore(
+    pub fn restore(
         &self,
         source: Box<dyn Source>,
         origin: Option<Origin>,
-    ) -> Result<RestoreOutcome, Rejection> {
-        self.read(prism_state::is_restorable).await?;
-        let backup = tokio::task::spawn_blocking(move || check(source));
-        let backup = backup.await.unwrap_or_else(|_| Err(defect()))?;
-        let (answer, done) = oneshot::channel();
-        let job = Job {
-            backup,
-            origin,
-            answer,
-        };
-        let sent = self.shared.restores.send(job).await;
-        sent.map_err(|_| gone())?;
-        done.await.unwrap_or_else(|_| Err(stopped()))
+    ) -> BoxFuture<'_, Result<RestoreOutcome, Rejection>> {
+        Box::pin(async move {
+            self.read(prism_state::is_restorable).await?;
+            let backup = tokio::task::spawn_blocking(move || check(source));
+            let backup = backup.await.unwrap_or_else(|_| Err(defect()))?;
+            let (answer, done) = oneshot::channel();
+            let job = Job {
+                backup,
+                origin,
+                answer,
+            };
+            let sent = self.shared.restores.send(job).await;
+            sent.map_err(|_| gone())?;
+            done.await.unwrap_or_else(|_| Err(stopped()))
+        })
     }
 }
 

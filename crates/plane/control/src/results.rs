@@ -2,7 +2,7 @@
 
 use prism_spec::BeamRow;
 use prism_state::{ResultRecord, decode_results, job_results_prefix};
-use prism_store::{KeyRange, StoreError};
+use prism_store::{BoxFuture, KeyRange, StoreError};
 use prism_types::{JobId, Reason, TaskState};
 
 use crate::Control;
@@ -15,82 +15,89 @@ const PAGE: usize = 256;
 ///
 /// # Errors
 /// When the store cannot be read, or a stored batch is damaged (told as [`StoreError::Stopped`] with its key).
-pub async fn results_page(
+pub fn results_page(
     control: &Control,
     job: JobId,
     cursor: Option<Vec<u8>>,
-) -> Result<(Vec<ResultRecord>, Option<Vec<u8>>), StoreError> {
-    let mut range = KeyRange::prefix(job_results_prefix(job));
-    if let Some(cursor) = cursor {
-        range.start = cursor.into();
-    }
-    let page = control.store().range(range, None, PAGE).await?;
-    let next = (page.items.len() >= PAGE).then(|| {
-        page.items.last().map(|last| {
-            let mut key = last.key.as_bytes().to_vec();
-            key.push(0);
-            key
-        })
-    });
-    let mut records = Vec::new();
-    for item in &page.items {
-        let batch = decode_results(&item.key, &item.value)
-            .map_err(|e| StoreError::Stopped(format!("a stored result cannot be read: {e}")))?;
-        records.extend(batch);
-    }
-    let counting = control
-        .read(|state| {
-            let Some(job) = state.job(job) else {
-                return Vec::new();
-            };
-            let counts = |r: &ResultRecord| {
-                job.cell(r.index)
-                    .is_some_and(|c| c.state.is_final() && c.attempt == r.attempt)
-            };
-            records.into_iter().filter(counts).collect()
-        })
-        .await;
-    Ok((counting, next.flatten()))
+) -> BoxFuture<'_, Result<(Vec<ResultRecord>, Option<Vec<u8>>), StoreError>> {
+    Box::pin(async move {
+        let mut range = KeyRange::prefix(job_results_prefix(job));
+        if let Some(cursor) = cursor {
+            range.start = cursor.into();
+        }
+        let page = control.store().range(range, None, PAGE).await?;
+        let next = (page.items.len() >= PAGE).then(|| {
+            page.items.last().map(|last| {
+                let mut key = last.key.as_bytes().to_vec();
+                key.push(0);
+                key
+            })
+        });
+        let mut records = Vec::new();
+        for item in &page.items {
+            let batch = decode_results(&item.key, &item.value)
+                .map_err(|e| StoreError::Stopped(format!("a stored result cannot be read: {e}")))?;
+            records.extend(batch);
+        }
+        let counting = control
+            .read(|state| {
+                let Some(job) = state.job(job) else {
+                    return Vec::new();
+                };
+                let counts = |r: &ResultRecord| {
+                    job.cell(r.index)
+                        .is_some_and(|c| c.state.is_final() && c.attempt == r.attempt)
+                };
+                records.into_iter().filter(counts).collect()
+            })
+            .await;
+        Ok((counting, next.flatten()))
+    })
 }
 
 /// The beams of a sweep that are over, in order, as rows.
 ///
 /// # Errors
 /// As [`results_page`].
-pub async fn sweep_rows(control: &Control, job: JobId) -> Result<Vec<BeamRow>, StoreError> {
-    let Some(spec) = control.read(|s| s.job(job).map(|j| j.spec().clone())).await else {
-        return Ok(Vec::new());
-    };
-    let Some(sweep) = spec.sweep() else {
-        return Ok(Vec::new());
-    };
-    let mut rows = Vec::new();
-    let mut cursor = None;
-    loop {
-        let (records, next) = results_page(control, job, cursor).await?;
-        for record in records {
-            let Some((point, runner)) = sweep.beam(record.index) else {
-                continue;
-            };
-            rows.push(BeamRow {
-                index: record.index,
-                runner: sweep.runners[runner as usize].name.clone(),
-                point: sweep.point(point).unwrap_or_default(),
-                status: beam_status(&record).to_owned(),
-                reason: record.reason.map(|r| r.as_str().to_owned()),
-                result: record
-                    .result
-                    .as_deref()
-                    .and_then(|text| serde_json::from_str(text).ok()),
-            });
+pub fn sweep_rows(
+    control: &Control,
+    job: JobId,
+) -> BoxFuture<'_, Result<Vec<BeamRow>, StoreError>> {
+    Box::pin(async move {
+        let Some(spec) = control.read(|s| s.job(job).map(|j| j.spec().clone())).await else {
+            return Ok(Vec::new());
+        };
+        let Some(sweep) = spec.sweep() else {
+            return Ok(Vec::new());
+        };
+        let mut rows = Vec::new();
+        let mut cursor = None;
+        loop {
+            let (records, next) = results_page(control, job, cursor).await?;
+            for record in records {
+                let Some((point, runner)) = sweep.beam(record.index) else {
+                    continue;
+                };
+                rows.push(BeamRow {
+                    index: record.index,
+                    runner: sweep.runners[runner as usize].name.clone(),
+                    point: sweep.point(point).unwrap_or_default(),
+                    status: beam_status(&record).to_owned(),
+                    reason: record.reason.map(|r| r.as_str().to_owned()),
+                    result: record
+                        .result
+                        .as_deref()
+                        .and_then(|text| serde_json::from_str(text).ok()),
+                });
+            }
+            match next {
+                Some(key) => cursor = Some(key),
+                None => break,
+            }
         }
-        match next {
-            Some(key) => cursor = Some(key),
-            None => break,
-        }
-    }
-    rows.sort_by_key(|r| r.index);
-    Ok(rows)
+        rows.sort_by_key(|r| r.index);
+        Ok(rows)
+    })
 }
 
 fn beam_status(record: &ResultRecord) -> &'static str {

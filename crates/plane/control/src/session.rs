@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prism_link::{ControlEnd, Hello, Holding, NodeService, SandboxStatus, ToControl, ToWorker};
 use prism_scheduler::NodeView;
 use prism_state::{Command, Desired, Metric, Registration, Reply, TaskResult};
+use prism_store::BoxFuture;
 use prism_types::{
     JobId, NodeId, NodeState, Reason, Rejection, RunReport, SandboxId, StopCause, TaskRef,
 };
@@ -71,15 +72,17 @@ impl Control {
     ///
     /// # Errors
     /// When its greeting is refused (its name is taken, say).
-    pub async fn serve_worker(
+    pub fn serve_worker(
         &self,
         mut end: ControlEnd,
         service: Arc<dyn NodeService>,
-    ) -> Result<(), Rejection> {
-        match greeting(&mut end).await? {
-            Some(hello) => self.serve(hello, false, end, service).await,
-            None => Ok(()),
-        }
+    ) -> BoxFuture<'_, Result<(), Rejection>> {
+        Box::pin(async move {
+            match greeting(&mut end).await? {
+                Some(hello) => self.serve(hello, false, end, service).await,
+                None => Ok(()),
+            }
+        })
     }
 
     /// Serves a worker whose connection proves that it is this member. It speaks for nobody else: its name is the one that it
@@ -87,17 +90,19 @@ impl Control {
     ///
     /// # Errors
     /// As of [`Control::serve_worker`]; and `forbidden` when it says that it is somebody else.
-    pub async fn serve_member(
+    pub fn serve_member(
         &self,
         member: NodeId,
         mut end: ControlEnd,
         service: Arc<dyn NodeService>,
-    ) -> Result<(), Rejection> {
-        let Some(mut hello) = greeting(&mut end).await? else {
-            return Ok(());
-        };
-        self.bind(member, &mut hello).await?;
-        self.serve(hello, true, end, service).await
+    ) -> BoxFuture<'_, Result<(), Rejection>> {
+        Box::pin(async move {
+            let Some(mut hello) = greeting(&mut end).await? else {
+                return Ok(());
+            };
+            self.bind(member, &mut hello).await?;
+            self.serve(hello, true, end, service).await
+        })
     }
 
     /// Holds a greeting to what the member joined as.

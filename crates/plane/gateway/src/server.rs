@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use prism_identity::Shown;
+use prism_store::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -84,18 +85,22 @@ fn http(config: &GatewayConfig) -> hyper::server::conn::http1::Builder {
 ///
 /// # Errors
 /// When the listener is not on loopback (there it takes TLS: [`serve_tls`]), or its address cannot be read.
-pub async fn serve(listener: TcpListener, gateway: Gateway) -> io::Result<()> {
-    let address = listener.local_addr()?;
-    if !address.ip().is_loopback() {
-        return Err(refuse_open(address));
-    }
-    run(listener, gateway, None).await;
-    Ok(())
+pub fn serve(listener: TcpListener, gateway: Gateway) -> BoxFuture<'static, io::Result<()>> {
+    Box::pin(async move {
+        let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            return Err(refuse_open(address));
+        }
+        run(listener, gateway, None).await;
+        Ok(())
+    })
 }
 
 /// The same with TLS, on any address.
-pub async fn serve_tls(listener: TcpListener, gateway: Gateway, face: Face) {
-    run(listener, gateway, Some(face)).await;
+pub fn serve_tls(listener: TcpListener, gateway: Gateway, face: Face) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        run(listener, gateway, Some(face)).await;
+    })
 }
 
 async fn run(listener: TcpListener, gateway: Gateway, face: Option<Face>) {

@@ -8,6 +8,7 @@ use prism_identity::{
     IdentityError, Issued, Issuer, JoinToken, Key, NotTrusted, Peer, Pin, Role, Root, Trust,
     connect, connect_pinned, life_of,
 };
+use prism_store::BoxFuture;
 use prism_types::{Name, NodeId, Reason, Rejection};
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig};
@@ -127,11 +128,13 @@ pub(crate) async fn ask<Q: serde::Serialize, A: serde::de::DeserializeOwned>(
 ///
 /// # Errors
 /// When none is, or it is of another cluster.
-pub async fn probe(address: SocketAddr, pin: Pin) -> Result<(), MemberError> {
-    let mut stream = reach(address, connect_pinned(pin)?, alpn::JOIN).await?;
-    // It is there; how the connection ends says nothing more.
-    let _ended = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
-    Ok(())
+pub fn probe(address: SocketAddr, pin: Pin) -> BoxFuture<'static, Result<(), MemberError>> {
+    Box::pin(async move {
+        let mut stream = reach(address, connect_pinned(pin)?, alpn::JOIN).await?;
+        // It is there; how the connection ends says nothing more.
+        let _ended = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+        Ok(())
+    })
 }
 
 /// The leader's address, as another server says it.
@@ -161,41 +164,43 @@ fn issued(address: SocketAddr, key: &Key, given: &Given) -> Result<Issued, Membe
 ///
 /// # Errors
 /// When no server is there, it is not of that cluster, or it says no.
-pub async fn join(
+pub fn join<'a>(
     address: SocketAddr,
-    token: &JoinToken,
-    who: &Joining,
+    token: &'a JoinToken,
+    who: &'a Joining,
     key: Key,
-) -> Result<Membership, MemberError> {
-    let issuer = Key::generate()?;
-    let mut address = address;
-    for _ in 0..HOPS {
-        let protocol = match who.on_etcd && who.server.is_some() {
-            true => alpn::JOIN_ETCD,
-            false => alpn::JOIN,
-        };
-        let mut stream = reach(address, connect_pinned(token.pin)?, protocol).await?;
-        let server = who.server.as_ref().map(|address| {
-            Ok::<_, IdentityError>(AsServer {
-                request: issuer.request()?,
-                address: address.clone(),
-            })
-        });
-        let question = Ask {
-            token: token.id,
-            secret: token.secret.expose(),
-            node: who.node,
-            name: who.name.clone(),
-            request: key.request()?,
-            server: server.transpose()?,
-        };
-        match ask(address, &mut stream, &question).await? {
-            Answer::Given(given) => return member(address, who, key, issuer, *given),
-            Answer::No(why) => return Err(why.into()),
-            Answer::Elsewhere(leader) => address = led(address, &leader).await?,
+) -> BoxFuture<'a, Result<Membership, MemberError>> {
+    Box::pin(async move {
+        let issuer = Key::generate()?;
+        let mut address = address;
+        for _ in 0..HOPS {
+            let protocol = match who.on_etcd && who.server.is_some() {
+                true => alpn::JOIN_ETCD,
+                false => alpn::JOIN,
+            };
+            let mut stream = reach(address, connect_pinned(token.pin)?, protocol).await?;
+            let server = who.server.as_ref().map(|address| {
+                Ok::<_, IdentityError>(AsServer {
+                    request: issuer.request()?,
+                    address: address.clone(),
+                })
+            });
+            let question = Ask {
+                token: token.id,
+                secret: token.secret.expose(),
+                node: who.node,
+                name: who.name.clone(),
+                request: key.request()?,
+                server: server.transpose()?,
+            };
+            match ask(address, &mut stream, &question).await? {
+                Answer::Given(given) => return member(address, who, key, issuer, *given),
+                Answer::No(why) => return Err(why.into()),
+                Answer::Elsewhere(leader) => address = led(address, &leader).await?,
+            }
         }
-    }
-    Err(undecided())
+        Err(undecided())
+    })
 }
 
 fn undecided() -> MemberError {
@@ -255,12 +260,12 @@ fn mutual(me: &Membership, trust: Arc<Trust>) -> Result<ClientConfig, IdentityEr
 ///
 /// # Errors
 /// When no server is there, or either does not trust the other.
-pub async fn dial_session(
+pub fn dial_session(
     address: SocketAddr,
     me: &Membership,
     trust: Arc<Trust>,
-) -> Result<Dialled, MemberError> {
-    dial(address, me, trust, alpn::SESSION).await
+) -> BoxFuture<'_, Result<Dialled, MemberError>> {
+    Box::pin(async move { dial(address, me, trust, alpn::SESSION).await })
 }
 
 /// A connection between members, for what the protocol says.
@@ -290,17 +295,19 @@ pub(crate) async fn dial(
 ///
 /// # Errors
 /// When no server is there, or either does not trust the other.
-pub async fn who_leads(
+pub fn who_leads(
     address: SocketAddr,
     me: &Membership,
     trust: Arc<Trust>,
-) -> Result<Directions, MemberError> {
-    let mut dialled = dial(address, me, trust, alpn::WHERE).await?;
-    let question = WhoLeads {
-        address: None,
-        token: None,
-    };
-    ask_directions(&mut dialled, question).await
+) -> BoxFuture<'_, Result<Directions, MemberError>> {
+    Box::pin(async move {
+        let mut dialled = dial(address, me, trust, alpn::WHERE).await?;
+        let question = WhoLeads {
+            address: None,
+            token: None,
+        };
+        ask_directions(&mut dialled, question).await
+    })
 }
 
 pub(crate) async fn ask_directions(
@@ -314,25 +321,27 @@ pub(crate) async fn ask_directions(
 ///
 /// # Errors
 /// As of [`join`]; nothing changes then.
-pub async fn renew(
+pub fn renew(
     address: SocketAddr,
     me: &mut Membership,
     trust: Arc<Trust>,
-) -> Result<(), MemberError> {
-    let mut address = address;
-    for _ in 0..HOPS {
-        let mut stream = reach(address, mutual(me, trust.clone())?, alpn::RENEW).await?;
-        match ask(address, &mut stream, &me.key.request()?).await? {
-            Answer::Given(given) => {
-                let issued = issued(address, &me.key, &given)?;
-                trust.set_roots(&given.roots)?;
-                me.renewed(issued);
-                me.roots = given.roots;
-                return Ok(());
+) -> BoxFuture<'_, Result<(), MemberError>> {
+    Box::pin(async move {
+        let mut address = address;
+        for _ in 0..HOPS {
+            let mut stream = reach(address, mutual(me, trust.clone())?, alpn::RENEW).await?;
+            match ask(address, &mut stream, &me.key.request()?).await? {
+                Answer::Given(given) => {
+                    let issued = issued(address, &me.key, &given)?;
+                    trust.set_roots(&given.roots)?;
+                    me.renewed(issued);
+                    me.roots = given.roots;
+                    return Ok(());
+                }
+                Answer::No(why) => return Err(why.into()),
+                Answer::Elsewhere(leader) => address = led(address, &leader).await?,
             }
-            Answer::No(why) => return Err(why.into()),
-            Answer::Elsewhere(leader) => address = led(address, &leader).await?,
         }
-    }
-    Err(undecided())
+        Err(undecided())
+    })
 }

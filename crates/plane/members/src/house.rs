@@ -212,29 +212,31 @@ async fn introduced(control: &Control, id: NodeId, asked: WhoLeads) -> Result<()
 ///
 /// # Errors
 /// The leader's.
-pub async fn note_token(control: &Control, token: ServerToken) -> Result<(), Rejection> {
-    let named = |s: &State| -> Vec<prism_types::TokenId> {
-        let same = s.tokens().filter(|t| t.name == token.name);
-        same.map(|t| t.id).collect()
-    };
-    let old = control.read(named).await;
-    if old.contains(&token.id) {
-        return Ok(());
-    }
-    for id in old {
-        control.propose(Command::RevokeToken { id }, None).await?;
-    }
-    let create = Command::CreateToken {
-        id: token.id,
-        name: token.name,
-        role: prism_state::Role::Admin,
-        scope: Box::default(),
-        by: None,
-        hash: token.hash,
-        expires: None,
-    };
-    control.propose(create, None).await?;
-    Ok(())
+pub fn note_token(control: &Control, token: ServerToken) -> BoxFuture<'_, Result<(), Rejection>> {
+    Box::pin(async move {
+        let named = |s: &State| -> Vec<prism_types::TokenId> {
+            let same = s.tokens().filter(|t| t.name == token.name);
+            same.map(|t| t.id).collect()
+        };
+        let old = control.read(named).await;
+        if old.contains(&token.id) {
+            return Ok(());
+        }
+        for id in old {
+            control.propose(Command::RevokeToken { id }, None).await?;
+        }
+        let create = Command::CreateToken {
+            id: token.id,
+            name: token.name,
+            role: prism_state::Role::Admin,
+            scope: Box::default(),
+            by: None,
+            hash: token.hash,
+            expires: None,
+        };
+        control.propose(create, None).await?;
+        Ok(())
+    })
 }
 
 /// Whom a state keeps out, and where the servers are.
@@ -286,14 +288,16 @@ impl House {
     ///
     /// # Errors
     /// The leader's.
-    pub async fn note_address(&self, leader: &Control) -> Result<(), Rejection> {
-        let (id, address) = (self.me().node, self.links.address.clone());
-        let same = |s: &State| s.server(id).is_none_or(|r| r.gone || r.address == address);
-        if leader.read(same).await {
-            return Ok(());
-        }
-        let moved = Command::MoveServer { id, address };
-        leader.propose(moved, None).await.map(drop)
+    pub fn note_address<'a>(&'a self, leader: &'a Control) -> BoxFuture<'a, Result<(), Rejection>> {
+        Box::pin(async move {
+            let (id, address) = (self.me().node, self.links.address.clone());
+            let same = |s: &State| s.server(id).is_none_or(|r| r.gone || r.address == address);
+            if leader.read(same).await {
+                return Ok(());
+            }
+            let moved = Command::MoveServer { id, address };
+            leader.propose(moved, None).await.map(drop)
+        })
     }
 
     /// A connection to another server (`HOST:PORT`), for what the protocol says.
@@ -319,41 +323,52 @@ impl House {
     ///
     /// # Errors
     /// When no server is there, or either does not trust the other.
-    pub async fn dial_raft(&self, address: &str) -> Result<crate::Dialled, MemberError> {
-        self.dial(address, alpn::RAFT).await
+    pub fn dial_raft<'a>(
+        &'a self,
+        address: &'a str,
+    ) -> BoxFuture<'a, Result<crate::Dialled, MemberError>> {
+        Box::pin(async move { self.dial(address, alpn::RAFT).await })
     }
 
     /// A connection to another server for requests to the API.
     ///
     /// # Errors
     /// As of [`House::dial_raft`].
-    pub async fn dial_api(&self, address: &str) -> Result<crate::Dialled, MemberError> {
-        self.dial(address, alpn::API).await
+    pub fn dial_api<'a>(
+        &'a self,
+        address: &'a str,
+    ) -> BoxFuture<'a, Result<crate::Dialled, MemberError>> {
+        Box::pin(async move { self.dial(address, alpn::API).await })
     }
 
     /// A connection to another server for the session of what runs work here.
     ///
     /// # Errors
     /// As of [`House::dial_raft`].
-    pub async fn dial_session(&self, address: &str) -> Result<crate::Dialled, MemberError> {
-        self.dial(address, alpn::SESSION).await
+    pub fn dial_session<'a>(
+        &'a self,
+        address: &'a str,
+    ) -> BoxFuture<'a, Result<crate::Dialled, MemberError>> {
+        Box::pin(async move { self.dial(address, alpn::SESSION).await })
     }
 
     /// Asks another server who leads. If it does itself, it learns where this one is, and takes a token for those who use it.
     ///
     /// # Errors
     /// As of [`House::dial_raft`].
-    pub async fn introduce(
-        &self,
-        address: &str,
+    pub fn introduce<'a>(
+        &'a self,
+        address: &'a str,
         token: Option<ServerToken>,
-    ) -> Result<Directions, MemberError> {
-        let mut dialled = self.dial(address, alpn::WHERE).await?;
-        let question = WhoLeads {
-            address: Some(self.links.address.clone()),
-            token,
-        };
-        crate::dial::ask_directions(&mut dialled, question).await
+    ) -> BoxFuture<'a, Result<Directions, MemberError>> {
+        Box::pin(async move {
+            let mut dialled = self.dial(address, alpn::WHERE).await?;
+            let question = WhoLeads {
+                address: Some(self.links.address.clone()),
+                token,
+            };
+            crate::dial::ask_directions(&mut dialled, question).await
+        })
     }
 
     /// Which node this is.
@@ -367,8 +382,10 @@ impl House {
     }
 
     /// Learns whom the cluster keeps out before anybody comes; `dir` is where it keeps who it is.
-    pub async fn settle(&self, dir: &Path) {
-        self.follow(self.links.seats.here().as_ref(), dir).await;
+    pub fn settle<'a>(&'a self, dir: &'a Path) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.follow(self.links.seats.here().as_ref(), dir).await;
+        })
     }
 
     pub(crate) fn me(&self) -> MutexGuard<'_, Membership> {
@@ -559,50 +576,52 @@ impl House {
     }
 
     /// Follows whom the cluster keeps out, and renews this server's own certificate in time, until it is told to stop.
-    pub async fn tend(self: Arc<Self>, dir: PathBuf, stop: CancellationToken) {
-        let mut seats = self.links.seats.clone();
-        let mut jitter = [0; 4];
-        let _zero_will_do = getrandom::fill(&mut jitter);
-        let jitter = u32::from_le_bytes(jitter);
-        let mut failed = false;
-        loop {
-            let here = match seats.look() {
-                Seat::Here(control) => Some(control),
-                _ => None,
-            };
-            let mut admission = here.as_ref().map(Control::admission_changed);
-            let mut news = async || {
-                let told = match &mut admission {
-                    Some(admission) => admission.changed().await.is_ok(),
-                    None => false,
+    pub fn tend(self: Arc<Self>, dir: PathBuf, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let mut seats = self.links.seats.clone();
+            let mut jitter = [0; 4];
+            let _zero_will_do = getrandom::fill(&mut jitter);
+            let jitter = u32::from_le_bytes(jitter);
+            let mut failed = false;
+            loop {
+                let here = match seats.look() {
+                    Seat::Here(control) => Some(control),
+                    _ => None,
                 };
-                if !told {
-                    tokio::time::sleep(FOLLOW).await;
+                let mut admission = here.as_ref().map(Control::admission_changed);
+                let mut news = async || {
+                    let told = match &mut admission {
+                        Some(admission) => admission.changed().await.is_ok(),
+                        None => false,
+                    };
+                    if !told {
+                        tokio::time::sleep(FOLLOW).await;
+                    }
+                };
+                let rotating = self.follow(here.as_ref(), &dir).await;
+                let at = renew_at(self.me().life, jitter);
+                let at = self.api_renewal(jitter).map_or(at, |api| api.min(at));
+                let left = u64::try_from(at.saturating_sub(unix_now())).unwrap_or(0);
+                let wait = match (left, failed) {
+                    (0, true) => AGAIN,
+                    (left, _) => Duration::from_secs(left).min(LOOK),
+                };
+                let wait = if rotating { wait.min(PACE) } else { wait };
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = seats.changed() => {}
+                    () = news() => {}
+                    () = tokio::time::sleep(wait) => {}
                 }
-            };
-            let rotating = self.follow(here.as_ref(), &dir).await;
-            let at = renew_at(self.me().life, jitter);
-            let at = self.api_renewal(jitter).map_or(at, |api| api.min(at));
-            let left = u64::try_from(at.saturating_sub(unix_now())).unwrap_or(0);
-            let wait = match (left, failed) {
-                (0, true) => AGAIN,
-                (left, _) => Duration::from_secs(left).min(LOOK),
-            };
-            let wait = if rotating { wait.min(PACE) } else { wait };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = seats.changed() => {}
-                () = news() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
-            if unix_now() >= at {
-                let renewed = self.renew_own(&dir);
-                failed = renewed.is_err();
-                if let Err(why) = renewed {
-                    tracing::error!(%why, "this server's certificate is not renewed; it is tried again");
+                if unix_now() >= at {
+                    let renewed = self.renew_own(&dir);
+                    failed = renewed.is_err();
+                    if let Err(why) = renewed {
+                        tracing::error!(%why, "this server's certificate is not renewed; it is tried again");
+                    }
                 }
             }
-        }
+        })
     }
 
     /// Takes over whom the cluster keeps out now, and sends those of them away who are connected; goes on with a change of the root, and

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use prism_control::Control;
 use prism_identity::{Peer, handshake_kind, is_judged};
+use prism_store::BoxFuture;
 use prism_types::NodeId;
 use prism_wire::{WireError, versions};
 use rustls::server::Acceptor;
@@ -70,35 +71,37 @@ impl Drop for Place {
 }
 
 /// Takes in who comes until it is told to stop, which also ends all connections. At most so many may be unknown at once.
-pub async fn serve(
+pub fn serve(
     listener: TcpListener,
     house: Arc<House>,
     unknown: usize,
     stop: CancellationToken,
-) {
-    let (hall, mut count) = (Arc::new(Hall::default()), 0);
-    let stop = stop.child_token();
-    let _all_leave = stop.clone().drop_guard();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, from)) => {
-                count += 1;
-                let (place, full) = hall.enter(count, unknown);
-                if full {
-                    house.guests.refuse("too_many");
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let (hall, mut count) = (Arc::new(Hall::default()), 0);
+        let stop = stop.child_token();
+        let _all_leave = stop.clone().drop_guard();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, from)) => {
+                    count += 1;
+                    let (place, full) = hall.enter(count, unknown);
+                    if full {
+                        house.guests.refuse("too_many");
+                    }
+                    tokio::spawn(welcome(stream, from, house.clone(), place, stop.clone()));
                 }
-                tokio::spawn(welcome(stream, from, house.clone(), place, stop.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection of a member is not accepted");
-                tokio::time::sleep(BREATH).await;
+                Err(error) => {
+                    tracing::warn!(%error, "a connection of a member is not accepted");
+                    tokio::time::sleep(BREATH).await;
+                }
             }
         }
-    }
+    })
 }
 
 async fn welcome(

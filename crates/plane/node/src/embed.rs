@@ -1,5 +1,6 @@
 //! A whole node within another program: what `prismctl run` starts when there is no server.
 
+use prism_store::BoxFuture;
 use std::path::PathBuf;
 
 use crate::{Node, NodeConfig, NodeError, start};
@@ -25,21 +26,25 @@ pub struct Embedded {
 ///
 /// # Errors
 /// As [`start`].
-pub async fn embed(config: EmbedConfig) -> Result<Embedded, NodeError> {
-    let mut settings = NodeConfig::new(config.data_dir);
-    settings.token_name = "embedded".to_owned();
-    let node = start(settings).await?;
-    node.ready().await;
-    Ok(Embedded {
-        api_url: format!("http://{}", node.api),
-        token: node.token.clone(),
-        node,
+pub fn embed(config: EmbedConfig) -> BoxFuture<'static, Result<Embedded, NodeError>> {
+    Box::pin(async move {
+        let mut settings = NodeConfig::new(config.data_dir);
+        settings.token_name = "embedded".to_owned();
+        let node = start(settings).await?;
+        node.ready().await;
+        Ok(Embedded {
+            api_url: format!("http://{}", node.api),
+            token: node.token.clone(),
+            node,
+        })
     })
 }
 
 impl Embedded {
     /// Ends it in order and leaves nothing running; what was not finished goes on at the next start.
-    pub async fn shutdown(self) {
-        self.node.stop().await;
+    pub fn shutdown(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.node.stop().await;
+        })
     }
 }

@@ -18,6 +18,7 @@ use prism_membership::mdns::Announcement;
 use prism_raft::OpenError;
 use prism_runtime::{Runtime, RuntimeError};
 use prism_sandbox::ProcessRuntime;
+use prism_store::BoxFuture;
 use prism_types::{Bytes, Fault, NodeId, Reason, Rejection};
 use prism_worker::{Worker, WorkerError};
 use tokio::net::TcpListener;
@@ -335,28 +336,30 @@ pub struct Node {
 ///
 /// # Errors
 /// When a part of it does not start; nothing is left running.
-pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
-    let data = &config.data_dir;
-    let directory = |e| NodeError::Directory(data.display().to_string(), e);
-    let mut private = fs::DirBuilder::new();
-    private.recursive(true).mode(0o700);
-    point!("node.dir.before_make")
-        .and_then(|()| private.create(data))
-        .and_then(|()| point!("node.dir.after_make"))
-        .map_err(directory)?;
-    format::check(data)?;
-    keeper::fits(data, &config)?;
-    let kept = members::kept(data)?;
-    let mut opening = members::prepare(&config, kept).await?;
-    let way = Way::default();
-    let store = Keeper::open(&config, &mut opening, &way).await?;
-    match start_on(&config, store.clone(), way, opening).await {
-        Ok(node) => Ok(node),
-        Err(e) => {
-            store.close().await;
-            Err(e)
+pub fn start(config: NodeConfig) -> BoxFuture<'static, Result<Node, NodeError>> {
+    Box::pin(async move {
+        let data = &config.data_dir;
+        let directory = |e| NodeError::Directory(data.display().to_string(), e);
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        point!("node.dir.before_make")
+            .and_then(|()| private.create(data))
+            .and_then(|()| point!("node.dir.after_make"))
+            .map_err(directory)?;
+        format::check(data)?;
+        keeper::fits(data, &config)?;
+        let kept = members::kept(data)?;
+        let mut opening = members::prepare(&config, kept).await?;
+        let way = Way::default();
+        let store = Keeper::open(&config, &mut opening, &way).await?;
+        match start_on(&config, store.clone(), way, opening).await {
+            Ok(node) => Ok(node),
+            Err(e) => {
+                store.close().await;
+                Err(e)
+            }
         }
-    }
+    })
 }
 
 /// What a node consists of while it is put together.
@@ -589,57 +592,64 @@ impl Node {
     ///
     /// # Errors
     /// Why it stopped.
-    pub async fn failed(&mut self) -> Result<(), ControlError> {
-        match (&mut self.leading).await {
-            Ok(outcome) => outcome,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+    pub fn failed(&mut self) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async move {
+            match (&mut self.leading).await {
+                Ok(outcome) => outcome,
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }
+        })
     }
 
     /// Waits until the node's own worker has a session, so that work is placed.
-    pub async fn ready(&self) {
-        let mut seats = self.seats.clone();
-        loop {
-            match seats.look() {
-                Seat::Here(control) => {
-                    let mut changed = control.changed();
-                    if control.node(self.id).is_some() {
-                        return;
+    pub fn ready(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let mut seats = self.seats.clone();
+            loop {
+                match seats.look() {
+                    Seat::Here(control) => {
+                        let mut changed = control.changed();
+                        if control.node(self.id).is_some() {
+                            return;
+                        }
+                        let _look_again =
+                            tokio::time::timeout(Duration::from_millis(20), changed.changed())
+                                .await;
                     }
-                    let _look_again =
-                        tokio::time::timeout(Duration::from_millis(20), changed.changed()).await;
+                    // Its session is with another server, which knows.
+                    Seat::There(_) => return,
+                    // Too few servers are there to decide, or it is no server of the cluster yet: it answers, and says so.
+                    Seat::Nowhere if !self.store.is_alone() => return,
+                    Seat::Nowhere => seats.changed().await,
                 }
-                // Its session is with another server, which knows.
-                Seat::There(_) => return,
-                // Too few servers are there to decide, or it is no server of the cluster yet: it answers, and says so.
-                Seat::Nowhere if !self.store.is_alone() => return,
-                Seat::Nowhere => seats.changed().await,
             }
-        }
+        })
     }
 
     /// Stops in order: no new requests, no reports, then what runs (if it ends with the node), the leader, the store.
-    pub async fn stop(self) {
-        self.stop_serving.cancel();
-        for part in self.serving {
-            if tokio::time::timeout(STOP_WAIT, part).await.is_err() {
-                tracing::warn!("a part of the node does not stop; going on without it");
+    pub fn stop(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.stop_serving.cancel();
+            for part in self.serving {
+                if tokio::time::timeout(STOP_WAIT, part).await.is_err() {
+                    tracing::warn!("a part of the node does not stop; going on without it");
+                }
             }
-        }
-        let (runtime, runs_end) = (self.runtime, self.runs_end);
-        let ended = tokio::task::spawn_blocking(move || {
-            if runs_end {
-                runtime.shutdown();
+            let (runtime, runs_end) = (self.runtime, self.runs_end);
+            let ended = tokio::task::spawn_blocking(move || {
+                if runs_end {
+                    runtime.shutdown();
+                }
+            });
+            let _ended_or_panicked = ended.await;
+            // Whoever takes over need not wait until this server is missed.
+            self.store.hand_over().await;
+            self.stop_leading.cancel();
+            if !self.leading.is_finished() {
+                let _ended = tokio::time::timeout(STOP_WAIT, self.leading).await;
             }
-        });
-        let _ended_or_panicked = ended.await;
-        // Whoever takes over need not wait until this server is missed.
-        self.store.hand_over().await;
-        self.stop_leading.cancel();
-        if !self.leading.is_finished() {
-            let _ended = tokio::time::timeout(STOP_WAIT, self.leading).await;
-        }
-        drop(self.seats);
-        self.store.close().await;
+            drop(self.seats);
+            self.store.close().await;
+        })
     }
 }

@@ -9,7 +9,7 @@ use prism_identity::ClusterId;
 use prism_members::Membership;
 use prism_raft::{OpenError, Remains};
 use prism_state::{Command, State, encode_batch};
-use prism_store::{Batch, StoreError};
+use prism_store::{Batch, BoxFuture, StoreError};
 use prism_types::{Name, NodeId, Reason, Rejection, TimeMs};
 
 use crate::node::NodeError;
@@ -87,40 +87,42 @@ fn store_failed(dir: &Path) -> impl Fn(StoreError) -> NodeError {
 ///
 /// # Errors
 /// When it is no server's directory, the server runs, it has no others to leave behind, or what it holds is damaged or newer.
-pub async fn survey(data: &Path) -> Result<Survivor, NodeError> {
-    let shown = data.display();
-    if data.is_dir() {
-        format::read(data)?;
-    }
-    let me = members::kept(data)?.ok_or_else(|| {
+pub fn survey(data: &Path) -> BoxFuture<'_, Result<Survivor, NodeError>> {
+    Box::pin(async move {
+        let shown = data.display();
+        if data.is_dir() {
+            format::read(data)?;
+        }
+        let me = members::kept(data)?.ok_or_else(|| {
         refused(format!(
             "{shown} is not the directory of one of several servers; there is nothing to recover"
         ))
     })?;
-    let directory = |e| NodeError::Directory(shown.to_string(), e);
-    let own = identity::kept(data).map_err(directory)?;
-    let own = own.filter(|own| own.id == me.node).ok_or_else(|| {
-        NodeError::Foreign(format!(
-            "{shown} does not say in node.json that it is of server {}",
-            me.node
-        ))
-    })?;
-    let number = me.authority.as_ref().map_or(1, |a| a.number);
-    let store = data.join("store");
-    let remains = prism_raft::remains(&store, number).await;
-    let remains = remains.map_err(NodeError::Store)?;
-    match look(data, &me, own.name, &remains) {
-        Ok((survey, state)) => Ok(Survivor {
-            survey,
-            node: me.node,
-            state,
-            remains,
-        }),
-        Err(why) => {
-            remains.close().await;
-            Err(why)
+        let directory = |e| NodeError::Directory(shown.to_string(), e);
+        let own = identity::kept(data).map_err(directory)?;
+        let own = own.filter(|own| own.id == me.node).ok_or_else(|| {
+            NodeError::Foreign(format!(
+                "{shown} does not say in node.json that it is of server {}",
+                me.node
+            ))
+        })?;
+        let number = me.authority.as_ref().map_or(1, |a| a.number);
+        let store = data.join("store");
+        let remains = prism_raft::remains(&store, number).await;
+        let remains = remains.map_err(NodeError::Store)?;
+        match look(data, &me, own.name, &remains) {
+            Ok((survey, state)) => Ok(Survivor {
+                survey,
+                node: me.node,
+                state,
+                remains,
+            }),
+            Err(why) => {
+                remains.close().await;
+                Err(why)
+            }
         }
-    }
+    })
 }
 
 fn look(
@@ -189,8 +191,10 @@ fn look(
 
 impl Survivor {
     /// Leaves it as it is, and gives the directory back.
-    pub async fn leave(self) {
-        self.remains.close().await;
+    pub fn leave(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.remains.close().await;
+        })
     }
 
     /// Makes it the only server of its cluster, with what it has. The others are no members any more: whoever of them comes back is
@@ -198,25 +202,27 @@ impl Survivor {
     ///
     /// # Errors
     /// When the store cannot be written; it can be done again.
-    pub async fn recover(self) -> Result<(), NodeError> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-        let now = TimeMs(now).max(self.state.latest_time());
-        let command = Command::RecoverAlone { id: self.node };
-        let decided = match prism_state::decide(&self.state, &command, now) {
-            Ok(decided) => decided,
-            Err(why) => {
-                self.remains.close().await;
-                return Err(NodeError::Refused(why));
+    pub fn recover(self) -> BoxFuture<'static, Result<(), NodeError>> {
+        Box::pin(async move {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH);
+            let now = since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+            let now = TimeMs(now).max(self.state.latest_time());
+            let command = Command::RecoverAlone { id: self.node };
+            let decided = match prism_state::decide(&self.state, &command, now) {
+                Ok(decided) => decided,
+                Err(why) => {
+                    self.remains.close().await;
+                    return Err(NodeError::Refused(why));
+                }
+            };
+            let mut batch = Batch::new();
+            for (key, value) in encode_batch(&decided.changes) {
+                match value {
+                    Some(value) => batch.puts.push((key.into(), value.into())),
+                    None => batch.deletes.push(key.into()),
+                }
             }
-        };
-        let mut batch = Batch::new();
-        for (key, value) in encode_batch(&decided.changes) {
-            match value {
-                Some(value) => batch.puts.push((key.into(), value.into())),
-                None => batch.deletes.push(key.into()),
-            }
-        }
-        self.remains.recover(batch).await.map_err(NodeError::Store)
+            self.remains.recover(batch).await.map_err(NodeError::Store)
+        })
     }
 }

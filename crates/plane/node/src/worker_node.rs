@@ -14,6 +14,7 @@ use prism_members::{
     Joining, Leads, MemberError, Membership, dial_session, join, renew, unix_now, who_leads,
 };
 use prism_sandbox::ProcessRuntime;
+use prism_store::BoxFuture;
 use prism_types::{Name, NodeId};
 use prism_wire::carry_worker;
 use prism_worker::Worker;
@@ -64,53 +65,55 @@ pub struct WorkerNode {
 ///
 /// # Errors
 /// When the directory cannot be used, or the cluster does not let it in. Later no server need be reachable.
-pub async fn start_worker(
+pub fn start_worker(
     config: NodeConfig,
     joining: JoinConfig,
-) -> Result<WorkerNode, NodeError> {
-    let data = &config.data_dir.clone();
-    let directory = |e| NodeError::Directory(data.display().to_string(), e);
-    let mut private = fs::DirBuilder::new();
-    private.recursive(true).mode(0o700);
-    private.create(data).map_err(directory)?;
-    let lock = lock(data)?;
-    format::check(data)?;
-    if data.join("store").exists() || data.join(RECORD).exists() {
-        let data = data.display();
-        return Err(NodeError::Foreign(format!(
-            "{data} is the directory of a server, and this is to be a worker"
-        )));
-    }
-    let mut config = config;
-    config.join = Some(joining.clone());
-    let kept = Membership::load(data).map_err(NodeError::Member)?;
-    strict::check(&config, kept.as_ref(), None).await?;
-    let (own, me) = member(&config, &joining).await?;
-    let settings = (config.clone(), own.clone());
-    let opening = tokio::task::spawn_blocking(move || open_worker(&settings.0, &settings.1));
-    let (worker, runtime) = opening.await.expect("opening a worker does not panic")?;
-    let stop = CancellationToken::new();
-    let cluster = me.cluster;
-    let trust = me.trust().map_err(NodeError::Member)?;
-    let member = Arc::new(Member {
-        servers: joining.servers,
-        known: std::sync::Mutex::default(),
-        me: Mutex::new(me),
-        trust,
-        data: data.clone(),
-    });
-    let tasks = vec![
-        tokio::spawn(keep_session(member.clone(), worker, stop.clone())),
-        tokio::spawn(keep_certificate(member, data.clone(), stop.clone())),
-    ];
-    Ok(WorkerNode {
-        id: own.id,
-        name: own.name,
-        cluster,
-        runtime,
-        stop,
-        tasks,
-        _lock: lock,
+) -> BoxFuture<'static, Result<WorkerNode, NodeError>> {
+    Box::pin(async move {
+        let data = &config.data_dir.clone();
+        let directory = |e| NodeError::Directory(data.display().to_string(), e);
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(data).map_err(directory)?;
+        let lock = lock(data)?;
+        format::check(data)?;
+        if data.join("store").exists() || data.join(RECORD).exists() {
+            let data = data.display();
+            return Err(NodeError::Foreign(format!(
+                "{data} is the directory of a server, and this is to be a worker"
+            )));
+        }
+        let mut config = config;
+        config.join = Some(joining.clone());
+        let kept = Membership::load(data).map_err(NodeError::Member)?;
+        strict::check(&config, kept.as_ref(), None).await?;
+        let (own, me) = member(&config, &joining).await?;
+        let settings = (config.clone(), own.clone());
+        let opening = tokio::task::spawn_blocking(move || open_worker(&settings.0, &settings.1));
+        let (worker, runtime) = opening.await.expect("opening a worker does not panic")?;
+        let stop = CancellationToken::new();
+        let cluster = me.cluster;
+        let trust = me.trust().map_err(NodeError::Member)?;
+        let member = Arc::new(Member {
+            servers: joining.servers,
+            known: std::sync::Mutex::default(),
+            me: Mutex::new(me),
+            trust,
+            data: data.clone(),
+        });
+        let tasks = vec![
+            tokio::spawn(keep_session(member.clone(), worker, stop.clone())),
+            tokio::spawn(keep_certificate(member, data.clone(), stop.clone())),
+        ];
+        Ok(WorkerNode {
+            id: own.id,
+            name: own.name,
+            cluster,
+            runtime,
+            stop,
+            tasks,
+            _lock: lock,
+        })
     })
 }
 
@@ -185,14 +188,16 @@ async fn known_root(
 
 impl WorkerNode {
     /// Stops in order. What runs goes on, and is taken up again at the next start.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        for task in self.tasks {
-            if tokio::time::timeout(STOP_WAIT, task).await.is_err() {
-                tracing::warn!("a part of the node does not stop; going on without it");
+    pub fn stop(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.stop.cancel();
+            for task in self.tasks {
+                if tokio::time::timeout(STOP_WAIT, task).await.is_err() {
+                    tracing::warn!("a part of the node does not stop; going on without it");
+                }
             }
-        }
-        drop(self.runtime);
+            drop(self.runtime);
+        })
     }
 }
 

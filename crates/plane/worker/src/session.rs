@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prism_faults::point;
-use prism_link::{Hello, Holding, NodeService, SandboxStatus, ToControl, ToWorker, WorkerEnd};
+use prism_link::{
+    BoxFuture, Hello, Holding, NodeService, SandboxStatus, ToControl, ToWorker, WorkerEnd,
+};
 use prism_runtime::{EventSink, HostFiles, RunEvent, Runtime, RuntimeError};
 use prism_spec::JobSpec;
 use prism_types::{JobId, RunId, TaskRef, TimeMs};
@@ -218,51 +220,53 @@ impl Worker {
     }
 
     /// Serves one session until the control plane goes away or `shutdown` is asked for. What runs goes on running.
-    pub async fn run(&mut self, mut end: WorkerEnd, shutdown: CancellationToken) {
-        let shared = self.shared.clone();
-        let ahead = shared.clone();
-        tokio::task::spawn_blocking(move || ahead.spares.fill(&*ahead.files));
-        let hello = self.hello();
-        self.reports.open(ToControl::Hello(Box::new(hello)));
-        let mut orders: Vec<ToWorker> = Vec::new();
-        let mut heartbeat =
-            tokio::time::interval(Duration::from_millis(self.shared.config.heartbeat.0));
-        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut pace = tokio::time::interval(PACE);
-        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut measured = Instant::now();
-        loop {
-            let busy = self.queue.counts() != (0, 0);
-            self.reports.join(self.queue.is_full());
-            let due = self.reports.due();
-            tokio::select! {
-                n = end.from_control.recv_many(&mut orders, 64) => {
-                    if n == 0 { break; }
-                    self.on_orders(orders.drain(..)).await;
-                }
-                Some(batch) = self.events.recv() => self.on_events(batch),
-                Some(done) = self.reports.collected() => self.reports.on_collected(done),
-                permit = end.to_control.reserve(), if self.reports.pending() => {
-                    let Ok(permit) = permit else { break };
-                    permit.send(self.reports.take());
-                }
-                () = until(due), if due.is_some() => {}
-                _ = heartbeat.tick() => self.on_heartbeat(),
-                () = shared.images_changed.notified() => {
-                    self.greet_again();
-                }
-                _ = pace.tick(), if busy => {
-                    self.queue.measure(measured.elapsed().as_secs_f64());
-                    measured = Instant::now();
-                    if self.queue.target().abs_diff(self.reports.told_target()) > self.queue.target() / 4 {
-                        self.tell_credits();
+    pub fn run(&mut self, mut end: WorkerEnd, shutdown: CancellationToken) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let shared = self.shared.clone();
+            let ahead = shared.clone();
+            tokio::task::spawn_blocking(move || ahead.spares.fill(&*ahead.files));
+            let hello = self.hello();
+            self.reports.open(ToControl::Hello(Box::new(hello)));
+            let mut orders: Vec<ToWorker> = Vec::new();
+            let mut heartbeat =
+                tokio::time::interval(Duration::from_millis(self.shared.config.heartbeat.0));
+            heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut pace = tokio::time::interval(PACE);
+            pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut measured = Instant::now();
+            loop {
+                let busy = self.queue.counts() != (0, 0);
+                self.reports.join(self.queue.is_full());
+                let due = self.reports.due();
+                tokio::select! {
+                    n = end.from_control.recv_many(&mut orders, 64) => {
+                        if n == 0 { break; }
+                        self.on_orders(orders.drain(..)).await;
                     }
-                    self.reports.watch_round();
+                    Some(batch) = self.events.recv() => self.on_events(batch),
+                    Some(done) = self.reports.collected() => self.reports.on_collected(done),
+                    permit = end.to_control.reserve(), if self.reports.pending() => {
+                        let Ok(permit) = permit else { break };
+                        permit.send(self.reports.take());
+                    }
+                    () = until(due), if due.is_some() => {}
+                    _ = heartbeat.tick() => self.on_heartbeat(),
+                    () = shared.images_changed.notified() => {
+                        self.greet_again();
+                    }
+                    _ = pace.tick(), if busy => {
+                        self.queue.measure(measured.elapsed().as_secs_f64());
+                        measured = Instant::now();
+                        if self.queue.target().abs_diff(self.reports.told_target()) > self.queue.target() / 4 {
+                            self.tell_credits();
+                        }
+                        self.reports.watch_round();
+                    }
+                    () = shutdown.cancelled() => break,
                 }
-                () = shutdown.cancelled() => break,
+                self.start_tasks();
             }
-            self.start_tasks();
-        }
+        })
     }
 
     /// What is held, from the runtime's own account.

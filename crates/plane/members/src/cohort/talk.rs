@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prism_identity::{ClusterId, CommonToken, Holder, Peer, connect_unjudged};
+use prism_store::BoxFuture;
 use prism_types::NodeId;
 use rustls::{ClientConfig, ServerConfig};
 use serde::{Deserialize, Serialize};
@@ -129,28 +130,30 @@ impl Cohort {
     }
 
     /// Answers whoever comes, for as long as it is polled.
-    pub async fn serve(self: &Arc<Self>, listener: &TcpListener) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, from)) => {
-                    let Ok(place) = self.room.clone().try_acquire_owned() else {
-                        continue;
-                    };
-                    let cohort = self.clone();
-                    tokio::spawn(async move {
-                        let _place = place;
-                        let answered = tokio::time::timeout(PATIENCE, cohort.welcome(stream));
-                        if let Ok(Err(error)) = answered.await {
-                            tracing::debug!(%from, %error, "who asked whether a cluster is to be founded is not answered");
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection of another server is not accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+    pub fn serve<'a>(self: &'a Arc<Self>, listener: &'a TcpListener) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, from)) => {
+                        let Ok(place) = self.room.clone().try_acquire_owned() else {
+                            continue;
+                        };
+                        let cohort = self.clone();
+                        tokio::spawn(async move {
+                            let _place = place;
+                            let answered = tokio::time::timeout(PATIENCE, cohort.welcome(stream));
+                            if let Ok(Err(error)) = answered.await {
+                                tracing::debug!(%from, %error, "who asked whether a cluster is to be founded is not answered");
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection of another server is not accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
                 }
             }
-        }
+        })
     }
 
     async fn welcome(&self, stream: TcpStream) -> io::Result<()> {
@@ -170,55 +173,57 @@ impl Cohort {
     }
 
     /// Asks everybody: whom it was told of, whom those were told of, and who has asked.
-    pub async fn ask_all(&self) -> Round {
-        let mut round = Round::default();
-        let me = self.me();
-        let mut boots: BTreeMap<NodeId, u64> = BTreeMap::from([(me.id, me.boot)]);
-        let mut asked: BTreeSet<String> = BTreeSet::from([me.address.clone()]);
-        let mut next: BTreeSet<String> = me.told.iter().cloned().collect();
-        next.extend(self.called());
-        // Those are asked too, but need not answer: they may be elsewhere by now.
-        let peers = self
-            .peers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        while asked.len() <= ADDRESSES {
-            let room = ADDRESSES + 1 - asked.len();
-            let known = next
-                .iter()
-                .chain(&peers)
-                .filter(|name| !asked.contains(*name));
-            let fresh: BTreeSet<String> = known.take(room).cloned().collect();
-            if fresh.is_empty() {
-                break;
+    pub fn ask_all(&self) -> BoxFuture<'_, Round> {
+        Box::pin(async move {
+            let mut round = Round::default();
+            let me = self.me();
+            let mut boots: BTreeMap<NodeId, u64> = BTreeMap::from([(me.id, me.boot)]);
+            let mut asked: BTreeSet<String> = BTreeSet::from([me.address.clone()]);
+            let mut next: BTreeSet<String> = me.told.iter().cloned().collect();
+            next.extend(self.called());
+            // Those are asked too, but need not answer: they may be elsewhere by now.
+            let peers = self
+                .peers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            while asked.len() <= ADDRESSES {
+                let room = ADDRESSES + 1 - asked.len();
+                let known = next
+                    .iter()
+                    .chain(&peers)
+                    .filter(|name| !asked.contains(*name));
+                let fresh: BTreeSet<String> = known.take(room).cloned().collect();
+                if fresh.is_empty() {
+                    break;
+                }
+                let mut asking = tokio::task::JoinSet::new();
+                for name in fresh {
+                    asked.insert(name.clone());
+                    let (connect, from) = (self.connect.clone(), me.address.clone());
+                    asking.spawn(async move {
+                        let heard = ask_name(&name, &connect, &from).await;
+                        (name, heard)
+                    });
+                }
+                while let Some(done) = asking.join_next().await {
+                    let Ok((name, heard)) = done else { continue };
+                    take(&mut round, &mut boots, &mut next, name, heard);
+                }
             }
-            let mut asking = tokio::task::JoinSet::new();
-            for name in fresh {
-                asked.insert(name.clone());
-                let (connect, from) = (self.connect.clone(), me.address.clone());
-                asking.spawn(async move {
-                    let heard = ask_name(&name, &connect, &from).await;
-                    (name, heard)
-                });
+            let over: Vec<&String> = next.difference(&asked).collect();
+            if let Some(name) = over.first() {
+                let why = format!("more than {ADDRESSES} addresses were named");
+                round.silent.push(((*name).clone(), why));
             }
-            while let Some(done) = asking.join_next().await {
-                let Ok((name, heard)) = done else { continue };
-                take(&mut round, &mut boots, &mut next, name, heard);
-            }
-        }
-        let over: Vec<&String> = next.difference(&asked).collect();
-        if let Some(name) = over.first() {
-            let why = format!("more than {ADDRESSES} addresses were named");
-            round.silent.push(((*name).clone(), why));
-        }
-        round.waits.remove(&me.id);
-        round.silent.retain(|(name, _)| next.contains(name));
-        round.silent.sort();
-        let mut shown = self.lock();
-        shown.view = round.waits.keys().copied().chain([me.id]).collect();
-        shown.whole = round.silent.is_empty() && round.strangers.is_empty();
-        round
+            round.waits.remove(&me.id);
+            round.silent.retain(|(name, _)| next.contains(name));
+            round.silent.sort();
+            let mut shown = self.lock();
+            shown.view = round.waits.keys().copied().chain([me.id]).collect();
+            shown.whole = round.silent.is_empty() && round.strangers.is_empty();
+            round
+        })
     }
 }
 

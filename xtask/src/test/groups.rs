@@ -86,7 +86,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         name: "e2e-user",
-        about: "the same as an ordinary user",
+        about: "those of them that run work, as an ordinary user",
         needs_build: true,
         run: |s| as_user(s, Kind::EndToEnd),
     },
@@ -220,18 +220,20 @@ fn sandbox_root(session: &Session<'_>) -> Result<Outcome> {
     session.tests(&of(session, Kind::Sandbox)?, As::Caller)
 }
 
-/// End-to-end tests that are shown as root only: they put faults under the daemon, or are about servers among each other, which are the
-/// same for every user; or they make networks of their own.
-const ROOT_ONLY: &[&str] = &[
-    "capture",
-    "clock",
-    "cohort",
-    "disk_faults",
-    "failpoints",
-    "gossip",
-    "recovery",
-    "rotation",
-    "tls",
+/// End-to-end tests that are shown as an ordinary user as well: those of what runs sandboxes and processes, and of what people see. What
+/// is said over a wire, among servers, or under faults of the disk is the same for every user.
+const AS_USER_TOO: &[&str] = &[
+    "array_killed",
+    "golden_terminal",
+    "hostile_paths",
+    "jobs",
+    "memory",
+    "recoveries",
+    "sandboxes",
+    "shutdown",
+    "surface",
+    "sweep_killed",
+    "sweeps",
 ];
 
 fn as_user(session: &Session<'_>, wanted: Kind) -> Result<Outcome> {
@@ -244,7 +246,9 @@ fn as_user(session: &Session<'_>, wanted: Kind) -> Result<Outcome> {
         Some(why) => Ok(Outcome::Skipped(why)),
         None => {
             let mut programs = of(session, wanted)?;
-            programs.retain(|p| !ROOT_ONLY.contains(&p.target.as_str()));
+            if wanted == Kind::EndToEnd {
+                programs.retain(|p| AS_USER_TOO.contains(&p.target.as_str()));
+            }
             session.tests(&programs, As::User)
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prism_link::AssignedTask;
 use prism_runtime::{
-    HostFiles, Image, InlineFile, Isolation, Launch, Limits, Program, RuntimeError, Scratch,
+    BootMs, HostFiles, Image, InlineFile, Isolation, Launch, Limits, Program, RuntimeError, Scratch,
 };
 use prism_spec::{ImageRef, IsolationSpec, JobSpec, SandboxSpec};
 use prism_types::{Bytes, JobId, Resources, RunId, SandboxId, TaskRef};
@@ -79,7 +79,7 @@ pub(crate) fn task(
     job: JobId,
     spec: &JobSpec,
     task: &AssignedTask,
-    lanes: u32,
+    (lanes, lease): (u32, Option<BootMs>),
 ) -> Result<Launch, RuntimeError> {
     let reference = TaskRef {
         job,
@@ -150,6 +150,7 @@ pub(crate) fn task(
             .collect(),
         id,
         lanes,
+        lease,
     })
 }
 
@@ -183,6 +184,7 @@ pub(crate) fn sandbox(
         logs: exec_logs(&config.data_dir, id, "init"),
         id: run,
         lanes: 0,
+        lease: None,
     })
 }
 

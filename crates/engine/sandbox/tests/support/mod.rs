@@ -203,6 +203,7 @@ impl Node {
     pub fn sandbox(&self, name: &str) -> Launch {
         Launch {
             lanes: 0,
+            lease: None,
             id: id(name),
             isolation: Isolation::Sandboxed,
             image: Image::Host,

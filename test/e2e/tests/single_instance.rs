@@ -142,7 +142,10 @@ impl Machine {
             .lines()
             .map(|line| {
                 let (fence, at) = line.split_once(' ').expect("two words");
-                (fence.parse().expect("a number"), at.parse().expect("a time"))
+                (
+                    fence.parse().expect("a number"),
+                    at.parse().expect("a time"),
+                )
             })
             .collect()
     }
@@ -164,7 +167,10 @@ fn handed_over(job: &str, old: &Machine, new: &Machine, attempt: u32) -> u64 {
     new.runs(job, attempt + 1);
     let (before, after) = (old.stamps(job, attempt), new.stamps(job, attempt + 1));
     let (last, first) = (before.last().expect("it ran").1, after[0].1);
-    assert!(last < first, "attempt {attempt} was there at {last}, the next began at {first}");
+    assert!(
+        last < first,
+        "attempt {attempt} was there at {last}, the next began at {first}"
+    );
     let fenced = |stamps: &[(u32, u64)], fence| stamps.iter().all(|(f, _)| *f == fence);
     assert!(fenced(&before, attempt) && fenced(&after, attempt + 1));
     (first - last) / 1_000_000
@@ -181,7 +187,10 @@ fn inside() {
     shell(WIRES, ns.pid());
     let server = Server::start_with(&["--serf=10.73.0.1:4200"]);
     let page = server.api().get("/api/v1/nodes").expect(200).json();
-    let own = page["items"][0]["name"].as_str().expect("a name").to_owned();
+    let own = page["items"][0]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
     server.ctl(&["node", "cordon", &own]).expect(0);
     let far = Machine {
         name: "far",
@@ -229,7 +238,11 @@ fn inside() {
         (far.last(&job, 3) > killed + BEYOND_A_LEASE).then_some(())
     });
     let view = task(&server, &job);
-    assert_eq!((&view["attempt"], &view["fence"]), (&json!(3), &json!(3)), "{view}");
+    assert_eq!(
+        (&view["attempt"], &view["fence"]),
+        (&json!(3), &json!(3)),
+        "{view}"
+    );
 
     server.ctl(&["job", "cancel", &job]).expect(0);
     assert_eq!(server.finished(&job)["status"], "CANCELLED");

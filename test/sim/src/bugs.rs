@@ -71,7 +71,7 @@ bugs! {
     LeaseOutlived = "lease-outlived",
     /// A worker counts its lease from the answer, and not from the question.
     LeaseFromAnswer = "lease-from-answer",
-    /// What may run once only begins again as soon as its node is given up.
+    /// A node is given up, and what may run once only begun elsewhere, before its lease is over.
     LeaseNotAwaited = "lease-not-awaited",
     /// A failed sync is tried again instead of ending the server.
     SyncRetried = "sync-retried",

@@ -105,6 +105,14 @@ impl Control {
     }
 }
 
+/// A node that has not been heard of for so long is `OFFLINE`.
+fn offline_after(sim: &Sim) -> u64 {
+    match sim.has(Bug::LeaseNotAwaited) {
+        true => SUSPECT_AFTER + 1_000,
+        false => OFFLINE_AFTER,
+    }
+}
+
 /// A request other than a submit, with a key: one that the network delivers again and late changes nothing.
 fn keyed(command: Command, client: u32, (op, _): (u64, u32)) -> Proposal {
     let key = IdempotencyKey {
@@ -167,9 +175,7 @@ impl Server {
             reads: Vec::new(),
             renewals: Vec::new(),
         });
-        if !sim.has(Bug::LeaseNotAwaited) {
-            self.suggest(sim, Command::TakeOver.into(), Origin::Nobody);
-        }
+        self.suggest(sim, Command::TakeOver.into(), Origin::Nobody);
         if init {
             let cluster = Id::new(base, u128::from(sim.rng.draw()));
             self.suggest(sim, Command::Init { cluster }.into(), Origin::Nobody);
@@ -526,7 +532,7 @@ impl Server {
             let record = node.record();
             let heard = control.heard_of(record.id);
             let want = match now.since(heard).0 {
-                OFFLINE_AFTER.. => NodeState::Offline,
+                silent if silent >= offline_after(sim) => NodeState::Offline,
                 SUSPECT_AFTER.. => NodeState::Suspect,
                 _ => continue,
             };
@@ -558,7 +564,7 @@ impl Control {
             id,
             state: NodeState::Offline,
         } = proposal.command
-            && now.since(self.heard_of(id)).0 < OFFLINE_AFTER
+            && now.since(self.heard_of(id)).0 < offline_after(sim)
         {
             sim.sometimes("a node was heard of before it was given up");
             return Err(Rejection::new(Reason::WrongState, "it was heard of"));

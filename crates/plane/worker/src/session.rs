@@ -93,6 +93,8 @@ pub struct Worker {
     unexpected: BTreeSet<TaskRef>,
     reports: Reports,
     lease: Lease,
+    /// What was to be stopped because the control plane did not want it: it gets no more time, even where stopping failed.
+    unwanted: BTreeSet<TaskRef>,
     meter: Meter,
     pressure: bool,
     /// The last greeting was made without the runtime, and says that this node can do nothing.
@@ -176,6 +178,7 @@ impl Worker {
             blind: false,
             reports,
             lease: Lease::default(),
+            unwanted: BTreeSet::new(),
             meter,
             pressure: false,
         };

@@ -23,8 +23,8 @@ pub struct Singles {
 }
 
 impl Singles {
-    /// A run begins. `wakes` says of a machine its own clock, and whether it stands still now: what stands still does nothing, and
-    /// is over when it wakes if its lease is over by then.
+    /// A run begins. `still` says the time of a machine that stands still now: what stands still does nothing, and is over when
+    /// it wakes if its lease is over by then.
     pub fn begins(
         &mut self,
         task: TaskRef,

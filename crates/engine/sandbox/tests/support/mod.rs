@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use prism_runtime::{Exec, Image, Isolation, Launch, Limits, Program, RunEvent, Runtime, Scratch};
 use prism_sandbox::{Config, ProcessRuntime};
-use prism_types::{Bytes, MilliCpu, RunId, RunReport};
+use prism_types::{Bytes, MilliCpu, RunId, RunReport, TimeMs};
 
 /// A test: its name and what it does.
 pub type Case = (&'static str, fn());
@@ -312,6 +312,12 @@ impl Drop for Node {
             runtime.shutdown();
         }
     }
+}
+
+/// The time of day.
+pub fn unix_now() -> TimeMs {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    TimeMs(u64::try_from(since.unwrap().as_millis()).unwrap())
 }
 
 pub fn id(name: &str) -> RunId {

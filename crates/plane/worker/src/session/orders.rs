@@ -55,7 +55,8 @@ impl Worker {
     /// A leader has answered: what may run once only has more time.
     fn on_renewed(&mut self, sent: BootMs) {
         let until = self.lease.renewed(sent, boot_now());
-        let running = self.queue.running().filter(|t| self.is_single(&t.job));
+        let wanted = |t: &TaskRef| self.is_single(&t.job) && !self.unwanted.contains(t);
+        let running = self.queue.running().filter(wanted);
         let ids: Vec<RunId> = running.map(RunId::task).collect();
         if ids.is_empty() {
             return;
@@ -77,12 +78,9 @@ impl Worker {
             self.queue.withdraw(task);
             self.live().remove(&task);
         }
-        let mut stop: Vec<RunId> = self
-            .queue
-            .running()
-            .filter(|t| !wanted.contains(t))
-            .map(RunId::task)
-            .collect();
+        let running = self.queue.running();
+        self.unwanted = running.filter(|t| !wanted.contains(t)).collect();
+        let mut stop: Vec<RunId> = self.unwanted.iter().copied().map(RunId::task).collect();
         let kept: BTreeSet<SandboxId> = sandboxes.iter().copied().collect();
         stop.extend(
             self.shared

@@ -271,14 +271,14 @@ impl Model {
 
     fn step(&mut self, dice: &mut Dice) {
         let n = usize::try_from(dice.below(3)).unwrap();
-        match dice.below(12) {
-            0..=2 => self.pass(1 + dice.below(3_000)),
-            3 => self.pass(1 + dice.below(20_000)),
-            4 | 5 => self.renew(n),
-            6 => self.look(),
-            7 | 8 => self.place(n),
-            9 => self.greet(n),
-            10 => self.end(n, StopCause::LeaseExpired),
+        match dice.below(20) {
+            0..=3 => self.pass(1 + dice.below(2_000)),
+            4 => self.pass(1 + dice.below(20_000)),
+            5..=8 => self.renew(n),
+            9 => self.look(),
+            10..=13 => self.place(n),
+            14..=16 => self.greet(n),
+            17 | 18 => self.end(n, StopCause::LeaseExpired),
             _ if dice.below(8) == 0 => {
                 let ahead = dice.below(2) * 3_600_000;
                 self.succeed(ahead);

@@ -47,10 +47,18 @@ async fn a_node_whose_work_was_given_away_has_to_greet_again() {
         id: node(7),
         state: NodeState::Offline,
     };
-    c.control.propose(gone, None).await.unwrap();
+    let early = c.control.propose(gone, None).await.unwrap_err();
+    assert!(early.message.contains("heard of"), "{early}");
+    let state = |s: &prism_state::State| s.node(node(7)).unwrap().record().state;
+    let given_up = async {
+        while c.control.read(state).await != NodeState::Offline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let limit = Duration::from_secs(120);
+    tokio::time::timeout(limit, given_up).await.unwrap();
     let _beaten_or_over = session.beat().await;
     session.end().await;
-    let state = |s: &prism_state::State| s.node(node(7)).unwrap().record().state;
     assert_eq!(c.control.read(state).await, NodeState::Offline);
     let again = c.session(&me, hello(7)).await;
     assert!(c.is_there(7).await);

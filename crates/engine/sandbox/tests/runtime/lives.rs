@@ -59,8 +59,8 @@ pub fn a_lease_ends_a_run_that_is_not_renewed() {
         launch
     };
     let batch = vec![
-        leased("short", 1_500),
-        leased("renewed", 1_500),
+        leased("short", 4_000),
+        leased("renewed", 4_000),
         leased("ahead", 60_000),
         leased("over", 0),
         node.task("without", Sandboxed, script),
@@ -75,8 +75,10 @@ pub fn a_lease_ends_a_run_that_is_not_renewed() {
     let all = ["renewed", "without", "ahead"].map(id);
     let until = BootMs(boot_now() + 30_000);
     node.rt().renew(&all, until).unwrap();
+    // What is answered after it: it has come.
+    node.rt().observe().unwrap();
     node.runtime = None;
-    std::thread::sleep(Duration::from_millis(3_000));
+    std::thread::sleep(Duration::from_millis(6_000));
     let back = super::support::unix_now();
     node.open();
     let report = node.wait_exit(&id("short"));

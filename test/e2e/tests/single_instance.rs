@@ -124,7 +124,10 @@ impl Machine {
 
     /// What an attempt has done so far: its number as it knows it, and the times.
     fn stamps(&self, job: &str, attempt: u32) -> Vec<(u32, u64)> {
-        let dir = self.place.data().join(format!("worker/logs/{job}/0.{attempt}"));
+        let dir = self
+            .place
+            .data()
+            .join(format!("worker/logs/{job}/0.{attempt}"));
         let mut files: Vec<_> = fs::read_dir(dir)
             .into_iter()
             .flatten()

@@ -276,9 +276,14 @@ impl Model {
             4 => self.pass(1 + dice.below(20_000)),
             5..=8 => self.renew(n),
             9 => self.look(),
-            10..=13 => self.place(n),
-            14..=16 => self.greet(n),
-            17 | 18 => self.end(n, StopCause::LeaseExpired),
+            10..=13 => {
+                if dice.below(4) > 0 {
+                    self.renew(n);
+                }
+                self.place(n);
+            }
+            14 => self.greet(n),
+            15..=18 => self.end(n, StopCause::LeaseExpired),
             _ if dice.below(8) == 0 => {
                 let ahead = dice.below(2) * 3_600_000;
                 self.succeed(ahead);
@@ -302,5 +307,5 @@ fn no_two_runs_live_at_once_whatever_becomes_of_nodes_and_leaders() {
         }
         runs += model.runs;
     }
-    assert!(runs > 5_000, "only {runs} runs: that shows nothing");
+    assert!(runs > 3_000, "only {runs} runs: that shows nothing");
 }

@@ -72,6 +72,12 @@ fn merged(base: Vec<(String, String)>, over: Vec<(String, String)>) -> Vec<(Stri
     env
 }
 
+/// What a task's machine is called inside.
+fn hostname(spec: &JobSpec, index: u32) -> String {
+    let name = format!("{}-{index}", spec.name);
+    name.chars().take(63).collect()
+}
+
 /// What to launch for a task.
 pub(crate) fn task(
     config: &Config,
@@ -144,10 +150,7 @@ pub(crate) fn task(
             timeout: spec.timeout,
             ..limits(config, &spec.resources, spec.pids)
         },
-        hostname: format!("{}-{}", spec.name, task.index)
-            .chars()
-            .take(63)
-            .collect(),
+        hostname: hostname(spec, task.index),
         id,
         lanes,
         lease,

@@ -6,6 +6,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use prism_runtime::{BootMs, RunEvent};
 use prism_runtime_kit::{NoFiles, Script};
 use prism_spec::{JobSpec, parse_file};
 use prism_types::{
-    ExitStatus, JobId, LEASE_KILL, Name, NodeId, RunId, RunReport, StopCause, TaskRef, TimeMs,
+    ExitStatus, JobId, LEASE_KILL, Millis, Name, NodeId, RunId, RunReport, StopCause, TaskRef,
+    TimeMs,
 };
 use prism_worker::{Config, Worker};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,15 @@ fn report() -> RunReport {
         cause: StopCause::None,
         ..RunReport::not_started(TimeMs(1), "")
     }
+}
+
+/// A worker whose runtime does what the script says.
+fn opened(script: &Arc<Script>, dir: &Path, heartbeat: u64) -> Worker {
+    let name = "n1".parse::<Name>().unwrap();
+    let mut config = Config::new(NodeId::new(1, 1), name, dir.to_owned());
+    config.heartbeat = Millis(heartbeat);
+    let from = script.clone();
+    Worker::open(config, Arc::new(NoFiles), |sink| Ok(from.runtime(sink))).unwrap()
 }
 
 async fn eventually(what: &str, mut is: impl FnMut() -> bool) {
@@ -71,14 +82,7 @@ async fn finished(control: &mut ControlEnd) -> Vec<TaskRef> {
 async fn a_task_that_is_given_while_its_end_is_told_keeps_no_lane() {
     let dir = tempfile::tempdir().unwrap();
     let script = Arc::new(Script::default());
-    let config = Config::new(
-        NodeId::new(1, 1),
-        "n1".parse::<Name>().unwrap(),
-        dir.path().to_owned(),
-    );
-    let from = script.clone();
-    let mut worker =
-        Worker::open(config, Arc::new(NoFiles), |sink| Ok(from.runtime(sink))).unwrap();
+    let mut worker = opened(&script, dir.path(), 2_000);
     let (mut control, end) = prism_link::pair();
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
@@ -146,15 +150,7 @@ async fn asked(control: &mut ControlEnd) -> u64 {
 async fn what_may_run_once_only_lives_by_the_answers_of_a_leader() {
     let dir = tempfile::tempdir().unwrap();
     let script = Arc::new(Script::default());
-    let mut config = Config::new(
-        NodeId::new(1, 1),
-        "n1".parse::<Name>().unwrap(),
-        dir.path().to_owned(),
-    );
-    config.heartbeat = prism_types::Millis(50);
-    let from = script.clone();
-    let mut worker =
-        Worker::open(config, Arc::new(NoFiles), |sink| Ok(from.runtime(sink))).unwrap();
+    let mut worker = opened(&script, dir.path(), 50);
     let (mut control, end) = prism_link::pair();
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use prism_link::ToWorker;
 use prism_scheduler::NodeView;
 use prism_state::{
     Action, Change, Command, IdempotencyKey, Proposal, Reply, State, Submission, encode_batch,
@@ -75,6 +76,8 @@ pub struct Control {
     revision: u64,
     rounds: u64,
     reads: Vec<(u64, u32, (u64, u32))>,
+    /// Sessions that have asked for more time, each with the question to the other servers and when it was sent.
+    renewals: Vec<(u64, u64, NodeId, u64)>,
 }
 
 impl Control {
@@ -88,9 +91,25 @@ impl Control {
         TimeMs(self.base + monotonic.saturating_sub(self.from))
     }
 
+    /// When a node was last heard of by this leader.
+    fn heard_of(&self, node: NodeId) -> TimeMs {
+        let live = self.sessions.get(&node).map(|s| s.heard);
+        let past = self.heard.get(&node).copied();
+        let heard = live.unwrap_or_default().max(past.unwrap_or_default());
+        heard.max(self.started)
+    }
+
     fn views(&self) -> BTreeMap<NodeId, NodeView> {
         let sessions = self.sessions.iter();
         sessions.map(|(id, s)| (*id, s.view())).collect()
+    }
+}
+
+/// A node that has not been heard of for so long is `OFFLINE`.
+fn offline_after(sim: &Sim) -> u64 {
+    match sim.has(Bug::LeaseNotAwaited) {
+        true => SUSPECT_AFTER + 1_000,
+        false => OFFLINE_AFTER,
     }
 }
 
@@ -154,7 +173,9 @@ impl Server {
             revision: self.table.revision().0,
             rounds: 0,
             reads: Vec::new(),
+            renewals: Vec::new(),
         });
+        self.suggest(sim, Command::TakeOver.into(), Origin::Nobody);
         if init {
             let cluster = Id::new(base, u128::from(sim.rng.draw()));
             self.suggest(sim, Command::Init { cluster }.into(), Origin::Nobody);
@@ -297,8 +318,47 @@ impl Server {
         self.settle(sim);
     }
 
-    /// Answers the reads whose question was answered.
+    /// A node has asked for more time: it gets it when a majority has said that this server still leads.
+    pub fn renew(&mut self, sim: &mut Sim, conn: u64, node: NodeId, sent: u64) {
+        if sim.has(Bug::LeaseUnconfirmed) {
+            return self.tell(sim, node, ToWorker::Renewed { sent });
+        }
+        if !self.raft.is_settled() {
+            return;
+        }
+        let probe = self.ask_around(sim);
+        if let Some(control) = &mut self.control {
+            control.renewals.push((probe, conn, node, sent));
+        }
+        self.settle(sim);
+    }
+
+    fn answer_renewals(&mut self, sim: &mut Sim) {
+        let heard = self.raft.heard_of();
+        let (settled, fence) = (self.raft.is_settled(), self.table.fence());
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        if !settled || control.fence != fence {
+            return;
+        }
+        let all = std::mem::take(&mut control.renewals).into_iter();
+        let (ready, later) = all.partition(|(probe, ..)| *probe <= heard);
+        control.renewals = later;
+        let ready: Vec<_> = ready;
+        for (_, conn, node, sent) in ready {
+            let control = self.control.as_ref();
+            let session = control.and_then(|c| c.sessions.get(&node));
+            if session.is_some_and(|s| s.conn == conn) {
+                sim.sometimes("a lease was renewed");
+                self.tell(sim, node, ToWorker::Renewed { sent });
+            }
+        }
+    }
+
+    /// Answers the reads whose question was answered, and the nodes that have asked for more time.
     pub fn answer_reads(&mut self, sim: &mut Sim) {
+        self.answer_renewals(sim);
         let heard = self.raft.heard_of();
         let (settled, fence) = (self.raft.is_settled(), self.table.fence());
         let Some(control) = &mut self.control else {
@@ -470,11 +530,9 @@ impl Server {
         let mut late = Vec::new();
         for node in control.state.nodes() {
             let record = node.record();
-            let live = control.sessions.get(&record.id).map(|s| s.heard);
-            let heard = live.or_else(|| control.heard.get(&record.id).copied());
-            let heard = heard.unwrap_or_default().max(control.started);
+            let heard = control.heard_of(record.id);
             let want = match now.since(heard).0 {
-                OFFLINE_AFTER.. => NodeState::Offline,
+                silent if silent >= offline_after(sim) => NodeState::Offline,
                 SUSPECT_AFTER.. => NodeState::Suspect,
                 _ => continue,
             };
@@ -502,6 +560,15 @@ impl Control {
         proposal: &Proposal,
         now: TimeMs,
     ) -> Result<Reply, Rejection> {
+        if let Command::SetNodeState {
+            id,
+            state: NodeState::Offline,
+        } = proposal.command
+            && now.since(self.heard_of(id)).0 < offline_after(sim)
+        {
+            sim.sometimes("a node was heard of before it was given up");
+            return Err(Rejection::new(Reason::WrongState, "it was heard of"));
+        }
         let known = proposal
             .key
             .as_ref()

@@ -28,10 +28,10 @@ impl Queue {
         self.0.entry(task.job).or_default().running.insert(task);
     }
 
-    /// What starts now.
-    pub fn starts(&mut self) -> Vec<TaskRef> {
+    /// What starts now, of jobs that may begin.
+    pub fn starts(&mut self, may: impl Fn(&JobId) -> bool) -> Vec<TaskRef> {
         let mut out = Vec::new();
-        for q in self.0.values_mut() {
+        for (_, q) in self.0.iter_mut().filter(|(job, _)| may(job)) {
             while q.running.len() < q.lanes as usize
                 && let Some(task) = q.waiting.pop_front()
             {
@@ -82,6 +82,11 @@ impl Queue {
     pub fn is_running(&self, task: TaskRef) -> bool {
         let q = self.0.get(&task.job);
         q.is_some_and(|q| q.running.contains(&task))
+    }
+
+    /// Whether anything of a job is here for which something holds.
+    pub fn any(&self, of: impl Fn(&JobId) -> bool) -> bool {
+        self.0.keys().any(of)
     }
 
     /// Whether anything of a job is here.

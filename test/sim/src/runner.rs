@@ -29,6 +29,8 @@ const SOMETIMES: &[&str] = &[
     "a leader took over",
     "a leader was asked to hand over",
     "a learner became a voter",
+    "a lease ended a run",
+    "a lease was renewed",
     "a message doubled",
     "a message lost",
     "a node went offline",

@@ -115,6 +115,9 @@ impl Server {
             [u64::from(self.id), conn, hello.tasks.len() as u64],
         );
         let before = control.sessions.remove(&node);
+        if let Some(before) = &before {
+            control.note_heard(node, before.heard);
+        }
         if let Some(before) = before.filter(|_| !careless) {
             control.serving.remove(&before.conn);
             sim.close(before.conn, true);
@@ -180,9 +183,11 @@ impl Server {
             let held: BTreeSet<TaskRef> = serve.hello.tasks.iter().map(|(t, _)| *t).collect();
             let mut returned = Vec::new();
             for job in &control.state.desired_for(node).jobs {
+                let known = control.state.job(job.job);
+                let single = known.is_some_and(|j| j.spec().single_instance);
                 for t in &job.tasks {
                     let task = task_of(job.job, t.index, t.attempt);
-                    match (held.contains(&task), t.started) {
+                    match (held.contains(&task), t.started || single) {
                         (true, _) => {}
                         (false, false) => returned.push(task),
                         (false, true) => serve.lost.push(task),
@@ -260,6 +265,9 @@ impl Server {
             reliability: 1.0,
         };
         let before = control.sessions.insert(node, session);
+        if let Some(before) = &before {
+            control.note_heard(node, before.heard);
+        }
         if let Some(before) = before.filter(|b| b.conn != conn) {
             sim.sometimes("two greetings of one node crossed");
             if !sim.has(Bug::OldHeartbeatRenews) {
@@ -325,6 +333,7 @@ impl Server {
             ToControl::Heartbeat { credits, .. } => {
                 return self.heartbeat(sim, conn, node, credits);
             }
+            ToControl::Renew { sent } => return self.on_renew(sim, conn, node, sent),
             ToControl::Started(tasks) => (Vec::new(), Command::Started { node, tasks }),
             ToControl::Returned(tasks) => (Vec::new(), Command::Returned { node, tasks }),
             ToControl::Finished(outcomes) => {
@@ -385,6 +394,21 @@ impl Server {
                 };
                 self.suggest(sim, back.into(), Origin::Nobody);
             }
+        }
+    }
+
+    /// First it is noted that the node was heard of, then that its work was not given up before, then that this server leads.
+    fn on_renew(&mut self, sim: &mut Sim, conn: u64, node: NodeId, sent: u64) {
+        let now = self.leader_time(sim);
+        let Some(session) = self.session(node) else {
+            return;
+        };
+        session.heard = now;
+        let control = self.control.as_ref();
+        let known = control.and_then(|c| c.state.node(node));
+        let state = known.map(|n| n.record().state);
+        if matches!(state, Some(NodeState::Healthy | NodeState::Suspect)) {
+            self.renew(sim, conn, node, sent);
         }
     }
 
@@ -522,9 +546,14 @@ impl Control {
         if self.sessions.get(&node).is_some_and(|s| s.conn == conn)
             && let Some(session) = self.sessions.remove(&node)
         {
-            let latest = self.heard.entry(node).or_default();
-            *latest = session.heard.max(*latest);
+            self.note_heard(node, session.heard);
         }
+    }
+
+    /// Keeps when a node was heard of as its session ends.
+    fn note_heard(&mut self, node: NodeId, heard: TimeMs) {
+        let latest = self.heard.entry(node).or_default();
+        *latest = heard.max(*latest);
     }
 }
 

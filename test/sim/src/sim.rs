@@ -142,6 +142,8 @@ pub enum Timer {
     End(TaskRef, u64),
     /// A run that was stopped ends.
     Killed(TaskRef, u64),
+    /// The lease of a run may be over.
+    Lease(TaskRef, u64),
     /// The supervisor has written down the end of a run.
     Journaled(TaskRef, u64),
     /// The daemon starts.

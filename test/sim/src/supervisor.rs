@@ -8,8 +8,8 @@ use prism_spec::JobSpec;
 use prism_types::{ExitStatus, Millis, Resources, RunReport, StopCause, TaskRef, TimeMs};
 
 use crate::bugs::Bug;
-use crate::invariants::no_node_is_overcommitted;
-use crate::sim::{Sim, Timer, task_note};
+use crate::invariants::{Held, no_node_is_overcommitted};
+use crate::sim::{Addr, Sim, Timer, task_note};
 use crate::work;
 use crate::worker::Worker;
 
@@ -24,6 +24,8 @@ pub struct Run {
     pub started: TimeMs,
     /// Tells this run from another one of the same attempt.
     pub nonce: u64,
+    /// It is not to live beyond this moment of its machine's clock.
+    pub lease: Option<u64>,
     /// It was told to stop.
     pub stopping: bool,
     /// How it ended, and what it printed.
@@ -34,6 +36,17 @@ pub struct Run {
 
 /// The process table of a node.
 pub type Runs = BTreeMap<TaskRef, Run>;
+
+/// A run begins that may be the only one.
+fn single_begins(sim: &mut Sim, task: TaskRef, machine: u32, until: u64) -> Held {
+    let (paused, now) = (&sim.paused, sim.now);
+    // Whoever stands still wakes no earlier than now; drift is far below what a lease leaves.
+    let still = |no| {
+        let until = paused.get(&Addr::Worker(no)).copied();
+        until.filter(|until| *until > now).map(|_| now)
+    };
+    sim.truth.singles.begins(task, (machine, until), still)
+}
 
 fn report(run: &Run, exit: ExitStatus, cause: StopCause, now: TimeMs) -> RunReport {
     RunReport {
@@ -62,10 +75,16 @@ impl Worker {
             begun: false,
             started: self.wall(sim),
             nonce: sim.rng.draw() >> 16,
+            lease: self.lease.filter(|_| spec.single_instance),
             stopping: false,
             exited: None,
             journaled: false,
         };
+        let nonce = run.nonce;
+        if let Some(until) = run.lease {
+            let left = until.saturating_sub(self.clock.monotonic(sim.now));
+            self.supervise(sim, left, Timer::Lease(task, nonce));
+        }
         self.runs.insert(task, run);
         let wait = sim.rng.within(1, 15);
         self.supervise(sim, wait, Timer::Begin(task));
@@ -74,6 +93,7 @@ impl Worker {
     /// Its program starts.
     pub fn on_begin(&mut self, sim: &mut Sim, task: TaskRef) {
         let now = self.wall(sim);
+        let clock = self.clock.monotonic(sim.now);
         let Some(run) = self.runs.get_mut(&task) else {
             return;
         };
@@ -82,6 +102,21 @@ impl Worker {
         }
         run.begun = true;
         run.started = now;
+        let lease = run.lease;
+        if lease.is_some_and(|until| until <= clock) && !sim.has(Bug::LeaseOutlived) {
+            let nonce = run.nonce;
+            return self.exits(
+                sim,
+                task,
+                nonce,
+                ExitStatus::Unknown,
+                StopCause::LeaseExpired,
+            );
+        }
+        if let Some(until) = lease {
+            let held = single_begins(sim, task, self.no, until);
+            sim.check("single_runs_never_overlap", held);
+        }
         sim.note(
             "run.begins",
             [u64::from(self.no), task_note(task), run.nonce],
@@ -126,6 +161,45 @@ impl Worker {
         );
     }
 
+    /// Its lease may be over, or has been renewed.
+    pub fn on_lease(&mut self, sim: &mut Sim, task: TaskRef, nonce: u64) {
+        let clock = self.clock.monotonic(sim.now);
+        let run = self.runs.get(&task).filter(|r| r.nonce == nonce);
+        let Some(until) = run.filter(|r| r.exited.is_none()).and_then(|r| r.lease) else {
+            return;
+        };
+        if clock < until {
+            // A slow clock takes longer.
+            let wait = (until - clock).max(1);
+            return self.supervise(sim, wait, Timer::Lease(task, nonce));
+        }
+        if sim.has(Bug::LeaseOutlived) {
+            return;
+        }
+        sim.sometimes("a lease ended a run");
+        self.exits(
+            sim,
+            task,
+            nonce,
+            ExitStatus::Signal(9),
+            StopCause::LeaseExpired,
+        );
+    }
+
+    /// Runs that are not being ended have more time.
+    pub fn renew(&mut self, sim: &mut Sim, tasks: &[TaskRef], until: u64) {
+        for task in tasks {
+            let run = self.runs.get_mut(task);
+            let Some(run) = run.filter(|r| !r.stopping && r.exited.is_none()) else {
+                continue;
+            };
+            if let Some(lease) = &mut run.lease {
+                *lease = until.max(*lease);
+                sim.truth.singles.renewed(*task, self.no, *lease);
+            }
+        }
+    }
+
     fn exits(
         &mut self,
         sim: &mut Sim,
@@ -142,6 +216,7 @@ impl Worker {
         let report = report(run, exit, cause, now);
         let result = (report.failure().is_none()).then(|| format!("{{\"run\":{nonce}}}"));
         sim.note("run.ends", [u64::from(self.no), task_note(task), nonce]);
+        sim.truth.singles.ended(task, self.no);
         sim.truth
             .runs
             .ended(self.node, task, &report, result.as_deref());
@@ -200,6 +275,7 @@ impl Worker {
         );
         sim.sometimes("a supervisor died");
         self.runs.retain(|_, run| run.begun);
+        sim.truth.singles.lost(self.no);
         let now = self.wall(sim);
         let mut lost = Vec::new();
         for (task, run) in &mut self.runs {

@@ -33,6 +33,11 @@ pub fn is_endless(number: u64) -> bool {
     mix(number ^ 0xe4d).is_multiple_of(5)
 }
 
+/// Whether the tasks of the job of a request may run once only.
+pub fn is_single(number: u64) -> bool {
+    mix(number ^ 0x51e).is_multiple_of(3)
+}
+
 /// The job of a request.
 pub fn spec(number: u64) -> JobSpec {
     let draw = |salt: u64, n: u64| mix(number.wrapping_mul(0x9e37) ^ mix(salt)) % n;
@@ -79,6 +84,7 @@ pub fn spec(number: u64) -> JobSpec {
         max_failures: (draw(8, 5) == 0).then_some(1),
         after,
         labels: Labels::new(),
+        single_instance: is_single(number),
     }
 }
 

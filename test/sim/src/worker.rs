@@ -7,7 +7,7 @@ use std::sync::Arc;
 use prism_link::{Hello, Holding, NodeFacts, StopWhy, TaskOutcome, ToControl, ToWorker};
 use prism_spec::JobSpec;
 use prism_types::{
-    JobId, Labels, Millis, NodeId, Resources, RunReport, StopCause, TaskRef, TimeMs,
+    JobId, LEASE_KILL, Labels, Millis, NodeId, Resources, RunReport, StopCause, TaskRef, TimeMs,
 };
 
 use crate::bugs::Bug;
@@ -66,6 +66,8 @@ pub struct Worker {
     finished: Vec<TaskOutcome>,
     unacknowledged: BTreeMap<TaskRef, (TaskOutcome, u64)>,
     unexpected: BTreeSet<TaskRef>,
+    /// Until when, by its own clock, what may run once only may live.
+    pub lease: Option<u64>,
     forgets: bool,
 }
 
@@ -94,6 +96,7 @@ impl Worker {
             finished: Vec::new(),
             unacknowledged: BTreeMap::new(),
             unexpected: BTreeSet::new(),
+            lease: None,
             forgets: false,
         };
         worker.start(sim);
@@ -147,6 +150,7 @@ impl Worker {
         self.finished.clear();
         self.unacknowledged.clear();
         self.unexpected.clear();
+        self.lease = None;
         self.stuck_until = 0;
     }
 
@@ -156,6 +160,7 @@ impl Worker {
         self.on = false;
         self.boot += 1;
         self.runs.clear();
+        sim.truth.singles.lost(self.no);
         sim.sometimes("a worker's machine lost power");
     }
 
@@ -243,6 +248,9 @@ impl Worker {
             credits: CREDITS,
         };
         sim.stream(conn, true, Frame::Up(Box::new(heartbeat)));
+        if self.queue.any(|job| self.is_single(job)) {
+            self.ask_for_time(sim);
+        }
         let old = self.unacknowledged.iter();
         let old = old.filter(|(_, (_, told))| sim.now > told + REPEAT);
         let old: Vec<TaskRef> = old.map(|(task, _)| *task).collect();
@@ -252,6 +260,32 @@ impl Worker {
             }
         }
         self.tell(sim);
+    }
+
+    fn is_single(&self, job: &JobId) -> bool {
+        self.jobs.get(job).is_some_and(|spec| spec.single_instance)
+    }
+
+    fn ask_for_time(&mut self, sim: &mut Sim) {
+        let sent = self.clock.monotonic(sim.now);
+        if let Some(conn) = self.conn {
+            sim.stream(conn, true, Frame::Up(Box::new(ToControl::Renew { sent })));
+        }
+    }
+
+    /// A leader has answered: what may run once only has more time.
+    fn on_renewed(&mut self, sim: &mut Sim, sent: u64) {
+        let now = self.clock.monotonic(sim.now);
+        let from = if sim.has(Bug::LeaseFromAnswer) {
+            now
+        } else {
+            sent.min(now)
+        };
+        let until = self.lease.unwrap_or_default().max(from + LEASE_KILL.0);
+        self.lease = Some(until);
+        let running = self.queue.running().into_iter();
+        let single: Vec<TaskRef> = running.filter(|t| self.is_single(&t.job)).collect();
+        self.renew(sim, &single, until);
     }
 
     /// Reports what is new.
@@ -336,7 +370,11 @@ impl Worker {
         match order {
             ToWorker::Desired { tasks, .. } => self.on_desired(sim, &tasks),
             ToWorker::Job(bundle) => {
+                let single = bundle.spec.single_instance;
                 self.jobs.insert(bundle.job, bundle.spec);
+                if single {
+                    self.ask_for_time(sim);
+                }
             }
             ToWorker::Assign { job, lanes, tasks } => {
                 let each = tasks.into_iter().map(|t| TaskRef {
@@ -361,6 +399,7 @@ impl Worker {
                     self.jobs.remove(&job);
                 }
             }
+            ToWorker::Renewed { sent } => self.on_renewed(sim, sent),
             ToWorker::SandboxStart(_) | ToWorker::SandboxStop(_) => {}
         }
         self.tell(sim);
@@ -424,7 +463,11 @@ impl Worker {
         if !self.up {
             return;
         }
-        for task in self.queue.starts() {
+        let now = self.clock.monotonic(sim.now);
+        let leased = self.lease.is_some_and(|until| now < until);
+        let jobs = &self.jobs;
+        let single = |job: &JobId| jobs.get(job).is_some_and(|spec| spec.single_instance);
+        for task in self.queue.starts(|job| leased || !single(job)) {
             match self.jobs.get(&task.job).cloned() {
                 Some(spec) => self.launch(sim, task, &spec),
                 None => {

@@ -294,6 +294,7 @@ impl World {
             Timer::Begin(_)
                 | Timer::End(..)
                 | Timer::Killed(..)
+                | Timer::Lease(..)
                 | Timer::Journaled(..)
                 | Timer::Daemon
         );
@@ -305,6 +306,7 @@ impl World {
             Timer::Begin(task) => worker.on_begin(sim, task),
             Timer::End(task, nonce) => worker.on_end(sim, task, nonce),
             Timer::Killed(task, nonce) => worker.on_killed(sim, task, nonce),
+            Timer::Lease(task, nonce) => worker.on_lease(sim, task, nonce),
             Timer::Journaled(task, nonce) => worker.on_journaled(sim, task, nonce),
             Timer::Daemon => {
                 worker.on = true;

@@ -89,6 +89,9 @@ wire! {
         pub status: TaskState,
         /// The last attempt, from 1; 0 before the first.
         pub attempt: u32,
+        /// The fencing number of the last attempt, if no two may run at the same time: of two, the greater is the later one's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub fence: Option<u32>,
         /// Name of the node of the last attempt.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub node: Option<String>,

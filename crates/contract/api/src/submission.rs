@@ -163,6 +163,10 @@ fn job(defs: &mut Definitions) -> Value {
         json!({"type": "array", "items": {"type": ["string", "number", "boolean"]}, "minItems": 1});
     fields.insert("job".to_owned(), name("its name"));
     fields.insert(
+        "single_instance".to_owned(),
+        json!({"type": "boolean", "description": "no task of it ever runs twice at the same time"}),
+    );
+    fields.insert(
         "array".to_owned(),
         count("the same command so many times", 1),
     );

@@ -42,7 +42,7 @@ fn jobs() -> Vec<Value> {
     vec![
         with(
             common(),
-            json!({"job": "a", "command": ["true"], "array": 3}),
+            json!({"job": "a", "command": ["true"], "array": 3, "single_instance": true}),
         ),
         with(
             common(),

@@ -105,6 +105,11 @@ pub enum ToControl {
         /// How it is now.
         status: SandboxStatus,
     },
+    /// Asks for more time for what may run once only. Since version 2 of the session.
+    Renew {
+        /// When this was sent, by the worker's own clock since boot, milliseconds; the answer brings it back.
+        sent: u64,
+    },
 }
 
 /// A job's spec with the contents of its files, as a worker needs it once.
@@ -176,6 +181,12 @@ pub enum ToWorker {
     SandboxStart(Vec<(SandboxId, Arc<SandboxSpec>)>),
     /// Removes sandboxes and their files.
     SandboxStop(Vec<SandboxId>),
+    /// Answers [`ToControl::Renew`], once the leader knew that it led after it was asked: the lease runs from `sent` on. Since
+    /// version 2 of the session.
+    Renewed {
+        /// As asked.
+        sent: u64,
+    },
 }
 
 /// The control plane's end of a session.

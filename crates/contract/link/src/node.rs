@@ -221,6 +221,10 @@ pub trait NodeService: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<String, NodeError>>;
     /// Names of loaded images.
     fn images(&self) -> BoxFuture<'_, Result<Vec<String>, NodeError>>;
+    /// Whether its worker speaks of leases; one of an earlier version does not.
+    fn keeps_leases(&self) -> bool {
+        true
+    }
     /// The last measured time there and back; `None` for a node of this process, and until it was measured.
     fn round_trip(&self) -> Option<Duration> {
         None

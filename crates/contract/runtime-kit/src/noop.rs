@@ -4,7 +4,9 @@ use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prism_runtime::{Capability, EventSink, Launch, Observed, RunEvent, Runtime, RuntimeError};
+use prism_runtime::{
+    BootMs, Capability, EventSink, Launch, Observed, RunEvent, Runtime, RuntimeError,
+};
 use prism_types::{ExitStatus, Millis, RunId, RunReport, StopCause, TimeMs};
 
 /// The runtime.
@@ -73,6 +75,10 @@ impl Runtime for Noop {
     }
 
     fn stop(&self, _: &[RunId], _: Millis) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    fn renew(&self, _: &[RunId], _: BootMs) -> Result<(), RuntimeError> {
         Ok(())
     }
 

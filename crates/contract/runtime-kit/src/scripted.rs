@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use prism_runtime::{Capability, EventSink, Launch, Observed, RunEvent, Runtime, RuntimeError};
+use prism_runtime::{
+    BootMs, Capability, EventSink, Launch, Observed, RunEvent, Runtime, RuntimeError,
+};
 use prism_types::{Millis, RunId};
 
 /// What was asked of the runtime, and how it tells.
@@ -12,6 +14,10 @@ pub struct Script {
     pub launched: Mutex<Vec<RunId>>,
     /// Asked to be stopped, in order.
     pub stopped: Mutex<Vec<RunId>>,
+    /// Leases of what was asked to be launched.
+    pub leases: Mutex<Vec<Option<BootMs>>>,
+    /// Leases that were renewed, in order.
+    pub renewed: Mutex<Vec<(RunId, BootMs)>>,
     /// Asked to be forgotten, in order.
     pub forgotten: Mutex<Vec<RunId>>,
     /// What it says it found when it is asked.
@@ -56,6 +62,11 @@ impl Runtime for Scripted {
         }]
     }
     fn launch(&self, batch: Vec<Launch>) -> Result<(), RuntimeError> {
+        self.0
+            .leases
+            .lock()
+            .expect("no holder of this lock panics")
+            .extend(batch.iter().map(|launch| launch.lease));
         let ids = batch.into_iter().map(|launch| launch.id);
         self.0
             .launched
@@ -70,6 +81,14 @@ impl Runtime for Scripted {
             .lock()
             .expect("no holder of this lock panics")
             .extend_from_slice(ids);
+        Ok(())
+    }
+    fn renew(&self, ids: &[RunId], until: BootMs) -> Result<(), RuntimeError> {
+        self.0
+            .renewed
+            .lock()
+            .expect("no holder of this lock panics")
+            .extend(ids.iter().map(|id| (id.clone(), until)));
         Ok(())
     }
     fn forget(&self, ids: &[RunId]) -> Result<(), RuntimeError> {

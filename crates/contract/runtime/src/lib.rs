@@ -96,6 +96,11 @@ pub struct Program {
     pub tty: Option<(u16, u16)>,
 }
 
+/// A moment by the machine's own clock since it was started, which nobody sets and which goes on while it sleeps (`CLOCK_BOOTTIME`),
+/// in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BootMs(pub u64);
+
 /// A thing to start: a task (with a program), or a sandbox (without: it lives until stopped, and programs are exec'd in it).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
@@ -122,6 +127,9 @@ pub struct Launch {
     /// Of a task: at most so many tasks of its job run at once, and more wait in the order in which they came, so that the next
     /// one begins without a round trip. 0: it begins at once. The number given last holds for the job.
     pub lanes: u32,
+    /// It is not to live beyond this moment, unless [`Runtime::renew`] moves it: the runtime kills it then with cause
+    /// `lease_expired`, whether or not whoever asked for it still lives. `None`: no such moment.
+    pub lease: Option<BootMs>,
 }
 
 /// A program to run inside a running sandbox.
@@ -276,6 +284,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// Only when the runtime cannot be reached.
     fn stop(&self, ids: &[RunId], grace: Millis) -> Result<(), RuntimeError>;
+
+    /// Lets runs that have a lease live until a later moment. What has none, is being ended or is over is left as it is.
+    ///
+    /// # Errors
+    /// Only when the runtime cannot be reached.
+    fn renew(&self, ids: &[RunId], until: BootMs) -> Result<(), RuntimeError>;
 
     /// Lets the runtime drop what it remembers of runs that are over (the caller has made their reports durable).
     ///

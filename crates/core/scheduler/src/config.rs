@@ -14,6 +14,8 @@ pub struct NodeView {
     pub pressure: bool,
     /// Decayed share of runs that it did not lose, 0 to 1.
     pub reliability: f64,
+    /// Whether it keeps leases: what may run once only is placed nowhere else.
+    pub leases: bool,
 }
 
 impl Default for NodeView {
@@ -24,6 +26,7 @@ impl Default for NodeView {
             load: 0.0,
             pressure: false,
             reliability: 1.0,
+            leases: true,
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use prism_spec::IsolationSpec;
-use prism_state::{Job, Node, SandboxRecord, State, misfit};
-use prism_types::{Name, NodeId, Resources, SandboxState, TaskState};
+use prism_state::{Job, Node, SandboxRecord, State};
+use prism_types::{LEASE_KILL, LEASE_WAIT, Name, NodeId, Resources, SandboxState, TaskState};
 
 use crate::pool::{Need, closed};
 use crate::{Config, NodeView, Score};
@@ -49,13 +49,12 @@ pub fn explain_job(
     job: &Job,
 ) -> Explanation {
     let spec = job.spec();
-    let need = Need {
-        resources: &spec.resources,
-        image: &spec.image,
-        isolation: spec.isolation,
-    };
-    let nodes = verdicts(state, views, config, &need);
-    let sentence = job_sentence(state, job, &nodes);
+    let nodes = verdicts(state, views, config, &Need::of(spec));
+    let mut sentence = job_sentence(state, job, &nodes);
+    if spec.single_instance && !job.record().state.is_final() {
+        sentence.push_str("; ");
+        sentence.push_str(&bound());
+    }
     Explanation { sentence, nodes }
 }
 
@@ -71,6 +70,7 @@ pub fn explain_sandbox(
         resources: &spec.resources,
         image: &spec.image,
         isolation: IsolationSpec::Sandbox,
+        single: false,
     };
     let nodes = verdicts(state, views, config, &need);
     let place = sandbox.node.and_then(|id| state.node(id));
@@ -85,6 +85,13 @@ pub fn explain_sandbox(
         false => format!("{sentence}: {}", sandbox.message),
     };
     Explanation { sentence, nodes }
+}
+
+/// The bound within which no two runs of a task of a single-instance job live.
+fn bound() -> String {
+    format!(
+        "single instance: a run ends by itself {LEASE_KILL} after the last word that a leader confirmed to its node, and the next begins {LEASE_WAIT} after its node was last heard of at the earliest"
+    )
 }
 
 fn job_sentence(state: &State, job: &Job, nodes: &[NodeVerdict]) -> String {
@@ -204,7 +211,7 @@ fn dropped(node: &Node, view: Option<&NodeView>, need: &Need<'_>) -> Option<Stri
     if let Some(why) = closed(node, view) {
         return Some(why);
     }
-    if let Some(why) = misfit(record, need.image, need.isolation) {
+    if let Some(why) = need.misfit(node, view) {
         return Some(why);
     }
     let wants = need.resources;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use prism_spec::{ImageRef, IsolationSpec};
+use prism_spec::{ImageRef, IsolationSpec, JobSpec};
 use prism_state::{Node, Phase, State, misfit};
 use prism_types::{NodeId, NodeNo, Resources};
 
@@ -28,6 +28,28 @@ pub(crate) struct Need<'a> {
     pub resources: &'a Resources,
     pub image: &'a ImageRef,
     pub isolation: IsolationSpec,
+    /// Whether it may run once only.
+    pub single: bool,
+}
+
+impl<'a> Need<'a> {
+    /// What each task of a job needs.
+    pub(crate) fn of(spec: &'a JobSpec) -> Self {
+        Self {
+            resources: &spec.resources,
+            image: &spec.image,
+            isolation: spec.isolation,
+            single: spec.single_instance,
+        }
+    }
+
+    /// Why a node can never run it, room left aside.
+    pub(crate) fn misfit(&self, node: &Node, view: Option<&NodeView>) -> Option<String> {
+        if self.single && view.is_some_and(|view| !view.leases) {
+            return Some("is of a version that keeps no leases".to_owned());
+        }
+        misfit(node.record(), self.image, self.isolation)
+    }
 }
 
 pub(crate) struct Pool<'a> {
@@ -124,8 +146,7 @@ impl<'a> Pool<'a> {
 
     fn takes(&self, slot: usize, need: &Need<'_>) -> bool {
         let slot = &self.slots[slot];
-        need.resources.fits(&slot.free)
-            && misfit(slot.node.record(), need.image, need.isolation).is_none()
+        need.resources.fits(&slot.free) && need.misfit(slot.node, Some(&slot.view)).is_none()
     }
 
     pub fn score(&self, slot: usize, need: &Resources) -> Score {

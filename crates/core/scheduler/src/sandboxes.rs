@@ -34,6 +34,7 @@ pub(crate) fn plan(
             resources: &spec.resources,
             image: &spec.image,
             isolation: IsolationSpec::Sandbox,
+            single: false,
         };
         match pool.candidates(&need).first() {
             Some(best) => {

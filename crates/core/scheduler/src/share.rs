@@ -33,12 +33,7 @@ impl<'a> Share<'a> {
     }
 
     pub fn need(&self) -> Need<'a> {
-        let spec = self.job.spec();
-        Need {
-            resources: &spec.resources,
-            image: &spec.image,
-            isolation: spec.isolation,
-        }
+        Need::of(self.job.spec())
     }
 
     pub fn resources(&self) -> &'a Resources {

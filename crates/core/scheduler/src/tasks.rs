@@ -8,11 +8,11 @@
 
 use std::collections::BTreeMap;
 
-use prism_state::{Job, Placement, State, misfit};
+use prism_state::{Job, Placement, State};
 use prism_types::{JobId, Resources};
 
 use crate::Config;
-use crate::pool::{Pool, Slot};
+use crate::pool::{Need, Pool, Slot};
 use crate::quota::Quotas;
 use crate::share::Share;
 
@@ -56,10 +56,10 @@ pub(crate) fn plan<'a>(
 
 /// Whether some node of the round could run the job if it were the only one there.
 fn runs_somewhere(pool: &Pool<'_>, job: &Job) -> bool {
-    let spec = job.spec();
+    let need = Need::of(job.spec());
     pool.slots.iter().any(|slot| {
-        let node = slot.node.record();
-        spec.resources.fits(&node.capacity) && misfit(node, &spec.image, spec.isolation).is_none()
+        let whole = need.resources.fits(&slot.node.record().capacity);
+        whole && need.misfit(slot.node, Some(&slot.view)).is_none()
     })
 }
 
@@ -134,10 +134,10 @@ fn could_have(
     share: &Share<'_>,
     parts: &BTreeMap<JobId, Part>,
 ) -> bool {
-    let spec = share.job.spec();
+    let need = share.need();
     pool.slots.iter().take(RECLAIM_LOOKS_MAX).any(|slot| {
-        spec.resources.fits(&reclaimable(state, slot, share, parts))
-            && misfit(slot.node.record(), &spec.image, spec.isolation).is_none()
+        let room = reclaimable(state, slot, share, parts);
+        need.resources.fits(&room) && need.misfit(slot.node, Some(&slot.view)).is_none()
     })
 }
 

@@ -166,6 +166,14 @@ impl<'p> Cursor<'p> {
         matches!(self.node.value, Value::Bool(true))
     }
 
+    /// Yes or no.
+    pub(crate) fn truth(&self) -> Result<bool, SpecError> {
+        match self.node.value {
+            Value::Bool(yes) => Ok(yes),
+            _ => self.expected("true or false"),
+        }
+    }
+
     pub(crate) fn is_list(&self) -> bool {
         matches!(self.node.value, Value::List(_) | Value::Rows(_))
     }

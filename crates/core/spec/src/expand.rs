@@ -68,6 +68,8 @@ impl JobSpec {
             ("PRISM_TASK_INDEX", index.to_string()),
             ("PRISM_TASK_COUNT", self.task_count().to_string()),
             ("PRISM_TASK_ATTEMPT", attempt.to_string()),
+            // Attempts of a task never repeat and only grow: whoever knows a greater one may refuse this run.
+            ("PRISM_FENCE", attempt.to_string()),
         ];
         for (name, value) in own {
             set(&mut task.env, name, value);

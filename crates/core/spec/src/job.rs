@@ -49,6 +49,9 @@ pub struct JobSpec {
     pub after: Vec<String>,
     /// For finding it again.
     pub labels: Labels,
+    /// No task of it ever runs twice at the same time, whatever becomes of nodes and networks: a node that hears from no leader
+    /// ends it, and another waits until it has.
+    pub single_instance: bool,
 }
 
 /// How long a failed task waits: `initial * factor^(failures-1)`, at most `max`, then spread by `jitter` (0.2 = plus or
@@ -195,6 +198,7 @@ impl JobSpec {
             concurrency: self.concurrency,
             priority: self.priority,
             max_failures: self.max_failures,
+            single_instance: self.single_instance,
         }
     }
 

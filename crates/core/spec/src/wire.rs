@@ -197,6 +197,7 @@ fn common(spec: &JobSpec, body: &mut Map<String, Value>) {
         "max_failures": spec.max_failures,
         "after": spec.after,
         "labels": spec.labels,
+        "single_instance": spec.single_instance.then_some(true),
     });
     if let Value::Object(fields) = fields {
         body.extend(fields.into_iter().filter(|(_, v)| !v.is_null()));

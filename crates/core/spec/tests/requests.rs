@@ -113,6 +113,7 @@ fn a_submission_comes_through_a_request_unchanged() {
         format!(
             "job: two\ntask: why not\ncommand: [x, \"{{index}}\"]\narray: 1000000\nfiles: [{inline}]\ngroup: g\nenv: {{A: 1.50, B: true}}\nretries: {{max: 3, initial: 250ms, factor: 1.5, max_delay: 10s, jitter: 0.1}}\ntimeout: 90s\nconcurrency: 4\npriority: -5\nmax_failures: 0\nafter: [one, g]\nlabels: {{team: core}}\nisolation: none\nimage: debian:13\nresources: {{cpu: 0.25, memory: 64Mi, disk: 1G}}\npids: 12\n"
         ),
+        "job: alone\ncommand: x\nsingle_instance: true\n".to_owned(),
         "job: three\ntasks: [{name: a, command: [x], env: {K: v}}, {command: y}]\n".to_owned(),
         "job: four\ncommand: [x, \"{item}\"]\nmap: {lines: [a, \"b c\", \"\", ä]}\n".to_owned(),
         format!(

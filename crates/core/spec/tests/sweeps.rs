@@ -140,6 +140,7 @@ fn a_beam_gets_its_point_in_four_ways() {
         ("PRISM_TASK_INDEX", "2"),
         ("PRISM_TASK_COUNT", "5"),
         ("PRISM_TASK_ATTEMPT", "3"),
+        ("PRISM_FENCE", "3"),
         ("PRISM_TASK", "best rate"),
         ("PRISM_RUNNER", "one"),
         ("PRISM_PARAM_LR", "0.25"),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use prism_spec::JobSpec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -56,6 +57,16 @@ fn pack<T: Serialize>(value: &T) -> Vec<u8> {
 /// A record in its second form.
 pub(crate) fn pack_renewed<T: Renewed>(value: &T) -> Vec<u8> {
     pack_as(SECOND, value)
+}
+
+/// A spec: as earlier versions read it, which do not know the last field, unless that says something.
+fn pack_spec(spec: &JobSpec) -> Vec<u8> {
+    let mut bytes = pack_renewed(spec);
+    if !spec.single_instance {
+        bytes.pop();
+        bytes[0] = VERSION;
+    }
+    bytes
 }
 
 fn pack_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
@@ -135,7 +146,7 @@ impl Change {
             Self::NodeRemoved(id) => delete(key::node(*id)),
             Self::JobAdded(r, spec) => vec![
                 (key::job(r.id).into_bytes(), Some(pack(r))),
-                (key::spec(r.id).into_bytes(), Some(pack(spec))),
+                (key::spec(r.id).into_bytes(), Some(pack_spec(spec))),
             ],
             Self::Job(r) => put(key::job(r.id), pack(r)),
             Self::Block { job, number, block } => {

@@ -64,13 +64,16 @@ pub enum Command {
     },
     /// A node says that it is there, and what it has. Makes it `HEALTHY`.
     RegisterNode(Registration),
-    /// A node's lease changed state.
+    /// A node's lease changed state. `OFFLINE` is said only of a node that was not heard of for [`prism_types::LEASE`].
     SetNodeState {
         /// The node.
         id: NodeId,
         /// Its new state.
         state: NodeState,
     },
+    /// A leader begins, and knows nothing of the leases that those before it gave: what they gave up without a node's word begins
+    /// again when the last of them is over.
+    TakeOver,
     /// Places nothing new on a node, or does so again.
     Cordon {
         /// The node.

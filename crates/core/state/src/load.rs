@@ -194,7 +194,8 @@ impl Loaded {
                 self.jobs.insert(id_of(key, rest)?, unpack(key, value)?);
             }
             "specs" => {
-                self.specs.insert(id_of(key, rest)?, unpack(key, value)?);
+                let spec = Arc::new(unpack_renewed(key, value)?);
+                self.specs.insert(id_of(key, rest)?, spec);
             }
             "tasks" | "lanes" | "sweeps" => self.take_child(key, kind, rest, value)?,
             "results" | "events" | "blobs" => {}

@@ -76,6 +76,10 @@ impl Renewed for NodeRecord {
     type First = FirstNode;
 }
 
+impl Renewed for prism_spec::JobSpec {
+    type First = prism_spec::FirstSpec;
+}
+
 impl Renewed for EventRecord {
     type First = FirstEvent;
 }

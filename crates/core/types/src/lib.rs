@@ -6,6 +6,7 @@
 
 mod fault;
 mod id;
+mod lease;
 mod name;
 mod net;
 mod quantity;
@@ -17,6 +18,7 @@ mod time;
 
 pub use fault::{Fault, codes};
 pub use id::{Fence, Id, IdError, JobId, NodeId, NodeNo, RunId, SandboxId, TaskRef, TokenId};
+pub use lease::{LEASE, LEASE_GRACE, LEASE_KILL, LEASE_MARGIN, LEASE_WAIT};
 pub use name::{Name, NameError, nearest};
 pub use net::{IpRange, IpRangeError};
 pub use quantity::{Bytes, MilliCpu, QuantityError, Resources};

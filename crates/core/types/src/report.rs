@@ -34,6 +34,8 @@ pub enum StopCause {
     Lost,
     /// It wrote more to disk than it was given.
     DiskExceeded,
+    /// It may run once only, and its node had no answer of a leader for so long that another node may soon run it.
+    LeaseExpired,
 }
 
 /// The report of one run.
@@ -83,7 +85,7 @@ impl RunReport {
             (StopCause::Timeout, _) => Some(Reason::Timeout),
             (StopCause::Requested, _) => Some(Reason::Cancelled),
             (StopCause::StartFailed, _) => Some(Reason::StartFailed),
-            (StopCause::Lost, _) => Some(Reason::Lost),
+            (StopCause::Lost | StopCause::LeaseExpired, _) => Some(Reason::Lost),
             (StopCause::None, ExitStatus::Code(0)) => None,
             (StopCause::None, ExitStatus::Code(_)) => Some(Reason::ExitCode),
             (StopCause::None, ExitStatus::Signal(_)) => Some(Reason::Signal),

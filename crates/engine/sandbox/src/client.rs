@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prism_runtime::{
-    Capability, EventSink, Exec, Launch, Observed, RunEvent, Runtime, RuntimeError, Usage,
+    BootMs, Capability, EventSink, Exec, Launch, Observed, RunEvent, Runtime, RuntimeError, Usage,
 };
 use prism_sys::processors;
 use prism_types::{Millis, RunId};
@@ -381,6 +381,10 @@ impl Runtime for ProcessRuntime {
 
     fn stop(&self, ids: &[RunId], grace: Millis) -> Result<(), RuntimeError> {
         self.send(&Request::Stop(ids.to_vec(), grace))
+    }
+
+    fn renew(&self, ids: &[RunId], until: BootMs) -> Result<(), RuntimeError> {
+        self.send(&Request::Renew(ids.to_vec(), until))
     }
 
     fn forget(&self, ids: &[RunId]) -> Result<(), RuntimeError> {

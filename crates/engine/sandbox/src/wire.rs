@@ -3,12 +3,12 @@
 
 use std::io::{self, Read};
 
-use prism_runtime::{Capability, Exec, Launch, Observed, RunEvent, RuntimeError, Usage};
+use prism_runtime::{BootMs, Capability, Exec, Launch, Observed, RunEvent, RuntimeError, Usage};
 use prism_types::{Millis, RunId};
 use serde::{Deserialize, Serialize};
 
 /// Version of everything in this file. A supervisor of another version is left alone, with a clear error.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Largest frame.
 pub const MAX_FRAME: usize = 256 << 20;
@@ -29,6 +29,8 @@ pub enum Request {
     Forget(Vec<RunId>),
     /// End everything, then the supervisor.
     Shutdown,
+    /// Move the ends of leases.
+    Renew(Vec<RunId>, BootMs),
     /// Something that is answered by an [`Answer`] with the same number.
     Ask(u64, Question),
 }

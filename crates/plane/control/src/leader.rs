@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use prism_scheduler::NodeView;
 use prism_state::{Action, Change, Command, Reply, State, encode_batch};
 use prism_store::{Batch, BoxFuture, KeyRange, Leadership, Store, StoreError};
-use prism_types::{Fence, Id, JobId, NodeId, NodeState, Reason, Rejection, TimeMs};
+use prism_types::{Fence, Id, JobId, LEASE, NodeId, NodeState, Reason, Rejection, TimeMs};
 use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -30,8 +30,8 @@ const PAGE: usize = 4096;
 const LEASE_CHECK: Duration = Duration::from_secs(1);
 /// A node that has not been heard of for so long is `SUSPECT`.
 const SUSPECT_AFTER_MS: u64 = 6_000;
-/// A node that has not been heard of for so long is `OFFLINE`.
-const OFFLINE_AFTER_MS: u64 = 15_000;
+/// A node that has not been heard of for so long is `OFFLINE`: its lease is over then, whoever gave it.
+const OFFLINE_AFTER_MS: u64 = LEASE.0;
 
 type Answer = (
     oneshot::Sender<Result<Reply, Rejection>>,
@@ -212,20 +212,20 @@ impl Leader {
         })
     }
 
+    /// What a leader decides before all else.
     async fn init(&mut self) -> Result<(), ControlError> {
-        if self.control.read(|s| s.cluster().is_some()).await {
-            return Ok(());
+        let mut first = vec![Command::TakeOver];
+        if self.control.read(|s| s.cluster().is_none()).await {
+            let (ms, entropy) = self.control.mint();
+            first.push(Command::Init {
+                cluster: self.id.unwrap_or_else(|| Id::new(ms, entropy)),
+            });
         }
-        let (ms, entropy) = self.control.mint();
-        let (answer, _unused) = oneshot::channel();
-        let command = Command::Init {
-            cluster: self.id.unwrap_or_else(|| Id::new(ms, entropy)),
-        };
-        self.round(&mut vec![Request {
+        let requests = first.into_iter().map(|command| Request {
             proposal: command.into(),
-            answer,
-        }])
-        .await
+            answer: oneshot::channel().0,
+        });
+        self.round(&mut requests.collect()).await
     }
 
     /// When the loop has something to do by itself.
@@ -279,6 +279,10 @@ impl Leader {
                 break;
             }
             taken += 1;
+            if let Some(heard) = self.is_heard_of(&request.proposal.command, now) {
+                round.answers.push(Err(heard));
+                continue;
+            }
             round.propose(&mut state, request, now);
         }
         if state.next_timer().is_some_and(|t| t <= now) {
@@ -305,6 +309,20 @@ impl Leader {
         drop(state);
         self.finish(round, batch.drain(..taken)).await;
         Ok(())
+    }
+
+    /// Whether a node that is to be given up was heard of after all since that was asked for: its lease may have been renewed.
+    fn is_heard_of(&self, command: &Command, now: TimeMs) -> Option<Rejection> {
+        let Command::SetNodeState {
+            id,
+            state: NodeState::Offline,
+        } = command
+        else {
+            return None;
+        };
+        let silent = now.since(self.control.heard(*id).max(self.started)).0;
+        let why = format!("node {id} was heard of {silent} ms ago, and is not given up");
+        (silent < OFFLINE_AFTER_MS).then(|| Rejection::new(Reason::WrongState, why))
     }
 
     async fn commit(&self, changes: &[Change]) -> Result<(), ControlError> {
@@ -454,14 +472,10 @@ fn late_nodes(
     started: TimeMs,
     now: TimeMs,
 ) -> Vec<(NodeId, NodeState)> {
-    let sessions = control.sessions();
     let mut late = Vec::new();
     for node in state.nodes() {
         let record = node.record();
-        let live = sessions.get(&record.id).map(|s| s.live.last_heartbeat);
-        let heard = live
-            .unwrap_or_else(|| control.past(record.id).heard)
-            .max(started);
+        let heard = control.heard(record.id).max(started);
         let want = match now.since(heard).0 {
             OFFLINE_AFTER_MS.. => NodeState::Offline,
             SUSPECT_AFTER_MS.. => NodeState::Suspect,
@@ -475,6 +489,12 @@ fn late_nodes(
 }
 
 impl Control {
+    /// When a node was last heard of by this leader.
+    fn heard(&self, node: NodeId) -> TimeMs {
+        let live = self.sessions().get(&node).map(|s| s.live.last_heartbeat);
+        live.unwrap_or_default().max(self.past(node).heard)
+    }
+
     /// What the scheduler is told of the nodes that have a session.
     pub(crate) fn views(&self) -> BTreeMap<NodeId, NodeView> {
         self.sessions()

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prism_link::{ControlEnd, Hello, Holding, NodeService, SandboxStatus, ToControl, ToWorker};
 use prism_scheduler::NodeView;
-use prism_state::{Command, Desired, Metric, Registration, Reply, TaskResult};
+use prism_state::{Command, Desired, Metric, Registration, Reply, State, TaskResult};
 use prism_store::BoxFuture;
 use prism_types::{
     JobId, NodeId, NodeState, Reason, Rejection, RunReport, SandboxId, StopCause, TaskRef,
@@ -17,6 +18,8 @@ use crate::{Control, LiveNode};
 
 /// Reports taken at once.
 const TAKE: usize = 64;
+/// How long a node may wait to hear that this server leads.
+const CONFIRM_WAIT: Duration = Duration::from_secs(2);
 /// Weight of one outcome in a node's reliability.
 pub(crate) const RELIABILITY_STEP: f64 = 0.02;
 
@@ -48,6 +51,7 @@ impl Session {
             load,
             pressure: self.live.readings.pressure,
             reliability: self.reliability,
+            leases: self.service.keeps_leases(),
         }
     }
 }
@@ -136,9 +140,7 @@ impl Control {
     ) -> Result<(), Rejection> {
         let node = hello.node;
         // A node whose connection broke may be back before that was noticed here.
-        if let Some(before) = self.sessions().remove(&node) {
-            before.over.cancel();
-        }
+        self.end_session(node);
         let over = CancellationToken::new();
         self.register(&hello).await?;
         self.reconcile(&hello).await?;
@@ -162,8 +164,12 @@ impl Control {
         };
         // First what it should hold, then the session: from then on the leader assigns, and nothing assigned may be dropped.
         self.send_desired(node, &end.to_worker).await;
-        if let Some(before) = self.sessions().insert(node, session) {
-            before.over.cancel();
+        {
+            let mut sessions = self.sessions();
+            if let Some(before) = sessions.insert(node, session) {
+                self.note_past(node, &before);
+                before.over.cancel();
+            }
         }
         let served = async {
             self.send_rest(&hello).await;
@@ -178,7 +184,6 @@ impl Control {
         if sessions.get(&node).is_some_and(own)
             && let Some(session) = sessions.remove(&node)
         {
-            drop(sessions);
             self.note_past(node, &session);
         }
         Ok(())
@@ -217,13 +222,15 @@ impl Control {
         let held: BTreeSet<TaskRef> = hello.tasks.iter().map(|(t, _)| *t).collect();
         let (mut returned, mut lost) = (Vec::new(), Vec::new());
         for job in &desired.jobs {
+            let single = self.is_single(job.job).await;
             for t in &job.tasks {
                 let task = TaskRef {
                     job: job.job,
                     index: t.index,
                     attempt: t.attempt,
                 };
-                match (held.contains(&task), t.started) {
+                // Of what may run once only, that it is not named is not enough to say that it never began.
+                match (held.contains(&task), t.started || single) {
                     (true, _) => {}
                     (false, false) => returned.push(task),
                     (false, true) => lost.push(task),
@@ -264,6 +271,11 @@ impl Control {
             .await?;
         }
         self.reconcile_sandboxes(hello, &desired).await
+    }
+
+    async fn is_single(&self, job: JobId) -> bool {
+        let single = |s: &State| s.job(job).is_some_and(|j| j.spec().single_instance);
+        self.read(single).await
     }
 
     fn lost(&self, task: TaskRef) -> TaskResult {
@@ -393,6 +405,10 @@ impl Control {
                 self.heartbeat(node, readings, credits).await;
                 return Ok(None);
             }
+            ToControl::Renew { sent } => {
+                self.renew(node, sent).await;
+                return Ok(None);
+            }
             ToControl::Hello(mut hello) => {
                 let bound = self.sessions().get(&node).is_some_and(|s| s.bound);
                 if bound {
@@ -483,10 +499,34 @@ impl Control {
         }
     }
 
+    /// Gives a node more time for what it may run once only, from when it asked. What makes that safe is the order: first it is
+    /// noted that the node was heard of, which holds back [`NodeState::Offline`] for as long as the lease lasts; then that its
+    /// work was not given up before; then that this leader still led after it was asked.
+    async fn renew(&self, node: NodeId, sent: u64) {
+        match self.sessions().get_mut(&node) {
+            Some(session) => session.live.last_heartbeat = self.now(),
+            None => return,
+        }
+        let state = self.read(|s| s.node(node).map(|n| n.record().state)).await;
+        if matches!(state, None | Some(NodeState::Offline)) {
+            return;
+        }
+        match tokio::time::timeout(CONFIRM_WAIT, self.confirm()).await {
+            Ok(Ok(())) => self.tell(node, ToWorker::Renewed { sent }),
+            Ok(Err(why)) => {
+                tracing::info!(%node, %why, "a lease is not renewed here");
+            }
+            Err(_) => {
+                tracing::info!(%node, "a lease is not renewed: it is not known in time whether this server still leads")
+            }
+        }
+    }
+
     /// Ends a node's session, so that the node begins another.
     pub(crate) fn end_session(&self, node: NodeId) {
-        let ended = self.sessions().remove(&node);
-        if let Some(session) = ended {
+        // Under one lock: at no moment is it unknown when the node was heard of.
+        let mut sessions = self.sessions();
+        if let Some(session) = sessions.remove(&node) {
             self.note_past(node, &session);
             session.over.cancel();
         }

@@ -106,6 +106,7 @@ fn job(n: u64, bytes: usize) -> Command {
         max_failures: None,
         after: Vec::new(),
         labels: Labels::new(),
+        single_instance: false,
     };
     let blob: Arc<[u8]> = vec![7; bytes].into();
     Command::SubmitJob(Submission {

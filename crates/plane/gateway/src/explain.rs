@@ -130,8 +130,10 @@ async fn task(app: &App, job: JobId, index: u32, mut view: ExplainView) -> Answe
             format!("it waits for a place: {}", view.summary)
         }
         TaskState::Retrying => {
-            let failures = row.task.failures;
-            format!("it failed {failures} times{why} and will be tried again")
+            let (failures, losses) = (row.task.failures, row.task.losses);
+            format!(
+                "it failed {failures} times and was lost {losses} times{why}, and will be tried again"
+            )
         }
         TaskState::Assigned => format!("it is placed on {on} and waits to start there"),
         TaskState::Running => format!("attempt {} runs on {on}", row.task.attempt),

@@ -79,6 +79,7 @@ pub(crate) fn view(spec: &JobSpec, row: &TaskRow, record: Option<ResultRecord>) 
         name: name(spec, row.task.index),
         status: row.task.state,
         attempt: row.task.attempt,
+        fence: (spec.single_instance && row.task.attempt > 0).then_some(row.task.attempt),
         node: row.node.clone(),
         point,
         runner,

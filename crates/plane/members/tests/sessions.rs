@@ -47,10 +47,18 @@ async fn a_node_whose_work_was_given_away_has_to_greet_again() {
         id: node(7),
         state: NodeState::Offline,
     };
-    c.control.propose(gone, None).await.unwrap();
+    let early = c.control.propose(gone, None).await.unwrap_err();
+    assert!(early.message.contains("heard of"), "{early}");
+    let state = |s: &prism_state::State| s.node(node(7)).unwrap().record().state;
+    let given_up = async {
+        while c.control.read(state).await != NodeState::Offline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let limit = Duration::from_secs(120);
+    tokio::time::timeout(limit, given_up).await.unwrap();
     let _beaten_or_over = session.beat().await;
     session.end().await;
-    let state = |s: &prism_state::State| s.node(node(7)).unwrap().record().state;
     assert_eq!(c.control.read(state).await, NodeState::Offline);
     let again = c.session(&me, hello(7)).await;
     assert!(c.is_there(7).await);
@@ -179,13 +187,13 @@ async fn one_of_another_version_is_refused_with_what_both_speak() {
         // What is spoken here comes in any case, and then the end.
         let mut said = Vec::new();
         let _ended = dialled.stream.read_to_end(&mut said).await;
-        assert_eq!(said[..8], *b"PRSM\x01\0\x01\0");
+        assert_eq!(said[..8], *b"PRSM\x01\0\x02\0");
     }
     assert_eq!(c.house.counts().refused.get("version"), Some(&2));
     assert!(c.control.node(node(7)).is_none());
     // One that speaks ours among others is let in: the newest that is common to both counts.
     let mut dialled = c.dial(&me).await.unwrap();
-    dialled.stream.write_all(b"PRSM\x01\0\x02\0").await.unwrap();
+    dialled.stream.write_all(b"PRSM\x02\0\x03\0").await.unwrap();
     let mut said = [0; 8];
     dialled.stream.read_exact(&mut said).await.unwrap();
     assert_eq!(c.house.counts().refused.get("version"), Some(&2));

@@ -24,6 +24,7 @@ pub struct RemoteNode {
     pub(crate) lanes: Lanes,
     pub(crate) calls: Arc<Calls>,
     pub(crate) round_trip: RoundTrip,
+    pub(crate) version: u16,
 }
 
 impl RemoteNode {
@@ -54,6 +55,10 @@ fn wide(length: usize) -> u64 {
 }
 
 impl NodeService for RemoteNode {
+    fn keeps_leases(&self) -> bool {
+        self.version >= crate::versions::LEASES
+    }
+
     fn round_trip(&self) -> Option<Duration> {
         self.round_trip.get()
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prism_link::{ControlEnd, NodeService, WorkerEnd};
-use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -17,6 +16,7 @@ use crate::calls::Calls;
 use crate::frame::{Kind, Limits};
 use crate::greet::greet;
 use crate::read::{Readers, RoundTrip, read};
+use crate::versions::Message;
 use crate::write::{Lanes, Outgoing, lanes, write};
 
 /// Between two signs of life.
@@ -56,9 +56,10 @@ pub async fn carry_worker<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    if let Err(why) = greeted(&mut stream).await {
-        return why;
-    }
+    let version = match greeted(&mut stream).await {
+        Ok(version) => version,
+        Err(why) => return why,
+    };
     let (lanes, waiting) = lanes();
     let (from, to) = tokio::io::split(stream);
     let round_trip = RoundTrip::default();
@@ -70,12 +71,13 @@ where
         lanes: lanes.clone(),
         round_trip: round_trip.clone(),
         began,
+        version,
     };
     let finish = Notify::new();
     tokio::select! {
         why = read(from, readers, TO_WORKER) => why,
         written = write(to, waiting, None, &finish) => over(written),
-        why = feed(end.from_worker, lanes.clone(), &finish) => why,
+        why = feed(end.from_worker, version, lanes.clone(), &finish) => why,
         why = signs(lanes, round_trip, began) => why,
     }
 }
@@ -91,7 +93,7 @@ pub async fn carry_control<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    greeted(&mut stream).await?;
+    let version = greeted(&mut stream).await?;
     let (lanes, waiting) = lanes();
     let calls = Calls::new();
     let link = Link {
@@ -99,6 +101,7 @@ where
             lanes: lanes.clone(),
             calls: Arc::clone(&calls),
             round_trip: RoundTrip::default(),
+            version,
         },
     };
     let round_trip = link.node.round_trip.clone();
@@ -112,12 +115,13 @@ where
             lanes: lanes.clone(),
             round_trip: round_trip.clone(),
             began,
+            version,
         };
         let finish = Notify::new();
         let why = tokio::select! {
             why = read(from, readers, TO_CONTROL) => why,
             written = write(to, waiting, Some(&*calls), &finish) => over(written),
-            why = feed(end.from_control, lanes.clone(), &finish) => why,
+            why = feed(end.from_control, version, lanes.clone(), &finish) => why,
             why = signs(lanes, round_trip, began) => why,
         };
         calls.end();
@@ -139,15 +143,16 @@ fn over(written: std::io::Result<()>) -> WireError {
 }
 
 /// Hands the session's messages over, in order; when there will be no more, has them written to the last. Answers only if that is
-/// not possible.
-async fn feed<M: Serialize>(
+/// not possible. What the session's version does not have is left out.
+async fn feed<M: Message>(
     mut from: mpsc::Receiver<M>,
+    version: u16,
     lanes: Lanes,
     finish: &Notify,
 ) -> WireError {
     while let Some(message) = from.recv().await {
-        let Ok(body) = postcard::to_stdvec(&message) else {
-            return WireError::Protocol("a message of ours cannot be written");
+        let Some(body) = message.write(version) else {
+            continue;
         };
         let message = Outgoing {
             kind: Kind::Message,

@@ -3,12 +3,10 @@
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::WireError;
+use crate::versions::OURS;
 
 /// What every connection begins with.
 const MAGIC: [u8; 4] = *b"PRSM";
-
-/// The oldest and the newest version that this program speaks: its own, and that of the release before.
-const OURS: (u16, u16) = (1, 1);
 
 /// Greets and is greeted; answers the newest version that both speak.
 ///

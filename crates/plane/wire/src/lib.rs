@@ -16,6 +16,7 @@ mod frame;
 mod greet;
 mod read;
 mod request;
+mod versions;
 mod write;
 
 pub use ask::RemoteNode;

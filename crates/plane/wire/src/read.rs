@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -13,6 +12,7 @@ use crate::WireError;
 use crate::answer::Answers;
 use crate::calls::Calls;
 use crate::frame::{Assembler, HEAD, Head, Kind, Limits};
+use crate::versions::Message;
 use crate::write::Lanes;
 
 /// How long nothing may come, signs of life included.
@@ -64,6 +64,8 @@ pub(crate) struct Readers<M> {
     pub(crate) round_trip: RoundTrip,
     /// When the connection began.
     pub(crate) began: Instant,
+    /// What is spoken.
+    pub(crate) version: u16,
 }
 
 impl<M> Readers<M> {
@@ -80,7 +82,7 @@ impl<M> Readers<M> {
 pub(crate) async fn read<R, M>(from: R, readers: Readers<M>, limits: Limits) -> WireError
 where
     R: AsyncRead + Unpin,
-    M: DeserializeOwned,
+    M: Message,
 {
     match read_all(from, &readers, limits).await {
         Err(why) => why,
@@ -95,7 +97,7 @@ async fn read_all<R, M>(
 ) -> Result<std::convert::Infallible, WireError>
 where
     R: AsyncRead + Unpin,
-    M: DeserializeOwned,
+    M: Message,
 {
     let mut from = tokio::io::BufReader::new(from);
     let mut parts = Assembler::new(limits);
@@ -137,7 +139,7 @@ async fn next<R: AsyncRead + Unpin>(from: &mut R) -> Result<(Head, Vec<u8>), Wir
     Ok((head, body))
 }
 
-async fn deliver<M: DeserializeOwned>(
+async fn deliver<M: Message>(
     readers: &Readers<M>,
     head: Head,
     whole: Vec<u8>,
@@ -157,8 +159,8 @@ async fn deliver<M: DeserializeOwned>(
             )),
         },
         _ => {
-            let message = postcard::from_bytes(&whole)
-                .map_err(|_| WireError::Protocol("a message that cannot be read"))?;
+            let message = M::read(readers.version, &whole)
+                .ok_or(WireError::Protocol("a message that cannot be read"))?;
             readers
                 .session
                 .send(message)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prism_link::AssignedTask;
 use prism_runtime::{
-    HostFiles, Image, InlineFile, Isolation, Launch, Limits, Program, RuntimeError, Scratch,
+    BootMs, HostFiles, Image, InlineFile, Isolation, Launch, Limits, Program, RuntimeError, Scratch,
 };
 use prism_spec::{ImageRef, IsolationSpec, JobSpec, SandboxSpec};
 use prism_types::{Bytes, JobId, Resources, RunId, SandboxId, TaskRef};
@@ -72,6 +72,12 @@ fn merged(base: Vec<(String, String)>, over: Vec<(String, String)>) -> Vec<(Stri
     env
 }
 
+/// What a task's machine is called inside.
+fn hostname(spec: &JobSpec, index: u32) -> String {
+    let name = format!("{}-{index}", spec.name);
+    name.chars().take(63).collect()
+}
+
 /// What to launch for a task.
 pub(crate) fn task(
     config: &Config,
@@ -79,7 +85,7 @@ pub(crate) fn task(
     job: JobId,
     spec: &JobSpec,
     task: &AssignedTask,
-    lanes: u32,
+    (lanes, lease): (u32, Option<BootMs>),
 ) -> Result<Launch, RuntimeError> {
     let reference = TaskRef {
         job,
@@ -144,12 +150,10 @@ pub(crate) fn task(
             timeout: spec.timeout,
             ..limits(config, &spec.resources, spec.pids)
         },
-        hostname: format!("{}-{}", spec.name, task.index)
-            .chars()
-            .take(63)
-            .collect(),
+        hostname: hostname(spec, task.index),
         id,
         lanes,
+        lease,
     })
 }
 
@@ -183,6 +187,7 @@ pub(crate) fn sandbox(
         logs: exec_logs(&config.data_dir, id, "init"),
         id: run,
         lanes: 0,
+        lease: None,
     })
 }
 

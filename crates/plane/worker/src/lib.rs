@@ -11,6 +11,7 @@ mod facts;
 mod inputs;
 mod journal;
 mod launch;
+mod lease;
 mod logs;
 mod metrics;
 mod outcome;

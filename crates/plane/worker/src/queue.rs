@@ -55,10 +55,18 @@ impl Queue {
     }
 
     /// The tasks to hand to the runtime now, at most `limit`, each with the lanes of its job; they count as running from here on.
-    pub(crate) fn starts(&mut self, limit: usize) -> Vec<(JobId, AssignedTask, u32)> {
+    /// Those of jobs that may not begin now go on waiting.
+    pub(crate) fn starts(
+        &mut self,
+        limit: usize,
+        may: impl Fn(&JobId) -> bool,
+    ) -> Vec<(JobId, AssignedTask, u32)> {
         let mut out = Vec::new();
         let ahead = ((self.rate * AHEAD_SECONDS) as usize).min(AHEAD_MAX);
         for (job, q) in &mut self.jobs {
+            if q.waiting.is_empty() || !may(job) {
+                continue;
+            }
             let room = if q.lanes == 0 {
                 0
             } else {
@@ -166,6 +174,11 @@ impl Queue {
             .is_some_and(|q| q.running.contains(&task))
     }
 
+    /// Whether anything of a job is here for which something holds.
+    pub(crate) fn any(&self, of: impl Fn(&JobId) -> bool) -> bool {
+        self.jobs.keys().any(of)
+    }
+
     /// Whether anything of a job is here.
     pub(crate) fn holds(&self, job: JobId) -> bool {
         self.jobs.contains_key(&job)
@@ -219,8 +232,8 @@ mod tests {
     fn no_more_than_the_lanes_run() {
         let (mut q, job) = (Queue::default(), JobId::new(1, 1));
         q.assign(job, 2, (0..5).map(task).collect());
-        assert_eq!(q.starts(10).len(), 2);
-        assert_eq!(q.starts(10).len(), 0);
+        assert_eq!(q.starts(10, |_| true).len(), 2);
+        assert_eq!(q.starts(10, |_| true).len(), 0);
         assert!(q.over(TaskRef {
             job,
             index: 0,
@@ -234,7 +247,7 @@ mod tests {
             }),
             "over is over"
         );
-        let next = q.starts(10);
+        let next = q.starts(10, |_| true);
         assert_eq!(next.len(), 1);
         assert_eq!(
             (next[0].1.index, next[0].2),
@@ -248,7 +261,7 @@ mod tests {
     fn a_waiting_task_can_be_withdrawn_and_a_running_one_cannot() {
         let (mut q, job) = (Queue::default(), JobId::new(1, 1));
         q.assign(job, 1, vec![task(0), task(1)]);
-        q.starts(10);
+        q.starts(10, |_| true);
         assert!(!q.withdraw(TaskRef {
             job,
             index: 0,
@@ -273,7 +286,7 @@ mod tests {
         let (mut q, job) = (Queue::default(), JobId::new(1, 1));
         assert_eq!(q.target(), TARGET_MIN);
         q.assign(job, 1000, (0..1000).map(task).collect());
-        q.starts(1000);
+        q.starts(1000, |_| true);
         for i in 0..1000 {
             q.over(TaskRef {
                 job,
@@ -292,7 +305,7 @@ mod tests {
         let (mut q, job) = (Queue::default(), JobId::new(1, 1));
         q.assign(job, 2, (0..1000).map(task).collect());
         for _ in 0..100 {
-            for (_, t, _) in q.starts(2) {
+            for (_, t, _) in q.starts(2, |_| true) {
                 q.over(TaskRef {
                     job,
                     index: t.index,
@@ -301,9 +314,9 @@ mod tests {
             }
         }
         q.measure(0.1);
-        let given = q.starts(1000).len();
+        let given = q.starts(1000, |_| true).len();
         assert_eq!(given, 2 + 40, "two lanes, and what 20 ms take");
-        assert_eq!(q.starts(1000).len(), 0);
+        assert_eq!(q.starts(1000, |_| true).len(), 0);
         q.assign(job, 0, Vec::new());
         for index in 200..242 {
             q.over(TaskRef {
@@ -312,6 +325,18 @@ mod tests {
                 attempt: 1,
             });
         }
-        assert_eq!(q.starts(1000).len(), 0, "no lane, no task");
+        assert_eq!(q.starts(1000, |_| true).len(), 0, "no lane, no task");
+    }
+
+    #[test]
+    fn a_job_that_may_not_begin_waits_and_holds_up_no_other() {
+        let (mut q, job, other) = (Queue::default(), JobId::new(1, 1), JobId::new(1, 2));
+        q.assign(job, 1, vec![task(0)]);
+        q.assign(other, 1, vec![task(0)]);
+        let begun = q.starts(10, |j| *j != job);
+        assert_eq!(begun.len(), 1);
+        assert_eq!(begun[0].0, other);
+        assert_eq!(q.counts(), (1, 1));
+        assert_eq!(q.starts(10, |_| true).len(), 1);
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::facts::{self, Meter};
+use crate::lease::{Lease, boot_now};
 use crate::queue::Queue;
 use crate::sandboxes::Table;
 use crate::scratch::Spares;
@@ -93,6 +94,9 @@ pub struct Worker {
     /// Tasks whose end was told without their being known here, until that is recorded.
     unexpected: BTreeSet<TaskRef>,
     reports: Reports,
+    lease: Lease,
+    /// What was to be stopped because the control plane did not want it: it gets no more time, even where stopping failed.
+    unwanted: BTreeSet<TaskRef>,
     meter: Meter,
     pressure: bool,
     /// The last greeting was made without the runtime, and says that this node can do nothing.
@@ -175,6 +179,8 @@ impl Worker {
             unexpected: BTreeSet::new(),
             blind: false,
             reports,
+            lease: Lease::default(),
+            unwanted: BTreeSet::new(),
             meter,
             pressure: false,
         };
@@ -367,11 +373,25 @@ impl Worker {
         }
         self.pressure = self.meter.read().pressure;
         self.tell_credits();
+        self.ask_for_time();
         self.reports.repeat();
         self.reports.trim_logs();
     }
 
-    /// Renews the lease and says how many tasks the buffer wants.
+    /// Whether a job's tasks may run once only.
+    fn is_single(&self, job: &JobId) -> bool {
+        let spec = self.jobs.get(job);
+        spec.is_some_and(|spec| spec.single_instance)
+    }
+
+    /// Asks for more time for what may run once only, if any of that is here.
+    fn ask_for_time(&mut self) {
+        if self.queue.any(|job| self.is_single(job)) {
+            self.reports.renew(boot_now());
+        }
+    }
+
+    /// Says that this node is there, and how many tasks the buffer wants.
     fn tell_credits(&mut self) {
         let (running, waiting) = self.queue.counts();
         let mut readings = self.meter.last();

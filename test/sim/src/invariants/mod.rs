@@ -14,6 +14,7 @@ pub mod no_node_is_overcommitted;
 pub mod nothing_runs_unwanted;
 pub mod reads_and_watches_never_go_back;
 pub mod replicas_agree;
+pub mod single_runs_never_overlap;
 pub mod the_state_is_what_the_store_holds;
 pub mod what_is_recorded_never_runs_again;
 pub mod what_was_acknowledged_is_durable;
@@ -44,6 +45,8 @@ pub struct Truth {
     pub outcomes: an_attempt_has_one_outcome::Outcomes,
     /// What runs and should not.
     pub ghosts: nothing_runs_unwanted::Ghosts,
+    /// What may run once only, and runs.
+    pub singles: single_runs_never_overlap::Singles,
     /// What readers have seen.
     pub reads: reads_and_watches_never_go_back::Reads,
 }

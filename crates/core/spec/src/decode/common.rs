@@ -12,6 +12,7 @@ use crate::limits;
 /// The spec of a job or sweep without its work and files. `noun` is the top-level field with its name.
 pub(super) fn base(top: &Cursor<'_>, noun: &str) -> Result<JobSpec, SpecError> {
     let (retries, backoff) = retries(top)?;
+    let isolation = isolation(top)?;
     Ok(JobSpec {
         name: top.need(noun)?.name()?,
         namespace: namespace(top)?,
@@ -21,7 +22,7 @@ pub(super) fn base(top: &Cursor<'_>, noun: &str) -> Result<JobSpec, SpecError> {
         env: env(top)?,
         files: Vec::new(),
         image: image(top)?,
-        isolation: isolation(top)?,
+        isolation,
         resources: resources(top)?,
         pids: pids(top)?,
         retries,
@@ -45,6 +46,7 @@ pub(super) fn base(top: &Cursor<'_>, noun: &str) -> Result<JobSpec, SpecError> {
             .transpose()?,
         after: after(top)?,
         labels: labels(top)?,
+        single_instance: single_instance(top, isolation)?,
     })
 }
 
@@ -139,6 +141,20 @@ fn isolation(top: &Cursor<'_>) -> Result<IsolationSpec, SpecError> {
         "sandbox" => Ok(IsolationSpec::Sandbox),
         "none" => Ok(IsolationSpec::None),
         other => Err(c.error(format!("expected sandbox or none, found {}", quoted(other)))),
+    }
+}
+
+/// Whether no task may run twice at once. What a plain process leaves behind may outlive it, so that cannot be promised of one.
+fn single_instance(top: &Cursor<'_>, isolation: IsolationSpec) -> Result<bool, SpecError> {
+    let Some(c) = top.get("single_instance") else {
+        return Ok(false);
+    };
+    let on = c.truth()?;
+    match isolation {
+        IsolationSpec::None if on => Err(
+            c.error("not with isolation: none: what a plain process leaves behind may outlive it")
+        ),
+        _ => Ok(on),
     }
 }
 

@@ -32,6 +32,7 @@ const FIELDS: &[&str] = &[
     "max_failures",
     "after",
     "labels",
+    "single_instance",
 ];
 
 pub(super) fn job(top: &Cursor<'_>) -> Result<Draft, SpecError> {

@@ -183,6 +183,14 @@ const JOB_FIELDS: &[(&str, &[&str])] = &[
     ("concurrency: 0", &["concurrency", "from 1 to"]),
     ("priority: 101", &["priority", "from -100 to 100"]),
     ("max_failures: -1", &["max_failures", "from 0 to"]),
+    (
+        "single_instance: maybe",
+        &["single_instance", "true or false"],
+    ),
+    (
+        "single_instance: true\nisolation: none",
+        &["single_instance", "isolation: none"],
+    ),
     ("after: [\"\"]", &["after[0]", "is not a name"]),
     ("after: {a: b}", &["after", "found a table"]),
     ("labels: {\"a b\": c}", &["labels.a b", "cannot be a label"]),

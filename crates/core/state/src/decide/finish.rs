@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prism_types::{NodeId, NodeNo, Reason, TaskState};
 
 use super::draft::Draft;
+use super::single::Known;
 use super::task::{self, counted, held, node_no};
 use crate::job::aggregate_of;
 use crate::sweep::compare;
@@ -52,7 +53,10 @@ fn record(d: &mut Draft<'_>, no: NodeNo, cell: Cell, r: &TaskResult) {
             }
         }
         // Ended by request although nobody here asked: its node let go of it.
-        (Some(Reason::Lost | Reason::Cancelled), None) => task::lost(d, id, cell, kept),
+        (Some(Reason::Lost | Reason::Cancelled), None) => {
+            let known = Known::by(r.report.cause);
+            task::lost(d, id, cell, kept, known);
+        }
         (Some(why), None) => task::failed(d, id, cell, kept, why),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use prism_types::{JobId, JobState, Reason, Rejection, TaskState};
+use prism_types::{JobId, JobState, LEASE_WAIT, Reason, Rejection, TaskState};
 
 use super::draft::Draft;
-use super::settle;
+use super::{settle, single};
 use crate::job::aggregate_of;
 use crate::{Action, Change, Job, Reply, Subject};
 
@@ -85,6 +85,7 @@ pub(super) fn retry(d: &mut Draft<'_>, id: JobId) -> Result<Reply, Rejection> {
             format!("job {id} is being cancelled; retry it when it is over"),
         ));
     }
+    let now = d.now;
     let Some(job) = d.job(id) else {
         return Ok(Reply::Retried { tasks: 0 });
     };
@@ -103,7 +104,12 @@ pub(super) fn retry(d: &mut Draft<'_>, id: JobId) -> Result<Reply, Rejection> {
     });
     for index in again.iter().copied().chain(stale) {
         if let Some(cell) = job.cell(index) {
-            job.set(index, cell.renewed());
+            let renewed = cell.renewed();
+            let cell = match known.spec.single_instance && single::may_live(cell) {
+                true => renewed.retrying(Reason::Lost, now.after(LEASE_WAIT)),
+                false => renewed,
+            };
+            job.set(index, cell);
         }
         if let Some(beam) = job.beam(index).filter(|b| b.stopped).cloned() {
             let beam = crate::BeamRecord {

@@ -19,6 +19,7 @@ mod restore;
 mod rotation;
 mod sandbox;
 mod settle;
+mod single;
 mod submit;
 mod task;
 mod tick;
@@ -74,6 +75,7 @@ fn carry_out(d: &mut Draft<'_>, command: &Command) -> Result<Reply, Rejection> {
         Command::Init { cluster } => node::init(d, *cluster),
         Command::RegisterNode(r) => node::register(d, r),
         Command::SetNodeState { id, state } => node::set_state(d, *id, *state),
+        Command::TakeOver => Ok(single::take_over(d)),
         Command::Cordon { id, on } => node::cordon(d, *id, *on),
         Command::Drain { id, limit } => drain::begin(d, *id, *limit),
         Command::RemoveNode { id } => node::remove(d, *id),

@@ -96,7 +96,7 @@ fn make_room(d: &mut Draft<'_>, node: &Node, capacity: Resources) {
                 continue;
             };
             for index in job.tasks_on(no) {
-                give_back(d, job.id(), index, GiveBack::Returned);
+                give_back(d, job.id(), index, GiveBack::Evicted);
             }
         }
     }

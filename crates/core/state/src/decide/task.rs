@@ -7,6 +7,7 @@ use prism_types::{
 };
 
 use super::draft::Draft;
+use super::single::{self, Known};
 use crate::{Cell, Reply, ResultRecord, Subject, backoff};
 
 /// Events about failing tasks that one job may cause.
@@ -19,6 +20,8 @@ pub(super) enum GiveBack {
     Returned,
     /// The node or its supervisor went away with it.
     Lost,
+    /// It has to go from its node, which does not know yet.
+    Evicted,
 }
 
 /// The cell of the attempt `t` if that attempt is on node `no` now.
@@ -93,16 +96,26 @@ pub(super) fn give_back(d: &mut Draft<'_>, id: JobId, index: u32, why: GiveBack)
             );
         }
         (Some(reason), _) => job.set(index, cell.ended(TaskState::Cancelled, Some(reason))),
-        (None, GiveBack::Returned) => job.set(index, cell.queued()),
+        (None, GiveBack::Evicted) if job.job.spec.single_instance => {
+            let due = now.after(single::hold(job, Known::Nothing));
+            job.set(index, cell.retrying(Reason::Lost, due));
+        }
+        (None, GiveBack::Returned | GiveBack::Evicted) => job.set(index, cell.queued()),
         (None, GiveBack::Lost) => {
             let record = without_report(index, cell, no, now, "its node or supervisor went away");
-            lost(d, id, cell, record);
+            lost(d, id, cell, record, Known::Silent);
         }
     }
 }
 
 /// A loss: tried again without using up `retries`, but not for ever.
-pub(super) fn lost(d: &mut Draft<'_>, id: JobId, mut cell: Cell, record: ResultRecord) {
+pub(super) fn lost(
+    d: &mut Draft<'_>,
+    id: JobId,
+    mut cell: Cell,
+    record: ResultRecord,
+    known: Known,
+) {
     let now = d.now;
     let Some(job) = d.job(id) else { return };
     let spec = &job.job.spec;
@@ -122,6 +135,7 @@ pub(super) fn lost(d: &mut Draft<'_>, id: JobId, mut cell: Cell, record: ResultR
             cell.attempt,
         ),
     };
+    let wait = wait.max(single::hold(job, known));
     job.set(record.index, cell.retrying(Reason::Lost, now.after(wait)));
 }
 

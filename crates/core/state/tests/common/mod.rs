@@ -240,6 +240,7 @@ pub fn spec(work: Work) -> JobSpec {
         max_failures: None,
         after: Vec::new(),
         labels: Labels::new(),
+        single_instance: false,
     }
 }
 

@@ -17,6 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::beginning::LOOK;
 use super::disk::Account;
 use super::journal::Record;
+use super::leases;
 use super::neighbours::Crowding;
 use super::output::{Input, Stream};
 use super::plain::Apart;
@@ -68,6 +69,11 @@ impl Supervisor {
             if self.queue.len() >= MAX_QUEUED || self.stopping {
                 let why = "too many runs wait on this node; try again later";
                 self.refuse(launch.id, launch.logs, RunReport::not_started(now(), why));
+                continue;
+            }
+            let lease = launch.lease;
+            if lease.is_some_and(|until| !self.lease(&launch.id, until)) {
+                self.refuse(launch.id, launch.logs, leases::too_late());
                 continue;
             }
             self.queue.push(launch);

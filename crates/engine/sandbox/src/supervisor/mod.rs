@@ -13,6 +13,7 @@ mod floods;
 mod inside;
 mod journal;
 mod launch;
+mod leases;
 mod limits;
 mod makers;
 mod neighbours;
@@ -139,6 +140,7 @@ impl Supervisor {
             self.end_rests(Instant::now());
             self.look(Instant::now());
             self.fire_timers(Instant::now());
+            self.leases.arm();
             self.reap_all(Instant::now());
             self.retire_makers(Instant::now());
             self.count_disks(Instant::now());
@@ -204,6 +206,7 @@ impl Supervisor {
             Token::Input(index) => self.push_input(index),
             Token::Terminal(index) => self.take_terminal(index),
             Token::Beginning(index) => self.hear_beginning(index),
+            Token::Lease => self.end_leases(),
         }
     }
 }

@@ -129,6 +129,7 @@ impl Supervisor {
             Request::Exec(exec) => self.accept_exec(exec),
             Request::Stop(ids, grace) => self.stop(&ids, grace),
             Request::Forget(ids) => self.forget(ids),
+            Request::Renew(ids, until) => self.renew(&ids, until),
             Request::Shutdown => self.shut_down(),
             Request::Ask(number, question) => {
                 let answer = Reply::Answer(number, self.answer(question));

@@ -19,6 +19,7 @@ use super::bootstrap::{self, Arguments, Home};
 use super::disk::Accounts;
 use super::floods::Floods;
 use super::journal::{Journal, Record};
+use super::leases::Leases;
 use super::makers::{self, Makers};
 use super::neighbours::Neighbours;
 use super::peers::Peer;
@@ -62,6 +63,8 @@ pub enum Token {
     Beginning(usize),
     /// First processes tell of their programs.
     News,
+    /// A lease ends.
+    Lease,
 }
 
 impl Token {
@@ -77,6 +80,7 @@ impl Token {
             Self::Terminal(n) => (6, n, 0),
             Self::Beginning(n) => (7, n, 0),
             Self::News => (8, 0, 0),
+            Self::Lease => (9, 0, 0),
         };
         kind | (m as u64) << 8 | (n as u64) << 16
     }
@@ -94,6 +98,7 @@ impl Token {
             5 => Self::Input(n),
             6 => Self::Terminal(n),
             7 => Self::Beginning(n),
+            9 => Self::Lease,
             _ => Self::News,
         }
     }
@@ -164,6 +169,7 @@ pub struct Supervisor {
     pub(super) accounts: Accounts,
     pub(super) neighbours: Neighbours,
     pub(super) floods: Floods,
+    pub(super) leases: Leases,
     /// `/dev/null`, for streams that go nowhere.
     pub(super) null: std::fs::File,
 }
@@ -267,6 +273,7 @@ impl Supervisor {
             accounts: Accounts::new()?,
             neighbours: Neighbours::new(),
             floods: Floods::default(),
+            leases: Leases::new().map_err(|e| err("make a timer", e))?,
             null: open_null().map_err(|e| err("open /dev/null", e))?,
             home,
         };
@@ -281,6 +288,7 @@ impl Supervisor {
             (self.signals.as_fd(), Token::Signals),
             (self.wake.as_fd(), Token::Wake),
             (self.news[0].as_fd(), Token::News),
+            (self.leases.timer(), Token::Lease),
         ];
         for (fd, token) in own {
             watch(self.epoll.as_fd(), fd, token, epoll::EventFlags::IN);
@@ -345,6 +353,7 @@ impl Supervisor {
 
     /// Notes and tells an end.
     pub(super) fn remember(&mut self, run: Observed) {
+        self.leases.over(&run.id);
         if let Some(report) = &run.exited {
             self.events.push(RunEvent::Exited {
                 id: run.id.clone(),
@@ -503,6 +512,7 @@ mod tests {
             Token::Terminal(9),
             Token::Beginning(10),
             Token::News,
+            Token::Lease,
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

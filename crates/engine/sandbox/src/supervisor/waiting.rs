@@ -231,6 +231,7 @@ mod tests {
             hostname: String::new(),
             logs: "/".into(),
             lanes,
+            lease: None,
         }
     }
 

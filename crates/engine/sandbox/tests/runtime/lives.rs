@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use prism_runtime::Isolation::{Plain, Sandboxed};
-use prism_runtime::{RunEvent, Runtime};
+use prism_runtime::{BootMs, RunEvent, Runtime};
 use prism_types::{ExitStatus, Millis, StopCause};
 
 use super::support::{Node, id};
@@ -42,6 +42,58 @@ pub fn stopping_has_grace() {
         assert_eq!(reports[2].exit, ExitStatus::Signal(15), "{reports:?}");
         assert!(reports[2].wall < Millis(50_000), "{reports:?}");
     }
+}
+
+fn boot_now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap() * 1_000 + u64::try_from(now.tv_nsec).unwrap() / 1_000_000
+}
+
+/// With nobody there to end it: the daemon is gone meanwhile.
+pub fn a_lease_ends_a_run_that_is_not_renewed() {
+    let mut node = Node::new();
+    let script = "echo up; while :; do sleep 0.01; done";
+    let leased = |name: &str, ms: u64| {
+        let mut launch = node.task(name, Sandboxed, script);
+        launch.lease = Some(BootMs(boot_now() + ms));
+        launch
+    };
+    let batch = vec![
+        leased("short", 4_000),
+        leased("renewed", 4_000),
+        leased("ahead", 60_000),
+        leased("over", 0),
+        node.task("without", Sandboxed, script),
+    ];
+    node.rt().launch(batch).unwrap();
+    let late = node.wait_exit(&id("over"));
+    assert_eq!(late.cause, StopCause::LeaseExpired, "{late:?}");
+    assert_eq!(late.stdout_bytes, 0, "it never began");
+    for name in ["short", "renewed", "ahead", "without"] {
+        node.wait_start(&id(name));
+    }
+    let all = ["renewed", "without", "ahead"].map(id);
+    let until = BootMs(boot_now() + 30_000);
+    node.rt().renew(&all, until).unwrap();
+    // What is answered after it: it has come.
+    node.rt().observe().unwrap();
+    node.runtime = None;
+    std::thread::sleep(Duration::from_millis(6_000));
+    let back = super::support::unix_now();
+    node.open();
+    let report = node.wait_exit(&id("short"));
+    assert_eq!(report.cause, StopCause::LeaseExpired, "{report:?}");
+    assert_eq!(report.exit, ExitStatus::Signal(9), "{report:?}");
+    let ended = report.started.after(report.wall);
+    assert!(ended < back, "it waited for nobody: {report:?}");
+    let why = &report.detail;
+    assert!(why.contains("no answer of a leader"), "{why}");
+    let live = node.rt().observe().unwrap();
+    let lives = |name: &str| live.iter().any(|o| o.id == id(name) && o.exited.is_none());
+    assert!(
+        lives("renewed") && lives("ahead") && lives("without"),
+        "{live:?}"
+    );
 }
 
 /// What `killed_daemons_lose_nothing` runs as the daemon that is killed.

@@ -55,6 +55,10 @@ fn main() {
                 lives::killed_daemons_lose_nothing,
             ),
             (
+                "a_lease_ends_a_run_that_is_not_renewed",
+                lives::a_lease_ends_a_run_that_is_not_renewed,
+            ),
+            (
                 "a_killed_supervisor_takes_all_with_it",
                 lives::a_killed_supervisor_takes_all_with_it,
             ),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use prism_runtime::{Exec, Image, Isolation, Launch, Limits, Program, RunEvent, Runtime, Scratch};
 use prism_sandbox::{Config, ProcessRuntime};
-use prism_types::{Bytes, MilliCpu, RunId, RunReport};
+use prism_types::{Bytes, MilliCpu, RunId, RunReport, TimeMs};
 
 /// A test: its name and what it does.
 pub type Case = (&'static str, fn());
@@ -203,6 +203,7 @@ impl Node {
     pub fn sandbox(&self, name: &str) -> Launch {
         Launch {
             lanes: 0,
+            lease: None,
             id: id(name),
             isolation: Isolation::Sandboxed,
             image: Image::Host,
@@ -311,6 +312,12 @@ impl Drop for Node {
             runtime.shutdown();
         }
     }
+}
+
+/// The time of day.
+pub fn unix_now() -> TimeMs {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    TimeMs(u64::try_from(since.unwrap().as_millis()).unwrap())
 }
 
 pub fn id(name: &str) -> RunId {

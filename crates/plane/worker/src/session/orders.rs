@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 
 use prism_link::{JobBundle, SandboxStatus, StopWhy, ToControl, ToWorker};
-use prism_runtime::{Launch, RuntimeError};
+use prism_runtime::{BootMs, Launch, RuntimeError};
 use prism_spec::SandboxSpec;
 use prism_types::{JobId, Millis, RunId, RunReport, SandboxId, TaskRef};
 
 use super::{LAUNCH_BATCH, Worker, now};
+use crate::lease::boot_now;
 use crate::{inputs, launch};
 
 impl Worker {
@@ -20,6 +21,9 @@ impl Worker {
                 ToWorker::Desired { tasks, sandboxes } => self.on_desired(&tasks, &sandboxes),
                 ToWorker::Job(bundle) => self.on_job(*bundle).await,
                 ToWorker::Assign { job, lanes, tasks } => {
+                    if self.is_single(&job) && self.lease.at(boot_now()).is_none() {
+                        self.reports.renew(boot_now());
+                    }
                     self.live().extend(tasks.iter().map(|t| TaskRef {
                         job,
                         index: t.index,
@@ -35,6 +39,7 @@ impl Worker {
                     self.reports.push(ToControl::Returned(tasks));
                 }
                 ToWorker::JobOver(job) => self.on_job_over(job),
+                ToWorker::Renewed { sent } => self.on_renewed(BootMs(sent)),
                 ToWorker::SandboxStart(more) => sandboxes.extend(more),
                 ToWorker::SandboxStop(ids) => {
                     let ids: Vec<RunId> = ids.into_iter().map(RunId::sandbox).collect();
@@ -44,6 +49,20 @@ impl Worker {
         }
         if !sandboxes.is_empty() {
             self.start_sandboxes(sandboxes).await;
+        }
+    }
+
+    /// A leader has answered: what may run once only has more time.
+    fn on_renewed(&mut self, sent: BootMs) {
+        let until = self.lease.renewed(sent, boot_now());
+        let wanted = |t: &TaskRef| self.is_single(&t.job) && !self.unwanted.contains(t);
+        let running = self.queue.running().filter(wanted);
+        let ids: Vec<RunId> = running.map(RunId::task).collect();
+        if ids.is_empty() {
+            return;
+        }
+        if let Err(e) = self.shared.runtime.renew(&ids, until) {
+            tracing::warn!(error = %e, "could not give runs more time; they end with their lease unless the next try succeeds");
         }
     }
 
@@ -59,12 +78,9 @@ impl Worker {
             self.queue.withdraw(task);
             self.live().remove(&task);
         }
-        let mut stop: Vec<RunId> = self
-            .queue
-            .running()
-            .filter(|t| !wanted.contains(t))
-            .map(RunId::task)
-            .collect();
+        let running = self.queue.running();
+        self.unwanted = running.filter(|t| !wanted.contains(t)).collect();
+        let mut stop: Vec<RunId> = self.unwanted.iter().copied().map(RunId::task).collect();
         let kept: BTreeSet<SandboxId> = sandboxes.iter().copied().collect();
         stop.extend(
             self.shared
@@ -102,7 +118,11 @@ impl Worker {
             tracing::error!(%job, error = %e, "could not write the files of a job; its tasks do not start");
             self.unwritten.insert(job, e);
         }
+        let single = spec.single_instance;
         self.jobs.insert(job, spec);
+        if single {
+            self.reports.renew(boot_now());
+        }
         let adopted: Vec<TaskRef> = self.queue.running().filter(|t| t.job == job).collect();
         for task in adopted {
             self.watch_metrics(task);
@@ -173,7 +193,11 @@ impl Worker {
         if self.pressure {
             return;
         }
-        let starts = self.queue.starts(LAUNCH_BATCH);
+        let lease = self.lease.at(boot_now());
+        let jobs = &self.jobs;
+        let single = |job: &JobId| jobs.get(job).is_some_and(|spec| spec.single_instance);
+        let may = |job: &JobId| lease.is_some() || !single(job);
+        let starts = self.queue.starts(LAUNCH_BATCH, may);
         if starts.is_empty() {
             return;
         }
@@ -192,7 +216,7 @@ impl Worker {
                     job,
                     spec,
                     &task,
-                    lanes,
+                    (lanes, lease.filter(|_| spec.single_instance)),
                 ),
                 None => Err(RuntimeError::Invalid(unwritten.map_or_else(
                     || "its job's spec never arrived".to_owned(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prism_faults::point;
 use prism_link::{Readings, TaskMetric, TaskOutcome, ToControl};
-use prism_runtime::RuntimeError;
+use prism_runtime::{BootMs, RuntimeError};
 use prism_spec::JobSpec;
 use prism_types::{RunId, RunReport, SandboxId, TaskRef, TimeMs};
 use tokio::sync::mpsc;
@@ -43,6 +43,8 @@ pub(super) struct Reports {
     join: bool,
     told: Instant,
     heartbeat: Option<(Readings, u32)>,
+    /// When more time was asked for, if that is not told yet.
+    renew: Option<BootMs>,
     told_target: u32,
     /// Told and not acknowledged.
     unacknowledged: BTreeMap<TaskRef, (TaskOutcome, Instant)>,
@@ -65,6 +67,7 @@ impl Reports {
             join: false,
             told: Instant::now(),
             heartbeat: None,
+            renew: None,
             told_target: 0,
             unacknowledged: BTreeMap::new(),
             collecting: BTreeSet::new(),
@@ -79,6 +82,7 @@ impl Reports {
     /// Starts a session: what an earlier one had not told is told anew by [`Reports::repeat`] and the greeting.
     pub(super) fn open(&mut self, hello: ToControl) {
         self.outbox.clear();
+        self.renew = None;
         self.started.clear();
         self.outbox.push_back(hello);
         for (outcome, _) in std::mem::take(&mut self.unacknowledged).into_values() {
@@ -93,6 +97,11 @@ impl Reports {
     pub(super) fn heartbeat(&mut self, readings: Readings, credits: u32) {
         self.heartbeat = Some((readings, credits));
         self.told_target = credits;
+    }
+
+    /// Asks for more time for what may run once only.
+    pub(super) fn renew(&mut self, now: BootMs) {
+        self.renew = Some(now);
     }
 
     /// How many waiting tasks were asked for last.
@@ -119,7 +128,10 @@ impl Reports {
     }
 
     pub(super) fn pending(&self) -> bool {
-        !self.outbox.is_empty() || self.heartbeat.is_some() || self.has_news() && self.is_due()
+        !self.outbox.is_empty()
+            || self.heartbeat.is_some()
+            || self.renew.is_some()
+            || self.has_news() && self.is_due()
     }
 
     /// The next message. Only called when one is pending.
@@ -129,6 +141,9 @@ impl Reports {
         }
         if let Some((readings, credits)) = self.heartbeat.take() {
             return ToControl::Heartbeat { readings, credits };
+        }
+        if let Some(BootMs(sent)) = self.renew.take() {
+            return ToControl::Renew { sent };
         }
         if !self.started.is_empty() {
             if self.finished.is_empty() {

@@ -8,7 +8,7 @@ mod wait;
 use clap::Subcommand;
 use prism_api::{JobView, Op};
 use prism_client::Ask;
-use prism_types::{JobState, TimeMs};
+use prism_types::{JobState, LEASE_KILL, LEASE_WAIT, TimeMs};
 use serde_json::Value;
 
 use crate::exit::{Done, Exit, Failure};
@@ -228,6 +228,13 @@ fn fields(job: &JobView, now: TimeMs) -> Table {
         if n > 0 {
             t.row([name, &human::count(n)]);
         }
+    }
+    let single = job.spec.as_ref().map(|spec| &spec["single_instance"]);
+    if single == Some(&Value::Bool(true)) {
+        t.row([
+            "single instance",
+            &format!("a run ends {LEASE_KILL} after its node's last confirmed word; the next begins {LEASE_WAIT} after it at the earliest"),
+        ]);
     }
     if !job.after.is_empty() {
         t.row(["after", &job.after.join(", ")]);

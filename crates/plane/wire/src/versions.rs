@@ -1,0 +1,142 @@
+//! The session's messages in each version that is spoken. What a version does not have is not said in it; what has another form in it
+//! is written and read in that form.
+//!
+//! Version 1 knows no leases, and a job's spec ends before `single_instance`.
+
+use bytes::Bytes as Blob;
+use prism_link::{JobBundle, ToControl, ToWorker};
+use prism_spec::FirstSpec;
+use prism_types::JobId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The oldest and the newest version that this program speaks: its own, and that of the release before.
+pub(crate) const OURS: (u16, u16) = (1, 2);
+
+/// The first version that has leases.
+pub(crate) const LEASES: u16 = 2;
+
+/// Place of [`ToWorker::Job`] among its variants, which is its first byte.
+const JOB: u8 = 1;
+
+/// A message of a session.
+pub(crate) trait Message: Serialize + DeserializeOwned {
+    /// It as written in a version; `None` if that cannot say it.
+    fn write(&self, version: u16) -> Option<Vec<u8>>;
+
+    /// What was written in a version.
+    fn read(version: u16, bytes: &[u8]) -> Option<Self>;
+}
+
+impl Message for ToControl {
+    fn write(&self, version: u16) -> Option<Vec<u8>> {
+        match self {
+            Self::Renew { .. } if version < LEASES => None,
+            said => postcard::to_stdvec(said).ok(),
+        }
+    }
+
+    fn read(_: u16, bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+impl Message for ToWorker {
+    fn write(&self, version: u16) -> Option<Vec<u8>> {
+        match self {
+            Self::Renewed { .. } if version < LEASES => None,
+            Self::Job(bundle) if version < LEASES => write_first(bundle),
+            said => postcard::to_stdvec(said).ok(),
+        }
+    }
+
+    fn read(version: u16, bytes: &[u8]) -> Option<Self> {
+        match bytes.split_first() {
+            Some((&JOB, body)) if version < LEASES => read_first(body),
+            _ => postcard::from_bytes(bytes).ok(),
+        }
+    }
+}
+
+/// A bundle in its first form, unless its job needs what that cannot say.
+fn write_first(bundle: &JobBundle) -> Option<Vec<u8>> {
+    if bundle.spec.single_instance {
+        return None;
+    }
+    let mut bytes = postcard::to_extend(&bundle.job, vec![JOB]).ok()?;
+    bytes = postcard::to_extend(&*bundle.spec, bytes).ok()?;
+    // The last field is a byte of its own.
+    bytes.pop();
+    postcard::to_extend(&bundle.blobs, bytes).ok()
+}
+
+fn read_first(body: &[u8]) -> Option<ToWorker> {
+    let (job, spec, blobs) =
+        postcard::from_bytes::<(JobId, FirstSpec, Vec<(String, Blob)>)>(body).ok()?;
+    let spec = std::sync::Arc::new(spec.into());
+    Some(ToWorker::Job(Box::new(JobBundle { job, spec, blobs })))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use prism_link::Readings;
+
+    use super::*;
+
+    fn bundle(single: bool) -> ToWorker {
+        let text = format!("job: a\ncommand: [x]\nlabels: {{k: v}}\nsingle_instance: {single}\n");
+        let document = prism_spec::parse_file("job.yaml", text.as_bytes()).unwrap();
+        let spec = document.resolve(BTreeMap::new()).unwrap().spec;
+        let blobs = vec![("00".to_owned(), Blob::from_static(b"content"))];
+        ToWorker::Job(Box::new(JobBundle {
+            job: JobId::new(1, 2),
+            spec: Arc::new(spec),
+            blobs,
+        }))
+    }
+
+    #[test]
+    fn what_both_versions_have_comes_back_in_both() {
+        for version in [1, 2] {
+            let job = bundle(false);
+            let bytes = job.write(version).unwrap();
+            assert_eq!(ToWorker::read(version, &bytes), Some(job));
+            let recall = ToWorker::Recall(JobId::new(1, 2));
+            let bytes = recall.write(version).unwrap();
+            assert_eq!(ToWorker::read(version, &bytes), Some(recall));
+            let heartbeat = ToControl::Heartbeat {
+                readings: Readings::default(),
+                credits: 3,
+            };
+            let bytes = heartbeat.write(version).unwrap();
+            assert_eq!(ToControl::read(version, &bytes), Some(heartbeat));
+        }
+    }
+
+    #[test]
+    fn a_version_without_leases_is_told_nothing_of_them() {
+        let (ask, answer) = (ToControl::Renew { sent: 7 }, ToWorker::Renewed { sent: 7 });
+        assert!(ask.write(1).is_none() && answer.write(1).is_none());
+        assert!(bundle(true).write(1).is_none());
+        for single in [false, true] {
+            let job = bundle(single);
+            assert_eq!(ToWorker::read(2, &job.write(2).unwrap()), Some(job));
+        }
+        assert_eq!(ToControl::read(2, &ask.write(2).unwrap()), Some(ask));
+        assert_eq!(ToWorker::read(2, &answer.write(2).unwrap()), Some(answer));
+    }
+
+    #[test]
+    fn the_first_form_is_shorter_by_the_field_that_it_lacks() {
+        let job = bundle(false);
+        let (first, second) = (job.write(1).unwrap(), job.write(2).unwrap());
+        assert_eq!(first.len() + 1, second.len());
+        assert!(
+            ToWorker::read(2, &first).is_none(),
+            "it is of no other version"
+        );
+    }
+}

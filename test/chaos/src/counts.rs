@@ -103,11 +103,6 @@ impl Counts {
         self.wrong.get_or_insert(what);
     }
 
-    /// Whether something was wrong.
-    pub fn is_wrong(&self) -> bool {
-        self.wrong.is_some()
-    }
-
     /// Faults that were given.
     pub fn faults(&self) -> u64 {
         self.faults.values().map(|m| m.applied).sum()

@@ -4,9 +4,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use prism_api::{NodeCounts, Op, PeerView, Quota};
+use prism_api::{NodeCounts, Op, PeerView};
 use prism_client::{Ask, Client, ClientError, Security};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 /// How the servers are reached.
@@ -139,10 +139,7 @@ impl Desk {
     /// What came of it.
     pub fn probe(&self, server: usize) -> Result<()> {
         let now = std::time::UNIX_EPOCH.elapsed()?;
-        let quota = Quota {
-            instances: Some(u32::try_from(now.as_millis() % 1_000_000_000)?),
-            ..Quota::default()
-        };
+        let quota = json!({"instances": now.as_millis() as u64 % 1_000_000_000});
         self.ask(server, Ask::new(Op::NamespacePut).at(PROBE).json(&quota))?;
         Ok(())
     }

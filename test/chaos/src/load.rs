@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use prism_api::{Op, Quota};
+use prism_api::Op;
 use prism_client::{Ask as Request, ClientError};
 use prism_e2e::chaos::Random;
 use prism_types::{Outcome, Reason};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::counts::{Counts, Ended};
 use crate::desk::{Access, Desk};
@@ -181,10 +181,7 @@ impl Histories {
 /// How a client asks for it.
 fn request(name: &str, ask: Ask) -> Request {
     let put = |v: u32| {
-        let quota = Quota {
-            instances: Some(v),
-            ..Quota::default()
-        };
+        let quota = json!({"instances": v});
         Request::new(Op::NamespacePut).at(name).json(&quota)
     };
     match ask {

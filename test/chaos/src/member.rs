@@ -130,16 +130,14 @@ impl Member {
     /// # Errors
     /// Then, with what it said.
     pub fn assert_runs(&mut self) -> Result<()> {
-        let name = self.name.clone();
-        match &mut self.running {
-            Some(running) if running.is_over() => {
-                let said = running.stderr();
-                let from = said.len().saturating_sub(2_000);
-                let tail = said.get(from..).unwrap_or(&said);
-                anyhow::bail!("{name} has ended by itself:\n{tail}")
-            }
-            _ => Ok(()),
+        if self.running.is_none() || self.is_up() {
+            return Ok(());
         }
+        let said = self.running.as_ref().map(Running::stderr);
+        let said = said.unwrap_or_default();
+        let from = said.len().saturating_sub(2_000);
+        let tail = said.get(from..).unwrap_or(&said);
+        anyhow::bail!("{} has ended by itself:\n{tail}", self.name)
     }
 
     /// Sends it a signal, if it runs.

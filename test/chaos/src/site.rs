@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use prism_api::{NodeCounts, PeerView};
 use prism_e2e::Place;
-use prism_e2e::chaos::Shim;
 use prism_e2e::net::{Machine, wire};
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::desk::{Access, Desk};
 use crate::member::{Kind, Member};
@@ -127,11 +125,17 @@ impl Site {
 
     /// The first server founds the cluster, the others join it.
     fn found(&mut self) -> Result<()> {
-        self.members[0].start(&["--bootstrap"])?;
-        let place = &self.members[0].place;
-        let context = place.path().join("config/prism/contexts.toml");
+        self.members[0].start(&[])?;
+        let context = self.members[0]
+            .place
+            .path()
+            .join("config/prism/contexts.toml");
         let mut access = None;
         prism_e2e::until("the first server to say how it is reached", || {
+            // There is nothing to wait for then, and it has said why.
+            self.members[0]
+                .assert_runs()
+                .expect("the first server runs");
             let text = std::fs::read_to_string(&context).ok()?;
             let value = |key: &str| {
                 let line = text.lines().find_map(|l| l.strip_prefix(key))?;
@@ -142,7 +146,7 @@ impl Site {
                 )
             };
             access = Some((value("pin")?, value("token")?));
-            let done = place.ctl(&["info"]);
+            let done = self.members[0].place.ctl(&["info"]);
             (done.code == Some(0)).then_some(())
         });
         let (pin, token) = access.context("the context of the first server")?;
@@ -361,10 +365,4 @@ impl Site {
         let all = self.members.iter();
         all.map(|m| (m.name.clone(), m.printed())).collect()
     }
-}
-
-/// A value of a JSON object as text.
-#[must_use]
-pub fn text(value: &Value, key: &str) -> String {
-    value[key].as_str().unwrap_or_default().to_owned()
 }

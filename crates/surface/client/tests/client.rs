@@ -229,7 +229,13 @@ async fn a_removal_whose_answer_is_lost_is_repeated_and_was_done() {
     let lossy = Lossy::start(server.address).await;
     let client = Client::new(&format!("http://{}", lossy.address), Some(&token), PATIENCE).unwrap();
     for rule in [Rule::LoseAnswer, Rule::LoseRequest, Rule::LoseAnswer] {
-        let quota = prism_api::Quota::default();
+        let quota = prism_api::Quota {
+            cpu: None,
+            memory: None,
+            disk: None,
+            instances: Some(7),
+            sandboxes: None,
+        };
         client.namespace_put("short-lived", &quota).await.unwrap();
         lossy.next(rule);
         // The second try is told what became of the first, not that there is nothing to remove.

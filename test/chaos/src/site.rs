@@ -130,26 +130,28 @@ impl Site {
             .place
             .path()
             .join("config/prism/contexts.toml");
-        let mut access = None;
+        let mut pin = String::new();
         prism_e2e::until("the first server to say how it is reached", || {
             // There is nothing to wait for then, and it has said why.
             self.members[0]
                 .assert_runs()
                 .expect("the first server runs");
             let text = std::fs::read_to_string(&context).ok()?;
-            let value = |key: &str| {
-                let line = text.lines().find_map(|l| l.strip_prefix(key))?;
-                Some(
-                    line.trim_start_matches([' ', '='])
-                        .trim_matches('"')
-                        .to_owned(),
-                )
-            };
-            access = Some((value("pin")?, value("token")?));
+            let line = text.lines().find_map(|l| l.strip_prefix("pin"))?;
+            pin = line
+                .trim_start_matches([' ', '='])
+                .trim_matches('"')
+                .to_owned();
             let done = self.members[0].place.ctl(&["info"]);
             (done.code == Some(0)).then_some(())
         });
-        let (pin, token) = access.context("the context of the first server")?;
+        // The token of a server's own context ends when it is started again.
+        let made = self.members[0]
+            .place
+            .ctl(&["token", "create", "chaos", "--role", "admin", "-o", "json"])
+            .expect(0)
+            .json();
+        let token = made["token"].as_str().context("a token")?.to_owned();
         let urls = self.members[..SERVERS].iter().map(Member::url).collect();
         self.access = Access { urls, pin, token };
         for n in 1..self.members.len() {

@@ -179,7 +179,7 @@ fn drawn(random: &mut Random) -> Vec<Span<Call>> {
 fn it_agrees_with_a_search_through_every_order() {
     let mut random = Random::new("checker");
     let mut counts = [0, 0];
-    for _ in 0..40_000 {
+    for _ in 0..15_000 {
         let history = drawn(&mut random);
         let expected = by_hand(&history, None, 0);
         let verdict = check(&Register, &history, STEPS);
@@ -191,7 +191,7 @@ fn it_agrees_with_a_search_through_every_order() {
         counts[usize::from(expected)] += 1;
     }
     // Both answers were asked for.
-    assert!(counts.iter().all(|n| *n > 2_000), "{counts:?}");
+    assert!(counts.iter().all(|n| *n > 700), "{counts:?}");
 }
 
 /// A history that a real register has given to several clients at once: each call counts at a moment between its begin and its end, or,
@@ -256,7 +256,7 @@ fn simulated(random: &mut Random, calls: u32) -> Vec<Span<Call>> {
 #[test]
 fn long_histories_are_decided_and_what_is_planted_in_them_is_found() {
     let mut random = Random::new("planted");
-    for _ in 0..60 {
+    for _ in 0..20 {
         let mut history = simulated(&mut random, 240);
         assert_eq!(check(&Register, &history, 3_000_000), Verdict::Linearizable);
         // A stale read: what was read long before is read once more at the end.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use prism_e2e::chaos::{Shim, Tmpfs};
 use prism_e2e::net::Machine;
-use prism_e2e::{Leftovers, Output, Place, Process, Running, kill};
+use prism_e2e::{Leftovers, Output, Place, Process, Running, kill, until};
 use rustix::process::Signal;
 
 /// Size of each disk, MiB.
@@ -209,6 +209,10 @@ impl Member {
             String::from_utf8_lossy(&printed.as_bytes()[from..to]).into_owned()
         });
         ensure!(around.is_none(), "{} panicked: {around:?}", self.name);
+        // Its supervisor ends by itself when it has nothing to do, and needs its directory for that.
+        until("its supervisor to end", || {
+            self.place.processes().is_empty().then_some(())
+        });
         let disk = self.disk.path().to_owned();
         drop(self.disk);
         self.leftovers.assert_none(&self.place);

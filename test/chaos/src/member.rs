@@ -62,7 +62,8 @@ impl Member {
         Ok(Self {
             running: None,
             shim,
-            disk: Tmpfs::beneath(place.path(), DISK)?,
+            // Not beneath the place: whoever has a copy of the mounts would be taken for a process of it.
+            disk: Tmpfs::new(DISK)?,
             place,
             leftovers: Leftovers::default(),
             machine,

@@ -117,18 +117,8 @@ impl Tmpfs {
     /// # Errors
     /// When it cannot be mounted.
     pub fn new(mib: u32) -> Result<Self> {
-        Self::beneath(&std::env::temp_dir(), mib)
-    }
-
-    /// The same beneath a directory.
-    ///
-    /// # Errors
-    /// As [`Tmpfs::new`].
-    pub fn beneath(directory: &Path, mib: u32) -> Result<Self> {
         use rustix::mount::{MountFlags, mount};
-        let directory = tempfile::Builder::new()
-            .prefix("disk")
-            .tempdir_in(directory)?;
+        let directory = tempfile::Builder::new().prefix("disk").tempdir()?;
         let options = std::ffi::CString::new(format!("size={mib}m"))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         mount("none", directory.path(), "tmpfs", flags, options.as_c_str())

@@ -32,6 +32,8 @@ usage: cargo xtask COMMAND
   bench NAME [--json]               run one bench; it prints one JSON object
   bench --list                      name the benches
   torture [--minutes N] [--seed S]  load, kills and faults at random, checked against what was acknowledged
+  chaos [--minutes N] [--seed S]    three servers and five workers in network namespaces: kills, pauses, partitions, NAT,
+                                    disks; what clients saw is checked for linearizability, results for exactly once
   plots [--kept]                    run the benches that have a curve and draw docs/performance (--kept: only draw)
 ";
 
@@ -73,13 +75,16 @@ fn run() -> Result<ExitCode> {
             )
         }
         Some("torture") => torture::main(&repo, &args[1..]),
+        Some("chaos") => torture::chaos(&repo, &args[1..]),
         Some("plots") => plots::main(&repo, &args[1..]),
         None | Some("help") => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)
         }
         Some(other) => {
-            bail!("no command {other:?}: expected test, tidy, fix, fuzz, torture, plots or bench")
+            bail!(
+                "no command {other:?}: expected test, tidy, fix, fuzz, torture, chaos, plots or bench"
+            )
         }
     }
 }

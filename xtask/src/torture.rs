@@ -1,4 +1,4 @@
-//! `cargo xtask torture`: builds the node and the program of the long mode, and runs it.
+//! `cargo xtask torture` and `cargo xtask chaos`: builds the node and the program of a long mode, and runs it.
 
 use std::process::ExitCode;
 
@@ -8,8 +8,18 @@ use crate::pass_on;
 use crate::repo::Repo;
 use crate::test::build;
 
-/// Builds and runs it; ends as it does.
+/// One node under load, kills and faults.
 pub fn main(repo: &Repo, args: &[String]) -> Result<ExitCode> {
+    long(repo, "prism-e2e", "torture", args)
+}
+
+/// Three servers and five workers under load and faults of machines and networks.
+pub fn chaos(repo: &Repo, args: &[String]) -> Result<ExitCode> {
+    long(repo, "prism-chaos", "prism-chaos", args)
+}
+
+/// Builds and runs a program of a package; ends as it does.
+fn long(repo: &Repo, package: &str, program: &str, args: &[String]) -> Result<ExitCode> {
     let output = repo
         .cargo()
         .args(["build", "--release", "--quiet", "--bins"])
@@ -17,7 +27,7 @@ pub fn main(repo: &Repo, args: &[String]) -> Result<ExitCode> {
             "-p",
             "prism",
             "-p",
-            "prism-e2e",
+            package,
             "--message-format=json-render-diagnostics",
         ])
         .stderr(std::process::Stdio::inherit())
@@ -27,10 +37,10 @@ pub fn main(repo: &Repo, args: &[String]) -> Result<ExitCode> {
         bail!("it does not build; nothing was run");
     }
     let built = build::read(&String::from_utf8_lossy(&output.stdout))?;
-    let mut torture = std::process::Command::new(built.binaries.join("torture"));
-    torture
+    let mut command = std::process::Command::new(built.binaries.join(program));
+    command
         .args(args)
         .env("PRISM_BIN_DIR", &built.binaries)
         .env("PRISM_REPO_DIR", &repo.root);
-    pass_on(&mut torture)
+    pass_on(&mut command)
 }

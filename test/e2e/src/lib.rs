@@ -8,6 +8,7 @@ pub mod chaos;
 mod hostile;
 mod http;
 mod leftovers;
+pub mod net;
 mod oracle;
 mod place;
 mod procs;

@@ -4,6 +4,7 @@
 use std::fs;
 use std::process::Command;
 
+use prism_e2e::net::{Machine, wire};
 use prism_e2e::{Place, Running, Server, until};
 use serde_json::{Value, json};
 
@@ -49,33 +50,6 @@ fn a_worker_behind_nat_works_and_nobody_on_the_way_reads_along() {
     );
 }
 
-/// Runs a line of shell with these namespaces as `$r` (router) and `$w` (worker), by process.
-fn network(router: u32, worker: u32, line: &str) {
-    let done = Command::new("sh")
-        .args(["-euc", line])
-        .env("r", router.to_string())
-        .env("w", worker.to_string())
-        .output()
-        .expect("there is a shell");
-    let err = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{line}: {err}");
-}
-
-/// A namespace, held by a process that waits.
-fn machine(place: &Place) -> Running {
-    let mut command = Command::new("unshare");
-    command
-        .args(["--net", "sleep", "600"])
-        .env("PLACE", place.path());
-    let running = place.launch(command);
-    let own = fs::read_link("/proc/self/ns/net").expect("we have one");
-    until("a namespace", || {
-        let ns = fs::read_link(format!("/proc/{}/ns/net", running.pid())).ok()?;
-        (ns != own).then_some(())
-    });
-    running
-}
-
 /// server 10.71.0.1 — 10.71.0.2 router 192.168.71.1 — 192.168.71.2 worker; the server knows no way to the worker.
 const WIRES: &str = "
 ip link set lo up
@@ -99,14 +73,14 @@ in_w ip route add default via 192.168.71.1";
 
 fn inside() {
     let place = Place::new();
-    let (router, worker) = (machine(&place), machine(&place));
-    network(router.pid(), worker.pid(), WIRES);
+    let (router, worker) = (Machine::new(&place), Machine::new(&place));
+    wire(&[("r", &router), ("w", &worker)], WIRES).expect("a network");
     let server = Server::start_with(&["--serf=10.71.0.1:4200"]);
     let sniffer = place.write("sniff.py", SNIFFER);
-    let (seen, pid) = (place.work().join("seen"), router.pid().to_string());
-    let mut command = Command::new("nsenter");
+    let seen = place.work().join("seen");
+    let mut command = router.command("python3");
     command
-        .args(["-t", &pid, "-n", "python3", &sniffer, "tow"])
+        .args([&sniffer, "tow"])
         .arg(&seen)
         .env("PLACE", place.path());
     let sniffing = place.launch(command);
@@ -139,26 +113,17 @@ fn inside() {
 }
 
 /// A worker that joins from behind the router; all new work goes there.
-fn join(server: &Server, place: &Place, worker: &Running) -> Running {
+fn join(server: &Server, place: &Place, worker: &Machine) -> Running {
     let made = server
         .ctl(&["server", "join-token", "-o", "json"])
         .expect(0);
     let made: Value = serde_json::from_str(&made.stdout).expect("JSON");
     let file = place.write("token", made["token"].as_str().expect("a token"));
-    let prismd = place.command("prismd");
-    let mut command = Command::new("nsenter");
+    let mut command = worker.prism(place, "prismd");
     command
-        .args(["-t", &worker.pid().to_string(), "-n"])
-        .arg(prismd.get_program())
         .args(["--role=worker", "--join=10.71.0.1:4200", "--name=far"])
         .args(["--token-file", &file, "--data-dir"])
-        .arg(place.data())
-        .current_dir(place.work());
-    for (key, value) in prismd.get_envs() {
-        if let Some(value) = value {
-            command.env(key, value);
-        }
-    }
+        .arg(place.data());
     let running = place.launch(command);
     until("the worker to come", || is_there(server).then_some(()));
     let all = nodes(server);
@@ -182,7 +147,7 @@ fn is_there(server: &Server) -> bool {
 }
 
 /// Gives the worker behind the router work that is full of canaries.
-fn work(server: &Server, place: &Place, worker: &Running, router: &Running) {
+fn work(server: &Server, place: &Place, worker: &Machine, router: &Machine) {
     let running = join(server, place, worker);
     let small = json!({"cpu": "100m", "memory": "32Mi"});
     let body = json!({"name": "box", "resources": small, "env": {"SECRET": CANARY}});
@@ -213,15 +178,11 @@ fn work(server: &Server, place: &Place, worker: &Running, router: &Running) {
     assert_eq!(server.finished(&job)["status"], "COMPLETED");
     assert_eq!(server.results(&job)[0]["result"]["secret"], CANARY);
     // The router forgets whom it translates for, as one that was restarted does: the worker comes again by itself.
-    network(
-        router.pid(),
-        worker.pid(),
-        "in_r() { nsenter -t $r -n \"$@\"; }
-         in_r ip link set tos down
-         in_r ip addr flush dev tos
-         in_r ip addr add 10.71.0.3/24 dev tos
-         in_r ip link set tos up",
-    );
+    let again = "ip link set tos down
+         ip addr flush dev tos
+         ip addr add 10.71.0.3/24 dev tos
+         ip link set tos up";
+    router.shell(again).expect("a router that starts again");
     let job = submit("after");
     assert_eq!(server.finished(&job)["status"], "COMPLETED");
     assert!(is_there(server));

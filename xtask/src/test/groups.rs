@@ -1,8 +1,9 @@
 //! The groups of tests: what each runs, and what it needs from the machine.
 
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::build::TestProgram;
 use super::readme;
@@ -89,6 +90,12 @@ pub const GROUPS: &[Group] = &[
         about: "those of them that run work, as an ordinary user",
         needs_build: true,
         run: |s| as_user(s, Kind::EndToEnd),
+    },
+    Group {
+        name: "chaos",
+        about: "three servers and five workers under kills, pauses, partitions, NAT and bad disks: 10 minutes, or PRISM_CHAOS_MINUTES",
+        needs_build: true,
+        run: chaos,
     },
     Group {
         name: "readme",
@@ -201,16 +208,56 @@ fn store_etcd(session: &Session<'_>) -> Result<Outcome> {
 
 /// Network namespaces are root's here, and `ip` makes the network in them.
 fn lan(session: &Session<'_>) -> Result<Outcome> {
-    let mut probe = Command::new("unshare");
-    probe.args(["--net", "ip", "link", "set", "lo", "up"]);
-    match session.run(&mut probe) {
-        Ok(ended) if ended.ok => session.tests(&of(session, Kind::Lan)?, As::Caller),
-        Ok(ended) => {
-            let why = format!("no network namespace ({})", ended.output.trim());
-            Ok(Outcome::Skipped(why))
-        }
-        Err(e) => Ok(Outcome::Skipped(format!("{e:#}"))),
+    match no_namespace(session, "ip link set lo up") {
+        None => session.tests(&of(session, Kind::Lan)?, As::Caller),
+        Some(why) => Ok(Outcome::Skipped(why)),
     }
+}
+
+/// Why a line of shell does not work in a network namespace of its own, if it does not.
+fn no_namespace(session: &Session<'_>, line: &str) -> Option<String> {
+    let mut probe = Command::new("unshare");
+    probe.args(["--net", "sh", "-ec", line]);
+    match session.run(&mut probe) {
+        Ok(ended) if ended.ok => None,
+        Ok(ended) => Some(format!("no network namespace ({})", ended.output.trim())),
+        Err(e) => Some(format!("{e:#}")),
+    }
+}
+
+/// What the chaos run's network is made of, tried once.
+const CHAOS_NETWORK: &str =
+    "ip link set lo up; ip link add br0 type bridge; ip link add v0 type veth peer name v1
+iptables -w -t nat -A POSTROUTING -o v0 -j MASQUERADE; cc --version > /dev/null";
+
+/// As long as it is told, and what it needs beside: its begin, the last fault, and the look at everything.
+fn chaos(session: &Session<'_>) -> Result<Outcome> {
+    if !is_root() {
+        return Ok(Outcome::Skipped("not root".to_owned()));
+    }
+    if let Some(why) = no_namespace(session, CHAOS_NETWORK) {
+        return Ok(Outcome::Skipped(why));
+    }
+    let minutes = std::env::var("PRISM_CHAOS_MINUTES");
+    let minutes: u64 = match &minutes {
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("PRISM_CHAOS_MINUTES: expected a number, found {text:?}"))?,
+        Err(_) => 10,
+    };
+    let binaries = &session.built()?.binaries;
+    let mut command = Command::new(binaries.join("prism-chaos"));
+    command
+        .args(["--minutes", &minutes.to_string()])
+        .env("PRISM_BIN_DIR", binaries)
+        .env("PRISM_REPO_DIR", &session.repo.root);
+    let limit = Duration::from_secs((minutes + 20) * 60);
+    let ended = session.run_within(&mut command, limit)?;
+    Ok(Outcome::Ran {
+        counts: Default::default(),
+        ok: ended.ok,
+        output: ended.output,
+    })
 }
 
 fn sandbox_root(session: &Session<'_>) -> Result<Outcome> {

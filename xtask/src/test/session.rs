@@ -91,7 +91,12 @@ impl<'a> Session<'a> {
 
     /// Runs any command to its end.
     pub fn run(&self, command: &mut Command) -> Result<Ended> {
-        process::run(command, &self.scratch, LIMIT)
+        self.run_within(command, LIMIT)
+    }
+
+    /// Runs any command to its end, at most so long.
+    pub fn run_within(&self, command: &mut Command, limit: Duration) -> Result<Ended> {
+        process::run(command, &self.scratch, limit)
     }
 
     /// Runs a command as a check that is not made of tests.

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::Response;
 use prism_api::{NamespaceView, QuotaView, UsageView};
 use prism_state::{Command, NamespaceRecord, Quota, Sight, Usage};
-use prism_types::{Name, Reason};
+use prism_types::{Name, Outcome, Reason, Rejection};
 
 use crate::answer;
 use crate::app::App;
@@ -79,18 +79,36 @@ pub(crate) async fn put(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
         }
     };
     let new = ask.query.given("new");
-    let command = Command::PutNamespace { name, quota, new };
+    let command = Command::PutNamespace {
+        name: name.clone(),
+        quota,
+        new,
+    };
     app.propose(&ask, command).await?;
-    by_name(app, text, &ask.sight()).await
+    let there = |s: &prism_state::State| {
+        let record = s.namespace(&name);
+        record.map(|record| view(record, s.usage(&name)))
+    };
+    match app.control.read(there).await {
+        Some(view) => answer::json(&view),
+        None => Err(Rejection {
+            outcome: Outcome::Applied,
+            ..Rejection::new(
+                Reason::NotFound,
+                format!("namespace {name} was put as asked, and removed by another request since"),
+            )
+        }
+        .into()),
+    }
 }
 
 pub(crate) async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
+    // Whether it is there is decided with the removal itself: a repetition under the same key is to get the same answer, and not that
+    // there is none any more.
     let text = ask.param("name")?;
-    let found = |s: &prism_state::State| {
-        let record = s.find_namespace(text, &ask.sight());
-        record.map(|record| record.name.clone())
+    let Ok(name) = text.parse::<Name>() else {
+        return by_name(app, text, &ask.sight()).await;
     };
-    let name = app.control.read(found).await?;
     app.propose(&ask, Command::RemoveNamespace { name }).await?;
     Ok(answer::nothing())
 }

@@ -15,6 +15,7 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prism_api::{ErrorBody, Page};
+use prism_types::Outcome;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -285,45 +286,75 @@ impl Client {
         }
         let deadline = Instant::now() + self.inner.timeout + call.patience;
         let mut pause = Duration::from_millis(20);
+        // Why it is not known what became of an earlier try: then no later one says that nothing was done.
+        let mut open: Option<String> = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let tried = tokio::time::timeout(left, self.attempt(&call)).await;
-            let error = match tried {
-                Ok(Ok(response)) if response.status().is_success() => return Ok(response),
-                Ok(Ok(response)) => {
-                    let (error, again) = self.refusal(response).await;
-                    if !again {
-                        return Err(error);
-                    }
-                    error
-                }
-                Ok(Err(Broken {
-                    verdict: Some(verdict),
-                    ..
-                })) => return Err(self.mistrust(verdict)),
-                Ok(Err(broken)) => {
-                    let again = if broken.sent {
-                        call.repeatable
-                    } else {
-                        self.inner.met.load(Ordering::Relaxed)
-                    };
-                    let error = if broken.sent {
-                        self.lost(call.key.clone(), broken.why)
-                    } else {
-                        self.unreachable(broken.why)
-                    };
-                    if !again {
-                        return Err(error);
-                    }
-                    error
-                }
-                Err(_) => return Err(self.lost(call.key.clone(), "time ran out".to_owned())),
+            let tried = tokio::time::timeout(left, self.tried(&call)).await;
+            let (error, again) = match tried {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(ended)) => ended,
+                Err(_) => (
+                    self.lost(call.key.clone(), "time ran out".to_owned()),
+                    false,
+                ),
             };
-            if Instant::now() + pause >= deadline {
+            let unknown = call.key.is_some() && error.outcome() == Outcome::Unknown;
+            let error = match &open {
+                Some(why) => self.after_unknown(error, &call, why),
+                None => error,
+            };
+            if !again || Instant::now() + pause >= deadline {
                 return Err(error);
+            }
+            if unknown {
+                open.get_or_insert_with(|| match &error {
+                    ClientError::Lost { why, .. } => why.clone(),
+                    other => other.to_string(),
+                });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// One try: an answer that is a success, or what it was instead and whether to try again.
+    async fn tried(
+        &self,
+        call: &Call,
+    ) -> std::result::Result<Response<Incoming>, (ClientError, bool)> {
+        match self.attempt(call).await {
+            Ok(response) if response.status().is_success() => Ok(response),
+            Ok(response) => Err(self.refusal(response).await),
+            Err(Broken {
+                verdict: Some(verdict),
+                ..
+            }) => Err((self.mistrust(verdict), false)),
+            Err(broken) if broken.sent => {
+                Err((self.lost(call.key.clone(), broken.why), call.repeatable))
+            }
+            Err(broken) => Err((
+                self.unreachable(broken.why),
+                self.inner.met.load(Ordering::Relaxed),
+            )),
+        }
+    }
+
+    /// What a try says of itself is not what became of all of them: one before it may still be, or may have been, carried out.
+    fn after_unknown(&self, error: ClientError, call: &Call, why: &str) -> ClientError {
+        match error {
+            ClientError::Api { status, mut body } if body.outcome == Outcome::NotApplied => {
+                body.outcome = Outcome::Unknown;
+                body.message = format!(
+                    "{}; but an earlier try of the same request may have been carried out ({why})",
+                    body.message
+                );
+                ClientError::Api { status, body }
+            }
+            error if error.outcome() == Outcome::NotApplied => {
+                self.lost(call.key.clone(), why.to_owned())
+            }
+            error => error,
         }
     }
 
@@ -373,7 +404,7 @@ impl Client {
             Ok(body) => {
                 let again = body.retryable
                     && matches!(status, 429 | 503)
-                    && body.outcome != prism_types::Outcome::Applied;
+                    && body.outcome != Outcome::Applied;
                 let body = Box::new(body);
                 (ClientError::Api { status, body }, again)
             }

@@ -223,6 +223,76 @@ async fn a_submission_whose_answer_is_lost_is_repeated_and_done_once() {
 }
 
 #[tokio::test]
+async fn a_removal_whose_answer_is_lost_is_repeated_and_was_done() {
+    let server = server().await;
+    let token = server.token(Role::Admin).await;
+    let lossy = Lossy::start(server.address).await;
+    let client = Client::new(&format!("http://{}", lossy.address), Some(&token), PATIENCE).unwrap();
+    for rule in [Rule::LoseAnswer, Rule::LoseRequest, Rule::LoseAnswer] {
+        let quota = prism_api::Quota {
+            cpu: None,
+            memory: None,
+            disk: None,
+            instances: Some(7),
+            sandboxes: None,
+        };
+        client.namespace_put("short-lived", &quota).await.unwrap();
+        lossy.next(rule);
+        // The second try is told what became of the first, not that there is nothing to remove.
+        client.namespace_remove("short-lived").await.unwrap();
+        let error = client.namespace("short-lived").await.unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::NotFound));
+    }
+    // Another request is told so.
+    let error = client.namespace_remove("short-lived").await.unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::NotFound));
+    assert_eq!(error.outcome(), Outcome::NotApplied);
+}
+
+/// A server that takes one request after the other and gives each the next of these answers; without one it hangs up.
+async fn scripted(answers: Vec<Option<&'static str>>) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 64 << 10];
+            let read = stream.read(&mut request).await.unwrap();
+            assert!(read > 0);
+            if let Some(answer) = answer {
+                let length = answer.len();
+                let head = format!(
+                    "HTTP/1.1 503 x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+                );
+                stream.write_all(head.as_bytes()).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn after_a_try_without_an_answer_no_later_one_says_that_nothing_was_done() {
+    const NO: &str = r#"{"code": "PRISM-Q001", "message": "nobody leads", "reason": "not_leader", "retryable": false, "outcome": "not_applied", "request_id": "r", "details": {}}"#;
+    let remove = async |answers| {
+        let address = scripted(answers).await;
+        let client = Client::new(&address, None, Duration::from_secs(2)).unwrap();
+        client.namespace_remove("x").await.unwrap_err()
+    };
+    let error = remove(vec![Some(NO)]).await;
+    assert_eq!(error.outcome(), Outcome::NotApplied, "{error}");
+    let error = remove(vec![None, Some(NO)]).await;
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("nobody leads; but an earlier try"), "{text}");
+    // The server goes away after the first: "nothing was sent" is true of the last try only.
+    let error = remove(vec![None]).await;
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+}
+
+#[tokio::test]
 async fn sandboxes_run_programs() {
     let server = server().await;
     let client = client(&server, Role::Submitter).await;

@@ -1,0 +1,20 @@
+//! Chaos: a real cluster in network namespaces, clients that write down what they see, real faults in an order that a seed draws, and the
+//! checker of it all. Run by `cargo xtask chaos`.
+//!
+//! It knows Prism from outside: command lines and the API, by the client that other programs use. Callers: its own program, and the
+//! tests of the checker.
+
+#![forbid(unsafe_code)]
+
+mod counts;
+mod desk;
+mod fault;
+mod jobs;
+pub mod linear;
+mod load;
+mod member;
+pub mod register;
+mod run;
+mod site;
+
+pub use run::{Wanted, run};

@@ -131,13 +131,7 @@ pub(crate) async fn job(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let follow = ask.query.flag("follow");
     let (task, nodes) = attempt(app, ask, follow).await?;
     let offset = ask.query.number("offset").unwrap_or(0);
-    let mut missing = Refusal::new(
-        Reason::NotFound,
-        format!(
-            "no node that is connected has the output of attempt {} of task {}; it may have been removed to make room",
-            task.attempt, task.index
-        ),
-    );
+    let mut missing = missing(app, task).await;
     for id in nodes {
         let Some(node) = app.control.node(id) else {
             continue;
@@ -155,6 +149,30 @@ pub(crate) async fn job(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
         }
     }
     Err(missing)
+}
+
+/// What to say when no node has an output; the one that ran the task last may be away.
+async fn missing(app: &App, task: TaskRef) -> Refusal {
+    let of = format!(
+        "the output of attempt {} of task {}",
+        task.attempt, task.index
+    );
+    let ran = app.control.read(|s| {
+        let at = s.task(task.job, task.index)?;
+        let node = s.node(at.node.filter(|_| at.attempt == task.attempt)?)?;
+        Some((node.record().id, node.record().name.to_string()))
+    });
+    match ran.await {
+        Some((id, name)) if app.control.node(id).is_none() => Refusal::new(
+            Reason::Lost,
+            format!("{of} is on node {name}, which is not connected; try again when it is back: prismctl node info {name}"),
+        )
+        .retryable()
+        .detail("node", name),
+        _ => Refusal::not_found(format!(
+            "no node that is connected has {of}; it may have been removed to make room"
+        )),
+    }
 }
 
 /// Which attempt is meant, and the nodes that may have its output, the likeliest first. Waits for a task that was not

@@ -16,7 +16,7 @@ use crate::ask::RemoteNode;
 use crate::calls::Calls;
 use crate::frame::{Kind, Limits};
 use crate::greet::greet;
-use crate::read::{Readers, RoundTrip, read};
+use crate::read::{Heard, Readers, RoundTrip, read};
 use crate::write::{Lanes, Outgoing, lanes, write};
 
 /// Between two signs of life.
@@ -70,6 +70,7 @@ where
         lanes: lanes.clone(),
         round_trip: round_trip.clone(),
         began,
+        heard: Heard::first(),
     };
     let finish = Notify::new();
     tokio::select! {
@@ -99,9 +100,11 @@ where
             lanes: lanes.clone(),
             calls: Arc::clone(&calls),
             round_trip: RoundTrip::default(),
+            heard: Heard::first(),
+            name: None,
         },
     };
-    let round_trip = link.node.round_trip.clone();
+    let (round_trip, heard) = (link.node.round_trip.clone(), link.node.heard.clone());
     let carried = async move {
         let (from, to) = tokio::io::split(stream);
         let began = Instant::now();
@@ -112,6 +115,7 @@ where
             lanes: lanes.clone(),
             round_trip: round_trip.clone(),
             began,
+            heard,
         };
         let finish = Notify::new();
         let why = tokio::select! {

@@ -139,7 +139,7 @@ say "$(leader $other) leads"
 say "w2 is cut off until it is given up"
 cut_off w2
 wait_for "[ \"\$(state_of $other w2)\" = OFFLINE ]"
-prismctl --context "$other" info | grep -A 1 '^nodes '
+prismctl --context "$other" info | sed -n '/^nodes /,/^jobs /{/^jobs /!p}'
 sleep 5
 say "w2 is let back, and $led comes back"
 heal w2

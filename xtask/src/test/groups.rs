@@ -225,12 +225,14 @@ fn sandbox_root(session: &Session<'_>) -> Result<Outcome> {
 const ROOT_ONLY: &[&str] = &[
     "capture",
     "clock",
+    "cluster_example",
     "cohort",
     "disk_faults",
     "failpoints",
     "gossip",
     "recovery",
     "rotation",
+    "slow_members",
     "tls",
 ];
 

@@ -170,8 +170,9 @@ impl Control {
             before.over.cancel();
         }
         // What it still has to be told takes as long as it takes to read it; what it says is heard meanwhile.
+        let to = end.to_worker.clone();
         let told = async {
-            self.send_rest(&hello, &end.to_worker).await;
+            self.send_rest(&hello, &to).await;
             std::future::pending().await
         };
         tokio::select! {

@@ -125,7 +125,7 @@ resources: {cpu: 100m, memory: 16Mi}
 END
 say "$tasks tasks, submitted to s2"
 begin=$SECONDS
-again prismctl --context s2 job submit many.yaml --idempotency-key many
+again prismctl --context s2 job submit many.yaml --key many
 wait_for "[ \"\$(completed s3)\" -gt $((tasks / 10)) ]"
 
 led=$(leader s3)

@@ -66,6 +66,15 @@ fn who_has_fallen_silent_is_named_and_not_waited_for() {
     assert_eq!(missing("/api/v1/cluster/resources"), json!([]));
 
     running.signal(Signal::STOP);
+    until("all of it to have stopped", || {
+        let tasks = format!("/proc/{}/task", running.pid());
+        let stopped = |task: &std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat"));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        };
+        let mut all = std::fs::read_dir(tasks).ok()?.filter_map(Result::ok);
+        all.all(|task| stopped(&task)).then_some(())
+    });
     let (said, took) = refused(&server, "/api/v1/sandboxes/box/files?path=/work&list=true");
     let message = said["message"].as_str().expect("a text");
     assert!(

@@ -13,9 +13,11 @@ mod idle_footprint;
 mod node;
 mod placement;
 mod plane;
+mod played;
 mod procs;
 mod sandbox_start;
 mod servers;
+mod slow_members;
 mod stats;
 mod store_commit;
 mod task_overhead;
@@ -81,6 +83,11 @@ const BENCHES: &[Bench] = &[
         name: "sandbox-start",
         about: "API create to the first byte of the first command's output",
         run: sandbox_start::run,
+    },
+    Bench {
+        name: "slow-members",
+        about: "GET /cluster/resources and others while 5 of 50 workers have fallen silent",
+        run: slow_members::run,
     },
     Bench {
         name: "store-commit",

@@ -11,7 +11,7 @@ fn bench(args: &[&str]) -> Output {
 
 /// Runs a bench and checks its object; `may_be_null` are metrics of things that a machine may lack.
 #[track_caller]
-fn check(name: &str, metrics: &[&str], may_be_null: &[&str]) {
+fn check(name: &str, metrics: &[&str], may_be_null: &[&str]) -> Value {
     let out = bench(&[name, "--quick"]);
     let (text, said) = (
         String::from_utf8_lossy(&out.stdout),
@@ -59,6 +59,7 @@ fn check(name: &str, metrics: &[&str], may_be_null: &[&str]) {
         host["kernel"].is_string() && host["os"].is_string() && host["root"].is_boolean(),
         "{host}"
     );
+    object
 }
 
 #[test]
@@ -125,6 +126,26 @@ fn worker_scale() {
         "worker-scale",
         &["tasks_per_s_1", "tasks_per_s_8", "tasks_per_s_64"],
         &[],
+    );
+}
+
+/// Needs `prismd`, as the next one.
+#[test]
+fn slow_members() {
+    let metrics = [
+        "named_s",
+        "asked",
+        "max_ms",
+        "before_p99_ms",
+        "node_ls_p99_ms",
+        "image_ls_p99_ms",
+    ];
+    let object = check("slow-members", &metrics, &[]);
+    let metrics = &object["metrics"];
+    assert_eq!(metrics["missing"], 5, "{metrics}");
+    assert!(
+        metrics["p99_ms"].as_f64().is_some_and(|ms| ms < 1_000.0),
+        "{metrics}"
     );
 }
 

@@ -33,6 +33,20 @@ wire! {
         pub cordoned: u32,
     }
 
+    /// A node that does not answer.
+    pub struct MissingNode {
+        /// Its id.
+        pub id: NodeId,
+        /// Its name.
+        pub name: String,
+        /// `SUSPECT`: late; `OFFLINE`: given up, and its work given to others.
+        pub state: NodeState,
+        /// When it was found to be so.
+        pub since: TimeMs,
+        /// When it was last heard of; `null` if not since this server leads.
+        pub last_heartbeat: Option<TimeMs>,
+    }
+
     /// The cluster in one answer.
     pub struct ClusterInfo {
         /// Name of the server that answers.
@@ -45,6 +59,9 @@ wire! {
         pub servers: u32,
         /// Nodes by state.
         pub nodes: NodeCounts,
+        /// The nodes that do not answer, by name.
+        #[serde(default)]
+        pub missing: Vec<MissingNode>,
         /// Jobs that are not over, sweeps included.
         pub jobs_active: u32,
         /// All jobs that are known, sweeps included.
@@ -170,8 +187,11 @@ wire! {
         pub allocated: Resources,
         /// The rest.
         pub free: Resources,
-        /// Each node.
+        /// Each node, with what it measured last.
         pub nodes: Vec<NodeResources>,
+        /// Those of them that do not answer, by name. Nobody waits for them.
+        #[serde(default)]
+        pub missing: Vec<MissingNode>,
     }
 
     /// What a node is.

@@ -29,8 +29,8 @@ pub use access::{
 };
 pub use cluster::{
     ClusterInfo, ClusterResources, DrainBody, DrainView, GossipHolderView, GossipKeyInstall,
-    GossipKeyView, GossipKeysView, GossipState, MemberView, NodeCounts, NodeFactsView, NodeHealth,
-    NodeReadings, NodeResources, NodeView, PeerView, RestoreView,
+    GossipKeyView, GossipKeysView, GossipState, MemberView, MissingNode, NodeCounts, NodeFactsView,
+    NodeHealth, NodeReadings, NodeResources, NodeView, PeerView, RestoreView,
 };
 pub use error::{ErrorBody, status_of};
 pub use exec::{ExecBody, ExecEvent, ExecView, ExitView, SignalBody, TtySize};

@@ -245,6 +245,13 @@ impl Control {
         })
     }
 
+    /// When a node was last heard of; `None` if not since this server leads.
+    pub fn last_heard(&self, id: NodeId) -> Option<TimeMs> {
+        let live = self.sessions().get(&id).map(|s| s.live.last_heartbeat);
+        let past = self.past(id).heard;
+        live.or((past > TimeMs(0)).then_some(past))
+    }
+
     pub(crate) fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Session>> {
         self.shared
             .sessions

@@ -28,6 +28,8 @@ const ROUND_BYTES: usize = 8 << 20;
 const PAGE: usize = 4096;
 /// How often leases are looked at.
 const LEASE_CHECK: Duration = Duration::from_secs(1);
+/// A look at the leases that comes so late says that this leader itself was held up: stopped, or by a slow disk.
+const HELD_UP: Duration = Duration::from_secs(3);
 /// A node that has not been heard of for so long is `SUSPECT`.
 const SUSPECT_AFTER_MS: u64 = 6_000;
 /// A node that has not been heard of for so long is `OFFLINE`: its lease is over then, whoever gave it.
@@ -47,6 +49,8 @@ pub struct Leader {
     /// When each node was last heard of; nodes without a session count from the start of this leader.
     started: TimeMs,
     lease_checked: Instant,
+    /// Whether the last look at the leases was put off.
+    held_up: bool,
     placement: prism_scheduler::Config,
     /// What a cluster that has no id yet is to be called.
     id: Option<Id>,
@@ -77,6 +81,7 @@ pub fn open(store: Arc<dyn Store>) -> BoxFuture<'static, Result<(Control, Leader
             leadership,
             requests,
             lease_checked: Instant::now(),
+            held_up: false,
             placement: prism_scheduler::Config::default(),
             id: None,
         };
@@ -240,10 +245,21 @@ impl Leader {
 
     /// Queues what the leases say: late nodes are suspect, then offline.
     fn check_leases(&mut self) {
-        if self.lease_checked.elapsed() < LEASE_CHECK {
+        let since = self.lease_checked.elapsed();
+        if since < LEASE_CHECK {
             return;
         }
         self.lease_checked = Instant::now();
+        // What nodes said while this leader did not listen waits to be read: they are not judged before that, but at the next look.
+        let postpone = since >= HELD_UP && !self.held_up;
+        self.held_up = postpone;
+        if postpone {
+            tracing::warn!(
+                ms = since.as_millis(),
+                "this leader was held up; nodes are judged at the next look"
+            );
+            return;
+        }
         let control = self.control.clone();
         let started = self.started;
         tokio::spawn(async move {

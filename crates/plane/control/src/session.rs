@@ -23,6 +23,15 @@ const CONFIRM_WAIT: Duration = Duration::from_secs(2);
 /// Weight of one outcome in a node's reliability.
 pub(crate) const RELIABILITY_STEP: f64 = 0.02;
 
+/// Jobs that a worker is told of at once as its session begins: at most four messages each.
+const JOBS: usize = 64;
+
+/// Waits until half of a queue to a worker is free; false when nobody reads it any more.
+async fn room(to: &mpsc::Sender<ToWorker>) -> bool {
+    // Given back at once: it is room that others leave, not room that is kept from them.
+    to.reserve_many(to.max_capacity() / 2).await.is_ok()
+}
+
 /// What the leader keeps of a session.
 pub(crate) struct Session {
     pub(crate) outbox: mpsc::Sender<ToWorker>,
@@ -171,12 +180,15 @@ impl Control {
                 before.over.cancel();
             }
         }
-        let served = async {
-            self.send_rest(&hello).await;
-            self.read_reports(node, &mut end.from_worker).await;
+        // What it still has to be told takes as long as it takes to read it; what it says is heard meanwhile.
+        let to = end.to_worker.clone();
+        let told = async {
+            self.send_rest(&hello, &to).await;
+            std::future::pending().await
         };
         tokio::select! {
-            () = served => {}
+            () = told => {}
+            () = self.read_reports(node, &mut end.from_worker) => {}
             () = over.cancelled() => return Ok(()),
         }
         let mut sessions = self.sessions();
@@ -332,31 +344,36 @@ impl Control {
         let _gone = to.send(message).await;
     }
 
-    /// Tells a worker what it needs for what it holds, and what of it to stop or to start.
-    async fn send_rest(&self, hello: &Hello) {
+    /// Tells a worker what it needs for what it holds, and what of it to stop or to start: of a few jobs at a time, so that what is
+    /// said never fills the queue that everything else is said through, however many jobs there are.
+    async fn send_rest(&self, hello: &Hello, to: &mpsc::Sender<ToWorker>) {
         let node = hello.node;
-        let desired = self.read(|s| s.desired_for(node)).await;
-        for job in &desired.jobs {
-            self.send_job(node, job.job).await;
-            let (job_id, lanes) = (job.job, job.lanes);
-            self.tell(
-                node,
-                ToWorker::Assign {
-                    job: job_id,
-                    lanes,
-                    tasks: Vec::new(),
-                },
-            );
-            if job.recall {
-                self.tell(node, ToWorker::Recall(job_id));
+        let mut after = None;
+        loop {
+            let next = |desired: &Desired| -> Vec<JobId> {
+                let jobs = desired.jobs.iter().map(|j| j.job);
+                jobs.filter(|j| after < Some(*j)).take(JOBS).collect()
+            };
+            let jobs = self.read(|s| next(&s.desired_for(node))).await;
+            let Some(last) = jobs.last() else { break };
+            if !room(to).await {
+                return;
             }
-            let stop = tasks_of(job).filter(|(_, stop)| *stop);
-            let tasks: Vec<TaskRef> = stop.map(|(task, _)| task).collect();
-            if !tasks.is_empty() {
-                let why = prism_link::StopWhy::Cancelled;
-                self.tell(node, ToWorker::Stop { tasks, why });
+            for job in &jobs {
+                self.send_job(node, *job).await;
             }
+            // As it is at the moment at which it is said: the leader says what changes later after this.
+            let say = |desired: &Desired| {
+                let these = desired.jobs.iter().filter(|j| jobs.contains(&j.job));
+                these.for_each(|job| self.tell_job(node, job));
+            };
+            self.read(|s| say(&s.desired_for(node))).await;
+            after = Some(*last);
         }
+        if !room(to).await {
+            return;
+        }
+        let desired = self.read(|s| s.desired_for(node)).await;
         let held: BTreeSet<SandboxId> = hello.sandboxes.iter().map(|(id, _)| *id).collect();
         let mut start = Vec::new();
         let mut stop = Vec::new();
@@ -369,6 +386,22 @@ impl Control {
         }
         self.start_sandboxes(node, start).await;
         self.tell(node, ToWorker::SandboxStop(stop));
+    }
+
+    /// How many of a job's tasks may run on a node at once, and which of them are to go.
+    fn tell_job(&self, node: NodeId, desired: &prism_state::DesiredJob) {
+        let (job, lanes) = (desired.job, desired.lanes);
+        let tasks = Vec::new();
+        self.tell(node, ToWorker::Assign { job, lanes, tasks });
+        if desired.recall {
+            self.tell(node, ToWorker::Recall(job));
+        }
+        let stop = tasks_of(desired).filter(|(_, stop)| *stop);
+        let tasks: Vec<TaskRef> = stop.map(|(task, _)| task).collect();
+        if !tasks.is_empty() {
+            let why = prism_link::StopWhy::Cancelled;
+            self.tell(node, ToWorker::Stop { tasks, why });
+        }
     }
 
     /// Turns reports into proposals: all that have arrived are queued together, so that they share a commit.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
-use prism_api::{ClusterInfo, ClusterResources, MemberView, NodeCounts};
+use prism_api::{ClusterInfo, ClusterResources, MemberView, MissingNode, NodeCounts};
+use prism_control::Control;
 use prism_state::{Counts, State};
 use prism_types::{NodeState, Resources};
 
@@ -44,6 +45,25 @@ fn count(state: &State) -> NodeCounts {
     }
 }
 
+/// Who does not answer: what is told of all nodes is told without asking any, so nobody waits for these.
+fn missing(control: &Control, state: &State) -> Vec<MissingNode> {
+    let away = state
+        .nodes()
+        .map(|n| n.record())
+        .filter(|n| n.state != NodeState::Healthy);
+    let mut all: Vec<MissingNode> = away
+        .map(|n| MissingNode {
+            id: n.id,
+            name: n.name.to_string(),
+            state: n.state,
+            since: n.since,
+            last_heartbeat: control.last_heard(n.id),
+        })
+        .collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
 /// Work is counted as far as it is there for whoever asks.
 pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let store = app.control.store().status();
@@ -67,6 +87,7 @@ pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
                 leader: store.leader.then(|| app.config.server.clone()),
                 servers: u32::try_from(s.servers().count().max(1)).unwrap_or(u32::MAX),
                 nodes: count(s),
+                missing: missing(&app.control, s),
                 jobs_active: u32::try_from(active().count()).unwrap_or(u32::MAX),
                 jobs_total: u32::try_from(jobs().count()).unwrap_or(u32::MAX),
                 tasks,
@@ -106,6 +127,7 @@ pub(crate) async fn resources(app: &Arc<App>) -> Answered<Response<Body>> {
                     .nodes()
                     .map(|n| nodes::resources_view(&app.control, n))
                     .collect(),
+                missing: missing(&app.control, s),
             }
         })
         .await;

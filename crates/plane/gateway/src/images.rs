@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Response;
 use prism_api::{ImageLoad, ImageView};
 use prism_link::NodeService;
-use prism_state::Subject;
+use prism_state::{NodeRecord, Subject};
 use prism_types::Reason;
 
 use crate::app::App;
@@ -15,25 +16,35 @@ use crate::ask::Ask;
 use crate::refuse::{Answered, Refusal};
 use crate::{answer, list};
 
-/// Nodes that are connected, by name; or the one that is asked for.
-async fn nodes(app: &App, wanted: Option<&str>) -> Answered<Vec<(String, Arc<dyn NodeService>)>> {
-    let known = app
+/// How long one node may hold up the list of what all have.
+const NODE_WAIT: Duration = Duration::from_millis(500);
+
+/// A node that is connected.
+struct Live {
+    name: String,
+    service: Arc<dyn NodeService>,
+    /// The images that it said to have when it greeted last.
+    said: Vec<String>,
+}
+
+/// Nodes that are connected; or the one that is asked for.
+async fn nodes(app: &App, wanted: Option<&str>) -> Answered<Vec<Live>> {
+    let known: Vec<NodeRecord> = app
         .control
         .read(|s| match wanted {
-            Some(text) => {
-                let node = s.find_node(text)?.record();
-                Ok(vec![(node.name.to_string(), node.id)])
-            }
-            None => Ok::<_, Refusal>(
-                s.nodes()
-                    .map(|n| (n.record().name.to_string(), n.record().id))
-                    .collect(),
-            ),
+            Some(text) => Ok(vec![s.find_node(text)?.record().clone()]),
+            None => Ok::<_, Refusal>(s.nodes().map(|n| n.record().clone()).collect()),
         })
         .await?;
-    let live: Vec<_> = known
+    let live: Vec<Live> = known
         .into_iter()
-        .filter_map(|(name, id)| Some((name, app.control.node(id)?)))
+        .filter_map(|n| {
+            Some(Live {
+                service: app.control.node(n.id)?,
+                name: n.name.to_string(),
+                said: n.facts.images.into_iter().collect(),
+            })
+        })
         .collect();
     if live.is_empty() {
         return Err(Refusal::new(
@@ -56,11 +67,13 @@ pub(crate) async fn load(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
     }
     let mut image: Option<String> = body.name.clone();
     let mut done = Vec::new();
-    for (name, node) in nodes(app, body.node.as_deref()).await? {
-        let work = node.image_load(body.path.clone(), body.name.clone());
+    for node in nodes(app, body.node.as_deref()).await? {
+        let work = node
+            .service
+            .image_load(body.path.clone(), body.name.clone());
         let loaded = app.on_node(ask, Subject::Cluster, work).await?;
         image = Some(loaded);
-        done.push(name);
+        done.push(node.name);
     }
     answer::json(&ImageView {
         name: image.unwrap_or_default(),
@@ -71,8 +84,15 @@ pub(crate) async fn load(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> 
 pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let mut images: BTreeMap<String, Vec<String>> = BTreeMap::new();
     // Without any node there is simply no image.
-    for (name, node) in nodes(app, None).await.unwrap_or_default() {
-        for image in node.images().await? {
+    let asked = nodes(app, None).await.unwrap_or_default();
+    let asked = asked.into_iter().map(|node| async move {
+        let told = tokio::time::timeout(NODE_WAIT, node.service.images()).await;
+        // Of one that does not answer in time is told what it said itself before.
+        let has = told.ok().and_then(Result::ok).unwrap_or(node.said);
+        (node.name, has)
+    });
+    for (name, has) in futures::future::join_all(asked).await {
+        for image in has {
             images.entry(image).or_default().push(name.clone());
         }
     }

@@ -131,13 +131,24 @@ pub(crate) async fn job(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let follow = ask.query.flag("follow");
     let (task, nodes) = attempt(app, ask, follow).await?;
     let offset = ask.query.number("offset").unwrap_or(0);
-    let mut missing = Refusal::new(
-        Reason::NotFound,
-        format!(
-            "no node that is connected has the output of attempt {} of task {}; it may have been removed to make room",
-            task.attempt, task.index
-        ),
+    let of = format!(
+        "the output of attempt {} of task {}",
+        task.attempt, task.index
     );
+    let ran = ran(app, task).await;
+    if let Some((id, name)) = &ran
+        && app.control.node(*id).is_none()
+    {
+        return Err(Refusal::new(
+            Reason::Lost,
+            format!("{of} is on node {name}, which is not connected; try again when it is back: prismctl node info {name}"),
+        )
+        .retryable()
+        .detail("node", name.as_str()));
+    }
+    let mut missing = Refusal::not_found(format!(
+        "no node that is connected has {of}; it may have been removed to make room"
+    ));
     for id in nodes {
         let Some(node) = app.control.node(id) else {
             continue;
@@ -151,10 +162,22 @@ pub(crate) async fn job(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
         match source.answer(app, offset).await {
             Ok(response) => return Ok(response),
             Err(refusal) if refusal.rejection.reason == Reason::NotFound => {}
+            // Nobody else has it, so nobody else is asked.
+            Err(refusal) if ran.as_ref().is_some_and(|(at, _)| *at == id) => return Err(refusal),
             Err(refusal) => missing = refusal,
         }
     }
     Err(missing)
+}
+
+/// The node that an attempt is or was on, as long as it is the task's last one.
+async fn ran(app: &App, task: TaskRef) -> Option<(NodeId, String)> {
+    let ran = app.control.read(|s| {
+        let at = s.task(task.job, task.index)?;
+        let node = s.node(at.node.filter(|_| at.attempt == task.attempt)?)?;
+        Some((node.record().id, node.record().name.to_string()))
+    });
+    ran.await
 }
 
 /// Which attempt is meant, and the nodes that may have its output, the likeliest first. Waits for a task that was not

@@ -1,9 +1,11 @@
 //! `/sandboxes`: listing, reading, ending; and finding the node that has one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Response;
+use futures::stream::{FuturesUnordered, StreamExt};
 use prism_api::{SandboxView, TimeoutBody};
 use prism_link::NodeService;
 use prism_spec::ImageRef;
@@ -147,14 +149,25 @@ pub(crate) async fn place(app: &App, ask: &Ask, over: bool) -> Answered<Place> {
     }
 }
 
+/// How long a node may take to say which snapshots it has.
+const NODE_WAIT: Duration = Duration::from_secs(5);
+
 /// Refuses a snapshot unless it is of a sandbox that is there for whoever asks.
 pub(crate) async fn snapshot_there(app: &App, ask: &Ask, snapshot: &str) -> Answered<()> {
     let nodes: Vec<_> = app
         .control
         .read(|s| s.nodes().map(|n| n.record().id).collect())
         .await;
-    for node in nodes.into_iter().filter_map(|id| app.control.node(id)) {
-        let all = node.snapshots(None).await?;
+    let live = nodes.into_iter().filter_map(|id| app.control.node(id));
+    let mut asked: FuturesUnordered<_> = live
+        .map(|node| async move { tokio::time::timeout(NODE_WAIT, node.snapshots(None)).await })
+        .collect();
+    let mut silent = 0;
+    while let Some(told) = asked.next().await {
+        let Ok(Ok(all)) = told else {
+            silent += 1;
+            continue;
+        };
         let Some(found) = all.into_iter().find(|s| s.id == snapshot) else {
             continue;
         };
@@ -167,6 +180,14 @@ pub(crate) async fn snapshot_there(app: &App, ask: &Ask, snapshot: &str) -> Answ
         }
     }
     let shown: String = snapshot.chars().take(80).collect();
+    if silent > 0 {
+        return Err(Refusal::new(
+            Reason::Lost,
+            format!("snapshot {shown:?} was not found, and {silent} nodes that may have it did not answer; nothing was changed, try again when they are back: prismctl node ls"),
+        )
+        .retryable()
+        .detail("field", "snapshot"));
+    }
     Err(Refusal::not_found(format!(
         "there is no snapshot {shown:?} of a sandbox that this token sees"
     ))

@@ -557,11 +557,13 @@ impl House {
 
     /// Who leads; a server that says where it is now is found there from now on.
     pub(crate) async fn directions(&self, peer: &Peer, asked: WhoLeads) -> Directions {
-        let seat = self.links.seats.now();
+        let mut seat = self.links.seats.now();
         if let (Seat::Here(control), Role::Server) = (&seat, peer.holder.role)
             && let Err(why) = introduced(control, peer.holder.id, asked).await
         {
             tracing::warn!(server = %peer.holder.id, %why, "what a server says of itself was not noted");
+            // So that it says it again: whoever is told who leads takes it that the leader knows.
+            seat = Seat::Nowhere;
         }
         let leads = match seat {
             Seat::Here(_) => Leads::Me,

@@ -342,7 +342,11 @@ async fn session(
         Ok(carried) => carried,
         Err(why) => return Err(not_begun(house, &control, member, why).await),
     };
-    let node = Arc::new(link.node);
+    let name = control.read(|s| s.member(member).map(|m| m.name.clone()));
+    let node = Arc::new(match name.await {
+        Some(name) => link.node.named(name.as_str()),
+        None => link.node,
+    });
     let mut serving = std::pin::pin!(control.serve_member(member, end, node));
     // What carries ends first, and with it the session: it is to be closed as every other.
     let gone = async {

@@ -198,3 +198,28 @@ async fn one_of_another_version_is_refused_with_what_both_speak() {
     dialled.stream.read_exact(&mut said).await.unwrap();
     assert_eq!(c.house.counts().refused.get("version"), Some(&2));
 }
+
+/// Whoever is told who leads takes it that the leader knows of it: one whose leadership ended under way does not say that it leads.
+#[tokio::test]
+async fn what_was_not_noted_is_not_said_to_be() {
+    let c = cluster().await;
+    let own = prism_members::ServerToken {
+        id: prism_types::TokenId::new(1, 77),
+        name: "server-s2".to_owned(),
+        hash: [7; 32],
+    };
+    let known = |s: &prism_state::State| s.token(own.id).is_some();
+    let at = c.address.to_string();
+    let said = c.house.introduce(&at, Some(own.clone())).await.unwrap();
+    assert_eq!(said.leads, prism_members::Leads::Me);
+    assert!(c.control.read(known).await);
+    // It decides no more, and nobody has said so yet.
+    let other = prism_members::ServerToken {
+        id: prism_types::TokenId::new(1, 78),
+        hash: [8; 32],
+        ..own
+    };
+    c.lead_ends().await;
+    let said = c.house.introduce(&at, Some(other)).await.unwrap();
+    assert_eq!(said.leads, prism_members::Leads::Nobody);
+}

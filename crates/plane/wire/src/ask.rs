@@ -13,11 +13,15 @@ use serde::de::DeserializeOwned;
 
 use crate::calls::{Calls, gone};
 use crate::frame::Kind;
-use crate::read::RoundTrip;
+use crate::read::{Heard, RoundTrip};
 use crate::request::Request;
 use crate::write::{Lanes, Outgoing};
 
-/// A node at the other end of a connection. When that is over every call is refused, and those under way are answered that it is not
+/// A node that has said nothing for so long is not waited for. One that is there says something every 5 s at the least.
+const QUIET: Duration = Duration::from_secs(8);
+
+/// A node at the other end of a connection. No call waits for one that has fallen silent, however long the call itself may take. When the
+/// connection is over every call is refused, and those under way are answered that it is not
 /// known what became of them.
 #[derive(Clone, Debug)]
 pub struct RemoteNode {
@@ -25,21 +29,64 @@ pub struct RemoteNode {
     pub(crate) calls: Arc<Calls>,
     pub(crate) round_trip: RoundTrip,
     pub(crate) version: u16,
+    pub(crate) heard: Heard,
+    /// For messages.
+    pub(crate) name: Option<Arc<str>>,
 }
 
 impl RemoteNode {
+    /// The same, which says in its refusals which node it is.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// `node w3 has said nothing for 9 s`
+    fn silent(&self) -> String {
+        let name = self.name.as_deref();
+        let name = name.map_or_else(|| "the node".to_owned(), |name| format!("node {name}"));
+        let seconds = self.heard.silence().as_secs();
+        format!("{name} has said nothing for {seconds} s")
+    }
+
+    fn not_asked(&self) -> Rejection {
+        let why = format!(
+            "{}, so it was not asked and nothing was changed; try again when it is back, see prismctl node ls",
+            self.silent()
+        );
+        Rejection::retryable(Reason::Lost, why)
+    }
+
+    fn not_awaited(&self) -> Rejection {
+        let why = format!(
+            "{}, so its answer is not waited for; it may have done what was asked: look when it is back, see prismctl node ls",
+            self.silent()
+        );
+        Rejection::unknown(Reason::Lost, why)
+    }
+
     async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, NodeError> {
         let body = postcard::to_stdvec(&request).map_err(|e| {
             Rejection::new(Reason::Internal, format!("the call cannot be written: {e}"))
         })?;
+        if self.heard.silence() >= QUIET {
+            return Err(self.not_asked());
+        }
         let asked = self.calls.begin()?;
         let call = Outgoing {
             kind: Kind::Call,
             number: asked.number,
             body,
         };
-        self.lanes.calls.send(call).await.map_err(|_| gone())?;
-        let answer = asked.answer().await?;
+        let answer = async {
+            self.lanes.calls.send(call).await.map_err(|_| gone())?;
+            asked.answer().await
+        };
+        let answer = tokio::select! {
+            answer = answer => answer?,
+            () = self.heard.silent_for(QUIET) => return Err(self.not_awaited()),
+        };
         postcard::from_bytes::<Result<T, Rejection>>(&answer).unwrap_or_else(|e| {
             Err(Rejection::unknown(
                 Reason::Internal,

@@ -15,7 +15,7 @@ use crate::ask::RemoteNode;
 use crate::calls::Calls;
 use crate::frame::{Kind, Limits};
 use crate::greet::greet;
-use crate::read::{Readers, RoundTrip, read};
+use crate::read::{Heard, Readers, RoundTrip, read};
 use crate::versions::Message;
 use crate::write::{Lanes, Outgoing, lanes, write};
 
@@ -72,6 +72,7 @@ where
         round_trip: round_trip.clone(),
         began,
         version,
+        heard: Heard::first(),
     };
     let finish = Notify::new();
     tokio::select! {
@@ -102,9 +103,11 @@ where
             calls: Arc::clone(&calls),
             round_trip: RoundTrip::default(),
             version,
+            heard: Heard::first(),
+            name: None,
         },
     };
-    let round_trip = link.node.round_trip.clone();
+    let (round_trip, heard) = (link.node.round_trip.clone(), link.node.heard.clone());
     let carried = async move {
         let (from, to) = tokio::io::split(stream);
         let began = Instant::now();
@@ -116,6 +119,7 @@ where
             round_trip: round_trip.clone(),
             began,
             version,
+            heard,
         };
         let finish = Notify::new();
         let why = tokio::select! {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::WireError;
 use crate::answer::Answers;
@@ -50,6 +50,44 @@ impl RoundTrip {
     }
 }
 
+/// When something came last from the other end.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    began: Instant,
+    micros: Arc<AtomicU64>,
+}
+
+impl Heard {
+    /// Something came, for the first time: a greeting.
+    pub(crate) fn first() -> Self {
+        Self {
+            began: Instant::now(),
+            micros: Arc::default(),
+        }
+    }
+
+    fn again(&self) {
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// How long nothing has come.
+    pub(crate) fn silence(&self) -> Duration {
+        let heard = Duration::from_micros(self.micros.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(heard)
+    }
+
+    /// Ends when nothing has come for so long.
+    pub(crate) async fn silent_for(&self, long: Duration) {
+        loop {
+            match long.saturating_sub(self.silence()) {
+                Duration::ZERO => return,
+                left => sleep(left).await,
+            }
+        }
+    }
+}
+
 /// Who gets what comes in.
 pub(crate) struct Readers<M> {
     /// The session's messages.
@@ -66,6 +104,8 @@ pub(crate) struct Readers<M> {
     pub(crate) began: Instant,
     /// What is spoken.
     pub(crate) version: u16,
+    /// Noted at each frame.
+    pub(crate) heard: Heard,
 }
 
 impl<M> Readers<M> {
@@ -104,6 +144,7 @@ where
     loop {
         let frame = timeout(SILENCE, next(&mut from)).await;
         let (head, body) = frame.map_err(|_| WireError::Silent(SILENCE.as_secs()))??;
+        readers.heard.again();
         match head.kind {
             Kind::Ping => readers.lanes.sign(Kind::Pong, head.number),
             Kind::Pong => {

@@ -465,6 +465,46 @@ async fn life_is_shown_and_silence_ends_it() {
     silent.await.unwrap();
 }
 
+/// A machine whose power is gone, or a network that swallows everything: the connection stays open.
+#[tokio::test(start_paused = true)]
+async fn no_call_waits_for_a_node_that_has_fallen_silent() {
+    let (here, mut there) = duplex(4096);
+    let (control, worker_far) = pair();
+    there.write_all(b"PRSM\x01\0\x01\0").await.unwrap();
+    let (link, carried) = carry_control(here, worker_far).await.unwrap();
+    let carried = tokio::spawn(carried);
+    let node = link.node.named("w3");
+    let begin = tokio::time::Instant::now();
+    // It may wait for hours for the end of an exec, and not for a node that is not there.
+    let hours = Some(Duration::from_secs(7_200));
+    let refused = node.exec_info(sandbox(), "e1".into(), hours).await;
+    let refused = refused.unwrap_err();
+    let took = begin.elapsed();
+    assert!((8..10).contains(&took.as_secs()), "{took:?}");
+    assert_eq!(
+        (refused.reason, refused.outcome),
+        (Reason::Lost, Outcome::Unknown)
+    );
+    assert!(
+        refused.message.contains("node w3 has said nothing for 8 s"),
+        "{refused}"
+    );
+    // Who comes later is told at once, and that nothing was done.
+    let refused = node.execs(sandbox()).await.unwrap_err();
+    assert_eq!(begin.elapsed(), took);
+    assert_eq!(
+        (refused.reason, refused.outcome),
+        (Reason::Lost, Outcome::NotApplied)
+    );
+    assert!(
+        refused.retryable && refused.message.contains("node w3 has said nothing"),
+        "{refused}"
+    );
+    // Calls that do not fit into what nobody reads any more are no exception: none is made.
+    assert!(matches!(carried.await.unwrap(), WireError::Silent(15)));
+    drop((there, control));
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_does_not_greet_is_not_waited_for() {
     let (here, _there) = duplex(4096);

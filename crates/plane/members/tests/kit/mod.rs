@@ -42,6 +42,8 @@ pub struct Cluster {
     pub house: Arc<House>,
     pub address: SocketAddr,
     pub stop: CancellationToken,
+    /// Ends the leader alone.
+    lead: CancellationToken,
     pub pin: prism_identity::Pin,
     dir: tempfile::TempDir,
 }
@@ -61,7 +63,8 @@ pub async fn cluster_with(unknown: usize) -> Cluster {
     let stop = CancellationToken::new();
     let store = Arc::new(FakeStore::default());
     let (control, leader) = prism_control::open(store.clone()).await.unwrap();
-    tokio::spawn(leader.run(stop.clone()));
+    let lead = stop.child_token();
+    tokio::spawn(leader.run(lead.clone()));
     let me = Membership::found(ClusterId(Id::new(1, 9)), node(SERVER), now()).unwrap();
     let founder = MemberRecord {
         id: me.node,
@@ -104,6 +107,7 @@ pub async fn cluster_with(unknown: usize) -> Cluster {
         house,
         address,
         stop,
+        lead,
         pin,
         dir,
     }
@@ -142,6 +146,20 @@ impl Cluster {
 
     pub async fn propose(&self, command: Command) {
         self.control.propose(command, None).await.unwrap();
+    }
+
+    /// Ends the leader; nobody is told that it decides no more.
+    pub async fn lead_ends(&self) {
+        self.lead.cancel();
+        let refused = || async {
+            let nobody = Command::Cordon {
+                id: node(99),
+                on: true,
+            };
+            let why = self.control.propose(nobody, None).await.unwrap_err();
+            why.reason == prism_types::Reason::NotLeader
+        };
+        assert!(until(refused).await);
     }
 
     pub async fn join(&self, token: &JoinToken, n: u128) -> Result<Membership, MemberError> {

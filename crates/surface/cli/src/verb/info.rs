@@ -10,6 +10,9 @@ use crate::output::{Out, Table, human};
 use crate::server::{Server, typed};
 use prism_client::Ask;
 
+/// Nodes that do not answer and are named here.
+const MISSING: usize = 8;
+
 /// The cluster in one look.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -95,8 +98,23 @@ fn fields(info: &ClusterInfo, address: &str) -> Table {
     ];
     for (name, value) in rows {
         t.row([name, &value]);
+        if name == "nodes" {
+            missing(&mut t, info);
+        }
     }
     t
+}
+
+/// `missing  w2 is OFFLINE since 2026-03-01 12:30:05Z (3m)`, a line each, and not more of them than one can read.
+fn missing(t: &mut Table, info: &ClusterInfo) {
+    for (i, n) in info.missing.iter().take(MISSING).enumerate() {
+        let (since, age) = (human::moment(n.since), human::age(n.since, info.now));
+        let line = format!("{} is {} since {since} ({age})", n.name, n.state.as_str());
+        t.row([if i == 0 { "missing" } else { "" }, &line]);
+    }
+    if let more @ 1.. = info.missing.len().saturating_sub(MISSING) {
+        t.row(["", &format!("and {more} more: prismctl node ls")]);
+    }
 }
 
 fn of(info: &ClusterInfo, f: impl Fn(&Resources) -> String) -> String {

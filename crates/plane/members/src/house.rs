@@ -36,8 +36,8 @@ const FOLLOW: Duration = Duration::from_secs(2);
 /// A connection with another server at its end.
 pub type Stream = TlsStream<TcpStream>;
 
-/// What is done with one, until it ends.
-pub type Hook = Arc<dyn Fn(Stream) -> BoxFuture<'static, ()> + Send + Sync>;
+/// What is done with one, until it ends; why, if what came was not taken (invalid data, or another error).
+pub type Hook = Arc<dyn Fn(Stream) -> BoxFuture<'static, std::io::Result<()>> + Send + Sync>;
 
 /// What a house is linked with.
 #[derive(Clone)]

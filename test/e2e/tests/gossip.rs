@@ -280,12 +280,22 @@ fn gossip_goes_on_through_a_change_of_the_root_and_its_keys_are_sealed_for_the_n
     // The same keys, and nobody was taken for gone.
     assert!(rings(&first).values().all(|r| *r == [old.clone()]));
     assert!(events(&first, "server.failed").is_empty());
-    // Whoever starts now has nothing but the new root.
-    for server in [&mut second, &mut first] {
-        server.kill();
-        server.restart();
-    }
+    // Whoever starts now has nothing but the new root. Each comes back at another port, which the other has to hear of first.
+    let at = |by: &Server, name| Some(peer(by, name)?["address"].clone());
+    let there = at(&first, "s2");
+    second.kill();
+    second.restart();
+    until("its new address to be known", || {
+        at(&first, "s2").filter(|now| Some(now) != there.as_ref())
+    });
     all_alive(&first, 2);
+    first.kill();
+    first.restart();
+    all_alive(&first, 2);
+    // Each start makes another token, of which the leader is told in time.
+    until("the other's token to be known", || {
+        (second.api().get("/api/v1/cluster").status == 200).then_some(())
+    });
     until("both to have the key that there was", || {
         let all = rings(&first);
         (all.len() == 2 && all.values().all(|r| *r == [old.clone()])).then_some(())

@@ -106,12 +106,16 @@ fn session() -> Feed {
                 };
                 let mut got = 0_usize;
                 let mut carried = Box::pin(carried);
-                loop {
+                let why = loop {
                     tokio::select! {
-                        why = &mut carried => return format!("{why}, {} messages", got.min(3)),
+                        why = &mut carried => break why,
                         message = control.from_worker.recv() => got += usize::from(message.is_some()),
                     }
+                };
+                while control.from_worker.try_recv().is_ok() {
+                    got += 1;
                 }
+                format!("{why}, {} messages", got.min(3))
             };
             tokio::join!(carried, played).0
         })
@@ -407,8 +411,8 @@ const fn parser(
 
 pub(super) const SESSION: Parser = parser("worker-session", of_worker, session, 4_000);
 pub(super) const CALLS: Parser = parser("node-calls", calls, called, 4_000);
-pub(super) const MEMBERS: Parser = parser("member-questions", questions, members, 10_000);
+pub(super) const MEMBERS: Parser = parser("member-questions", questions, members, 4_000);
 pub(super) const RAFT: Parser = parser("raft-messages", consensus, raft, 10_000);
 pub(super) const GOSSIP: Parser = parser("gossip-bodies", said_by_two, gossip, 10_000);
-pub(super) const CERTIFICATE: Parser = parser("certificates", certificates, certificate, 8_000);
+pub(super) const CERTIFICATE: Parser = parser("certificates", certificates, certificate, 3_000);
 pub(super) const JOIN_TOKEN: Parser = parser("join-token", tokens, join_token, 20_000);

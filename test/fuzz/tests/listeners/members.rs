@@ -208,7 +208,7 @@ pub async fn of_the_cluster(site: &Site, round: u64) -> Tally {
     // Its own request is a good one; every change of it is refused.
     let request = me.key.request().expect("its own key");
     let request = postcard::to_stdvec(&request).expect("plain data");
-    let questions = changed(&mut dice, &[request.clone()], STREAMS);
+    let questions = changed(&mut dice, std::slice::from_ref(&request), STREAMS);
     let bad: Vec<Vec<u8>> = questions
         .into_iter()
         .filter(|q| *q != long(&request))

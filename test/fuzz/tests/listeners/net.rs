@@ -41,8 +41,11 @@ impl AddAssign for Tally {
 }
 
 pub fn runtime() -> Runtime {
-    let made = Builder::new_multi_thread().worker_threads(2).enable_all();
-    made.build().expect("threads can be had")
+    let made = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    made.expect("threads can be had")
 }
 
 /// Some that connect and say nothing.

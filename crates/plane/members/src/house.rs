@@ -12,7 +12,7 @@ use prism_identity::{
 };
 use prism_state::{Command, Join, MemberRole, State, Whom};
 use prism_store::{BoxFuture, Store};
-use prism_types::{NodeId, Reason, Rejection};
+use prism_types::{NodeId, Outcome, Reason, Rejection};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -541,12 +541,16 @@ impl House {
     /// Who leads; a server that says where it is now is found there from now on.
     pub(crate) async fn directions(&self, peer: &Peer, asked: WhoLeads) -> Directions {
         let seat = self.links.seats.now();
+        let mut again = false;
         if let (Seat::Here(control), Role::Server) = (&seat, peer.holder.role)
             && let Err(why) = introduced(control, peer.holder.id, asked).await
         {
             tracing::warn!(server = %peer.holder.id, %why, "what a server says of itself was not noted");
+            again = why.retryable || why.outcome == Outcome::Unknown;
         }
         let leads = match seat {
+            // Whoever leads next is to be told, and would not be if this one said that it leads.
+            Seat::Here(_) if again => Leads::Nobody,
             Seat::Here(_) => Leads::Me,
             Seat::There(address) => Leads::Other(address),
             Seat::Nowhere => Leads::Nobody,

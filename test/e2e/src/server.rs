@@ -102,9 +102,14 @@ impl Server {
         // What an earlier one wrote is of no use any more.
         let _ = fs::remove_file(&contexts);
         let mut command: Command = self.place.command("prismd");
+        let api = |arg: &&str| arg.starts_with("--api=");
+        let how = self.how.iter().map(String::as_str);
+        if !how.chain(args.iter().copied()).any(|arg| api(&arg)) {
+            command.arg("--api=127.0.0.1:0");
+        }
         command
             .args(&self.how)
-            .args(["--api=127.0.0.1:0", "--data-dir"])
+            .arg("--data-dir")
             .arg(self.place.data())
             .args(args)
             .envs(env.iter().copied());
@@ -143,6 +148,13 @@ impl Server {
     /// Its API, with the token of the context that it wrote.
     pub fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        self.running
+            .as_ref()
+            .map_or_else(String::new, Running::stderr)
     }
 
     /// Its process id; 0 while it does not run.

@@ -65,6 +65,22 @@ fn events(server: &Server, kind: &str) -> Vec<Value> {
     answer.json()["items"].as_array().expect("a list").clone()
 }
 
+/// A figure of `/metrics`, by its name and labels as they stand there.
+fn figure(server: &Server, name: &str) -> Option<u64> {
+    let text = server.api().get("/metrics").expect(200).text();
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok())
+}
+
+fn seen_as(server: &Server, state: &str) -> Option<u64> {
+    figure(
+        server,
+        &format!("prism_gossip_members{{state=\"{state}\"}}"),
+    )
+}
+
 #[test]
 fn servers_see_each_other_fail_and_come_back() {
     let first = founder(&[]);
@@ -75,10 +91,16 @@ fn servers_see_each_other_fail_and_come_back() {
         let known = |name| peer(&first, name)?["round_trip_us"].as_u64();
         (known("s2").is_some() && known("s3").is_some()).then_some(())
     });
+    assert_eq!(seen_as(&first, "alive"), Some(3));
     second.kill();
+    until("it to be suspected", || {
+        (seen_as(&first, "suspect") == Some(1)).then_some(())
+    });
     until("it to be missed", || {
         (peer(&first, "s2")?["gossip"] == "failed").then_some(())
     });
+    assert_eq!(seen_as(&first, "failed"), Some(1));
+    assert_eq!(seen_as(&first, "alive"), Some(2));
     until("why it stays", || {
         let said = peer(&first, "s2")?;
         said["stays"]
@@ -109,6 +131,7 @@ fn servers_see_each_other_fail_and_come_back() {
     until("its goodbye", || {
         (peer(&first, "s2")?["gossip"] == "left").then_some(())
     });
+    assert_eq!(seen_as(&first, "left"), Some(1));
     assert_eq!(peer(&first, "s3").expect("there")["gossip"], "alive");
     third.place.assert_no_panic();
 }
@@ -225,4 +248,87 @@ fn a_server_that_is_long_gone_is_taken_out_only_while_the_rest_stays_safe() {
     assert!(!events(&first, "server.retired").is_empty());
     all_alive(&first, 3);
     drop((second, fourth));
+}
+
+/// What the cluster keeps of the keys: how often they were changed.
+fn revision(server: &Server) -> u64 {
+    let view = server.api().get("/api/v1/cluster/keys").expect(200).json();
+    view["revision"].as_u64().expect("a number")
+}
+
+/// What `/metrics` says of a key: 1 when it seals.
+fn seals(server: &Server, key: &str) -> Option<u64> {
+    figure(server, &format!("prism_gossip_key{{key=\"{key}\"}}"))
+}
+
+#[test]
+fn gossip_goes_on_through_a_change_of_the_root_and_its_keys_are_sealed_for_the_new_one() {
+    let mut first = founder(&[]);
+    let mut second = joined(&first, "s2", &[]);
+    all_alive(&first, 2);
+    let old = rings(&first)["s1"][0].clone();
+    assert_eq!(seals(&second, &old), Some(1));
+    let before = revision(&first);
+    first.ctl(&["ca", "rotate"]).expect(0);
+    until("the end of the change", || {
+        let status = first.api().get("/api/v1/ca").expect(200).json();
+        status["rotation"]["ended"].as_u64().map(drop)
+    });
+    until("the keys to be sealed anew", || {
+        (revision(&first) > before).then_some(())
+    });
+    // The same keys, and nobody was taken for gone.
+    assert!(rings(&first).values().all(|r| *r == [old.clone()]));
+    assert!(events(&first, "server.failed").is_empty());
+    // Whoever starts now has nothing but the new root. Each comes back at another port, which the other has to hear of first.
+    let at = |by: &Server, name| Some(peer(by, name)?["address"].clone());
+    let there = at(&first, "s2");
+    second.kill();
+    second.restart();
+    until("its new address to be known", || {
+        at(&first, "s2").filter(|now| Some(now) != there.as_ref())
+    });
+    all_alive(&first, 2);
+    first.kill();
+    first.restart();
+    all_alive(&first, 2);
+    // Each start makes another token, of which the leader is told in time.
+    until("the other's token to be known", || {
+        (second.api().get("/api/v1/cluster").status == 200).then_some(())
+    });
+    until("both to have the key that there was", || {
+        let all = rings(&first);
+        (all.len() == 2 && all.values().all(|r| *r == [old.clone()])).then_some(())
+    });
+    let moved = |server: &Server, direction: &str| {
+        let of = |what| {
+            let name = format!("prism_gossip_{what}_total{{direction=\"{direction}\"}}");
+            figure(server, &name)
+        };
+        (of("datagrams"), of("bytes"))
+    };
+    let (out, into) = (moved(&first, "out"), moved(&first, "in"));
+    assert!(out.0 > Some(0) && into.0 > Some(0), "{out:?} {into:?}");
+    until("more to go in and out", || {
+        let (more_out, more_in) = (moved(&first, "out"), moved(&first, "in"));
+        let both = |a: (Option<u64>, Option<u64>), b: (_, _)| a.0 > b.0 && a.1 > b.1;
+        (both(more_out, out) && both(more_in, into)).then_some(())
+    });
+    // And keys are replaced as before.
+    let new = installed(&second);
+    assert_eq!(
+        (seals(&first, &old), seals(&first, &new)),
+        (Some(1), Some(0))
+    );
+    second.ctl(&["peer", "key", "use", &new]).expect(0);
+    assert_eq!(
+        (seals(&first, &old), seals(&first, &new)),
+        (Some(0), Some(1))
+    );
+    first.ctl(&["peer", "key", "remove", &old]).expect(0);
+    assert_eq!(
+        (seals(&second, &old), seals(&second, &new)),
+        (None, Some(1))
+    );
+    all_alive(&second, 2);
 }

@@ -12,5 +12,7 @@ mod mutate;
 mod parsers;
 mod run;
 
+pub use dice::Dice;
+pub use mutate::mutated;
 pub use parsers::{PARSERS, Parser};
 pub use run::{Failure, Report, Until, run};

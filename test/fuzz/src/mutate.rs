@@ -102,7 +102,7 @@ const WORDS: &[&str] = &[
 ];
 
 /// An input made of others.
-pub(crate) fn mutated(dice: &mut Dice, corpus: &[Vec<u8>]) -> Vec<u8> {
+pub fn mutated(dice: &mut Dice, corpus: &[Vec<u8>]) -> Vec<u8> {
     let mut input = dice.pick(corpus).cloned().unwrap_or_default();
     for _ in 0..=dice.roll(4) {
         change(dice, &mut input, corpus);
@@ -152,7 +152,7 @@ fn change(dice: &mut Dice, input: &mut Vec<u8>, corpus: &[Vec<u8>]) {
         12 => nest(dice, input),
         _ => {
             let bytes: Vec<u8> = (0..=dice.roll(8))
-                .map(|_| dice.next().to_le_bytes()[0])
+                .map(|_| dice.draw().to_le_bytes()[0])
                 .collect();
             put(dice, input, &bytes);
         }
@@ -204,10 +204,10 @@ fn number(dice: &mut Dice, input: &mut Vec<u8>) {
         .count();
     let value = match dice.roll(5) {
         0 => "0".to_owned(),
-        1 => format!("-{}", dice.next()),
+        1 => format!("-{}", dice.draw()),
         2 => "9".repeat(dice.roll(400)),
         3 => format!("{}e{}", dice.roll(10), dice.roll(1000)),
-        _ => dice.next().to_string(),
+        _ => dice.draw().to_string(),
     };
     input.splice(from..from + length, value.bytes());
 }

@@ -3,6 +3,7 @@
 mod archives;
 mod records;
 mod texts;
+mod wires;
 
 /// Feeds one input and tells what the parser answered; the answer's form guides the search.
 pub type Feed = Box<dyn FnMut(&[u8]) -> String>;
@@ -45,6 +46,13 @@ pub const PARSERS: &[Parser] = &[
     archives::MANIFEST,
     archives::ARCHIVE,
     archives::SNAPSHOT,
+    wires::SESSION,
+    wires::CALLS,
+    wires::MEMBERS,
+    wires::RAFT,
+    wires::GOSSIP,
+    wires::CERTIFICATE,
+    wires::JOIN_TOKEN,
 ];
 
 /// The error's text, or a word for success.

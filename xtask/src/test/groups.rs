@@ -120,6 +120,7 @@ fn kind(program: &TestProgram) -> Kind {
         "prism-e2e" if program.target == "etcd" => Kind::StoreEtcd,
         "prism-e2e" if program.target == "lan" => Kind::Lan,
         "prism-e2e" => Kind::EndToEnd,
+        "prism-fuzz" if program.target == "listeners" => Kind::EndToEnd,
         "prism-sandbox" | "prism-sys" => Kind::Sandbox,
         "prism-etcd" => Kind::StoreEtcd,
         "prism-membership" if program.target == "mdns" => Kind::Lan,

@@ -40,6 +40,19 @@ pub(crate) enum Question {
     Snapshot(Piece),
 }
 
+impl Question {
+    /// Its name.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Append(_) => "append",
+            Self::Vote(_) => "vote",
+            Self::PreVote(_) => "pre-vote",
+            Self::Transfer(_) => "transfer",
+            Self::Snapshot(_) => "snapshot",
+        }
+    }
+}
+
 /// A part of a snapshot, in order.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Piece {
@@ -122,5 +135,26 @@ where
         Ok(message)
     } else {
         Err(invalid("something follows the message"))
+    }
+}
+
+/// Reads bytes as a server does to which another comes: a greeting, then questions. Says what came and why no more is read; for tests that
+/// have no server.
+pub async fn check_messages(mut bytes: &[u8]) -> String {
+    let from = &mut bytes;
+    let mut came = match receive::<_, Hello>(from).await {
+        Ok(_) => "hello".to_owned(),
+        Err(why) => return why.to_string(),
+    };
+    loop {
+        match receive::<_, Question>(from).await {
+            Ok(question) => {
+                // What was read can be said.
+                let again = encode(&question).map_or("unsaid", |_| question.name());
+                came.push(' ');
+                came.push_str(again);
+            }
+            Err(why) => return format!("{came}: {why}"),
+        }
     }
 }

@@ -34,6 +34,7 @@ mod tests;
 
 pub use config::Config;
 pub use error::OpenError;
+pub use exchange::check_messages;
 pub use peers::{Dial, Pipe, Progress, Server, Standing};
 pub use remains::{Remains, remains};
 pub use store::{RaftStore, open};

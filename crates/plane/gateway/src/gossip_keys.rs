@@ -50,6 +50,25 @@ pub struct Hint {
     pub stays: Option<String>,
 }
 
+/// What has gone through gossip since this server started, and what it is sealed with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Its keys; the first seals.
+    pub keys: Vec<KeyName>,
+    /// Datagrams that the network took, and their bytes.
+    pub sent: (u64, u64),
+    /// Datagrams that came, the refused ones too, and their bytes.
+    pub received: (u64, u64),
+    /// Datagrams that the network did not take.
+    pub unsent: u64,
+    /// Refused ones, by reason.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Times that this server was held up, and so accused nobody.
+    pub held_up: u64,
+    /// Times that it was said to be down, and said that it is not.
+    pub refuted: u64,
+}
+
 /// A change of the keys.
 #[derive(Clone, Debug)]
 pub enum KeyChange {
@@ -66,6 +85,9 @@ pub trait Gossip: Send + Sync + fmt::Debug {
     /// What is said of the servers now, the own one included.
     fn hints(&self) -> BoxFuture<'_, Vec<Hint>>;
 
+    /// What has gone through it; `None` while it does not run.
+    fn traffic(&self) -> BoxFuture<'_, Option<Traffic>>;
+
     /// Which keys each server has, by its own word now; those that do not answer are left out.
     fn report(&self) -> BoxFuture<'_, Vec<(NodeId, Vec<KeyName>)>>;
 
@@ -76,7 +98,8 @@ pub trait Gossip: Send + Sync + fmt::Debug {
     fn changed(&self, now: &GossipRecord, change: KeyChange) -> Result<GossipRecord, Rejection>;
 }
 
-fn text(name: &KeyName) -> String {
+/// A key's name as people see it.
+pub(crate) fn key_text(name: &KeyName) -> String {
     name.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -120,7 +143,7 @@ fn view(record: &GossipRecord, holders: Holders) -> GossipKeysView {
         let has = |keys: &Option<Vec<KeyName>>| keys.as_ref().is_some_and(|k| k.contains(id));
         let have = holders.iter().filter(|(_, _, keys)| has(keys)).count();
         GossipKeyView {
-            id: text(id),
+            id: key_text(id),
             primary: at == 0,
             have: u32::try_from(have).unwrap_or(u32::MAX),
         }
@@ -133,7 +156,7 @@ fn view(record: &GossipRecord, holders: Holders) -> GossipKeysView {
             .map(|(id, name, keys)| GossipHolderView {
                 id,
                 name,
-                keys: keys.map(|keys| keys.iter().map(text).collect()),
+                keys: keys.map(|keys| keys.iter().map(key_text).collect()),
             })
             .collect(),
     }
@@ -231,7 +254,7 @@ fn named(ask: &Ask, record: &GossipRecord) -> Answered<KeyName> {
     let given = ask.param("id")?;
     let known = parse(given).filter(|id| record.keys.contains(id));
     known.ok_or_else(|| {
-        let names: Vec<String> = record.keys.iter().map(text).collect();
+        let names: Vec<String> = record.keys.iter().map(key_text).collect();
         Refusal::not_found(format!(
             "there is no gossip key {given:?}; there are: {}",
             names.join(", ")
@@ -244,7 +267,7 @@ async fn make_primary(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let id = named(&ask, &record)?;
     if record.keys.first() != Some(&id) {
         let holders = holders(app, &*gossip).await;
-        let what = format!("not every server has key {}", text(&id));
+        let what = format!("not every server has key {}", key_text(&id));
         ready(&holders, &what, |keys| keys.contains(&id))?;
         change(app, &ask, KeyChange::Use(id)).await?;
     }
@@ -264,12 +287,12 @@ async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
             Reason::WrongState,
             format!(
                 "key {} is the one that seals; let another seal first with prismctl peer key use",
-                text(&id)
+                key_text(&id)
             ),
         ));
     };
     let holders = holders(app, &*gossip).await;
-    let what = format!("not every server seals with key {} yet", text(&primary));
+    let what = format!("not every server seals with key {} yet", key_text(&primary));
     ready(&holders, &what, |keys| keys.first() == Some(&primary))?;
     change(app, &ask, KeyChange::Remove(id)).await?;
     followed(app, &*gossip).await?;

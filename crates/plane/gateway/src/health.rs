@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::ask::Ask;
 use crate::config::{DiskGauge, DiskRoom};
 use crate::desk::Desk;
+use crate::gossip_metrics;
 use crate::metrics::{Text, label};
 use crate::refuse::Answered;
 
@@ -105,6 +106,7 @@ pub(crate) async fn metrics(app: &Arc<App>) -> Answered<Response<Body>> {
     work(app, &mut text).await;
     nodes(app, &mut text).await;
     store(app, &mut text);
+    gossip_metrics::write(app, &mut text).await;
     control(app, &mut text);
     process(&mut text).await;
     Ok(answer::of(

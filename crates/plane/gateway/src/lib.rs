@@ -24,6 +24,7 @@ mod explain;
 mod files;
 mod forward;
 mod gossip_keys;
+mod gossip_metrics;
 mod health;
 mod idempotency;
 mod images;
@@ -59,7 +60,7 @@ pub use config::{
     DiskGauge, DiskRoom, GatewayConfig, Peer, Peers, StoreGauge, StoreHealth, StoreTrouble,
 };
 pub use desk::{Ground, Pipe, Reach};
-pub use gossip_keys::{Gossip, Hint, HintState, KeyChange, KeyName};
+pub use gossip_keys::{Gossip, Hint, HintState, KeyChange, KeyName, Traffic};
 pub use join_tokens::Joining;
 pub use query::check_query;
 pub use server::{Gateway, serve, serve_tls};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +56,25 @@ impl Metrics {
     pub(crate) fn refused(&self, reason: &'static str) {
         let mut all = self.2.lock().unwrap_or_else(PoisonError::into_inner);
         *all.entry(reason).or_default() += 1;
+    }
+
+    /// Counts a connection that ended by what came over it, which was no HTTP or did not come in time. One that has `asked` before and is
+    /// silent was kept for a next request.
+    pub(crate) fn cut(&self, from: SocketAddr, why: &hyper::Error, asked: bool) {
+        let reason = if why.is_parse_too_large() {
+            "too_large"
+        } else if why.is_parse() {
+            "malformed"
+        } else if why.is_timeout() && !asked {
+            "slow"
+        } else if why.is_incomplete_message() {
+            "broken_off"
+        } else {
+            // Clients go away when they like.
+            return tracing::debug!(%from, error = %why, "connection ended");
+        };
+        self.refused(reason);
+        tracing::info!(%from, reason, %why, "a connection to the API is refused");
     }
 
     /// Connections that were refused: to the API, and to the listener for members as that has counted them.

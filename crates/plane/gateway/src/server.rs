@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -178,8 +179,10 @@ impl Guest {
         S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
         let (service, taken) = (self.service.clone(), self.place.clone());
-        let peer = self.peer;
+        let (peer, asked) = (self.peer, Arc::new(AtomicBool::new(false)));
+        let asks = asked.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
+            asks.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer));
             if let Some(client) = &client {
                 request.extensions_mut().insert(client.clone());
@@ -188,7 +191,12 @@ impl Guest {
         });
         let http = http(&self.gateway.desk.common.config);
         let connection = watcher.watch(http.serve_connection(stream, service));
-        end_of(connection, self.place).await;
+        tokio::select! {
+            ended = connection => if let Err(why) = ended {
+                self.gateway.desk.common.metrics.cut(peer, &why, asked.load(Ordering::Relaxed));
+            },
+            () = self.place.given_away() => tracing::debug!("an idle connection gave way to another"),
+        }
     }
 }
 
@@ -213,18 +221,6 @@ async fn answered(
     let busy = place.busy();
     let answer = TowerToHyperService::new(router).call(request).await?;
     Ok(answer.map(|body| connections::holding(body, busy)))
-}
-
-async fn end_of<E: std::fmt::Display>(
-    connection: impl Future<Output = Result<(), E>>,
-    place: Arc<Place>,
-) {
-    tokio::select! {
-        ended = connection => if let Err(e) = ended {
-            tracing::debug!(error = %e, "connection ended");
-        },
-        () = place.given_away() => tracing::debug!("an idle connection gave way to another"),
-    }
 }
 
 fn tuned(stream: TcpStream) -> TcpStream {

@@ -164,3 +164,23 @@ where
         .await
         .map_err(late)?
 }
+
+/// Reads bytes as whoever is asked does, and as whoever has asked; says what they are, or why they are nothing. For tests that have no
+/// server.
+pub async fn check_messages(bytes: &[u8]) -> String {
+    async fn one<T: DeserializeOwned>(mut bytes: &[u8], name: &str) -> Result<String, io::Error> {
+        receive::<_, T>(&mut bytes).await.map(|_| name.to_owned())
+    }
+    let all = [
+        one::<Ask>(bytes, "join").await,
+        one::<WhoLeads>(bytes, "where").await,
+        one::<Vec<u8>>(bytes, "request").await,
+        one::<crate::rotation::AskRoot>(bytes, "root").await,
+        one::<Option<crate::rotation::GivenRoot>>(bytes, "given root").await,
+        one::<Answer>(bytes, "answer").await,
+        one::<Directions>(bytes, "directions").await,
+        one::<crate::cohort::Said>(bytes, "cohort").await,
+    ];
+    let said = all.map(|read| read.unwrap_or_else(|why| why.to_string()));
+    said.join("; ")
+}

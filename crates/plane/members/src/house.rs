@@ -12,7 +12,7 @@ use prism_identity::{
 };
 use prism_state::{Command, Join, MemberRole, State, Whom};
 use prism_store::{BoxFuture, Store};
-use prism_types::{NodeId, Reason, Rejection};
+use prism_types::{NodeId, Outcome, Reason, Rejection};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -36,8 +36,8 @@ const FOLLOW: Duration = Duration::from_secs(2);
 /// A connection with another server at its end.
 pub type Stream = TlsStream<TcpStream>;
 
-/// What is done with one, until it ends.
-pub type Hook = Arc<dyn Fn(Stream) -> BoxFuture<'static, ()> + Send + Sync>;
+/// What is done with one, until it ends; why, if what came was not taken (invalid data, or another error).
+pub type Hook = Arc<dyn Fn(Stream) -> BoxFuture<'static, std::io::Result<()>> + Send + Sync>;
 
 /// What a house is linked with.
 #[derive(Clone)]
@@ -557,15 +557,17 @@ impl House {
 
     /// Who leads; a server that says where it is now is found there from now on.
     pub(crate) async fn directions(&self, peer: &Peer, asked: WhoLeads) -> Directions {
-        let mut seat = self.links.seats.now();
+        let seat = self.links.seats.now();
+        let mut again = false;
         if let (Seat::Here(control), Role::Server) = (&seat, peer.holder.role)
             && let Err(why) = introduced(control, peer.holder.id, asked).await
         {
             tracing::warn!(server = %peer.holder.id, %why, "what a server says of itself was not noted");
-            // So that it says it again: whoever is told who leads takes it that the leader knows.
-            seat = Seat::Nowhere;
+            again = why.retryable || why.outcome == Outcome::Unknown;
         }
         let leads = match seat {
+            // Whoever leads next is to be told, and would not be if this one said that it leads.
+            Seat::Here(_) if again => Leads::Nobody,
             Seat::Here(_) => Leads::Me,
             Seat::There(address) => Leads::Other(address),
             Seat::Nowhere => Leads::Nobody,

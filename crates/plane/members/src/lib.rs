@@ -32,7 +32,7 @@ mod rotation;
 pub use authority::Authority;
 pub use dial::{Dialled, Joining, dial_session, join, probe, renew, who_leads};
 pub use error::MemberError;
-pub use exchange::{Directions, Leads, ServerToken};
+pub use exchange::{Directions, Leads, ServerToken, check_messages};
 pub use guests::Counts;
 pub use house::{Hook, House, Links, Stream, note_token, unix_now};
 pub use listener::{UNKNOWN, serve};

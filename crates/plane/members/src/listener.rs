@@ -70,6 +70,38 @@ impl Drop for Place {
     }
 }
 
+/// How a connection ended, if not well.
+enum Ended {
+    /// Nobody was refused, or it was counted and told of where it was.
+    Over(io::Error),
+    /// What came was not taken; a word for why.
+    Refused(&'static str, io::Error),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Refused(handshake_kind(&error), error)
+    }
+}
+
+impl From<WireError> for Ended {
+    fn from(why: WireError) -> Self {
+        let reason = match &why {
+            WireError::Stranger | WireError::Protocol(_) => "malformed",
+            WireError::Version { .. } => "version",
+            WireError::Silent(_) => "silent",
+            WireError::Closed | WireError::Broken(_) => "broken_off",
+            WireError::Over => return Self::Over(io::Error::other(why)),
+        };
+        Self::Refused(reason, io::Error::other(why))
+    }
+}
+
+/// Of one that was refused and counted.
+fn counted(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Ended {
+    Ended::Over(io::Error::other(why))
+}
+
 /// Takes in who comes until it is told to stop, which also ends all connections. At most so many may be unknown at once.
 pub fn serve(
     listener: TcpListener,
@@ -153,8 +185,15 @@ async fn welcome(
             session(stream, &house, &stop).await
         }
     };
-    if let Err(error) = done {
-        tracing::info!(%from, ?purpose, %error, "a connection of a member ends");
+    match done {
+        Ok(()) => {}
+        Err(Ended::Over(error)) => {
+            tracing::info!(%from, ?purpose, %error, "a connection of a member ends");
+        }
+        Err(Ended::Refused(reason, error)) => {
+            house.guests.refuse(reason);
+            tracing::info!(%from, ?purpose, reason, %error, "a connection of a member is refused");
+        }
     }
 }
 
@@ -192,7 +231,7 @@ fn other_version(asked: &[&[u8]]) -> String {
 }
 
 /// A session that did not begin; one of another version is told by its name.
-async fn not_begun(house: &House, control: &Control, member: NodeId, why: WireError) -> io::Error {
+async fn not_begun(control: &Control, member: NodeId, why: WireError) -> Ended {
     let WireError::Version {
         theirs_min,
         theirs_max,
@@ -200,9 +239,8 @@ async fn not_begun(house: &House, control: &Control, member: NodeId, why: WireEr
         ours_max,
     } = why
     else {
-        return io::Error::other(why);
+        return why.into();
     };
-    house.guests.refuse("version");
     let name = control.read(|s| s.member(member).map(|m| m.name.to_string()));
     let name = name.await.unwrap_or_else(|| member.to_string());
     let why = format!(
@@ -211,7 +249,7 @@ async fn not_begun(house: &House, control: &Control, member: NodeId, why: WireEr
         versions(ours_min, ours_max)
     );
     tracing::warn!(%member, %why, "a node of another version is not let in");
-    io::Error::other(why)
+    Ended::Refused("version", io::Error::other(why))
 }
 
 async fn join(
@@ -219,7 +257,7 @@ async fn join(
     from: IpAddr,
     house: &House,
     on_etcd: bool,
-) -> io::Result<()> {
+) -> Result<(), Ended> {
     let ask: Ask = exchange::receive(stream).await?;
     let (node, name) = (ask.node, ask.name.clone());
     let answer = house.admit(ask, from, on_etcd).await;
@@ -233,10 +271,10 @@ async fn join(
             tracing::warn!(%node, %name, %from, %why, "a node is not let in");
         }
     }
-    tell(stream, &answer).await
+    Ok(tell(stream, &answer).await?)
 }
 
-async fn renew(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<()> {
+async fn renew(stream: &mut TlsStream<TcpStream>, house: &House) -> Result<(), Ended> {
     let peer = peer(stream)?;
     let request: Vec<u8> = exchange::receive(stream).await?;
     let answer = house.renew(&peer, &request).await;
@@ -244,26 +282,26 @@ async fn renew(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<(
         house.guests.refuse("renew");
         tracing::warn!(member = %peer.holder, %why, "a certificate is not renewed");
     }
-    tell(stream, &answer).await
+    Ok(tell(stream, &answer).await?)
 }
 
-async fn root(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<()> {
+async fn root(stream: &mut TlsStream<TcpStream>, house: &House) -> Result<(), Ended> {
     let peer = peer(stream)?;
     let question: AskRoot = exchange::receive(stream).await?;
     let answer = house.give_root(&question);
     tracing::info!(server = %peer.holder.id, given = answer.is_some(), "a server asks for the key of a root");
-    tell(stream, &answer).await
+    Ok(tell(stream, &answer).await?)
 }
 
-async fn directions(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<()> {
+async fn directions(stream: &mut TlsStream<TcpStream>, house: &House) -> Result<(), Ended> {
     let peer = peer(stream)?;
     note_root(stream, &peer, house);
     let question: WhoLeads = exchange::receive(stream).await?;
-    tell(stream, &house.directions(&peer, question).await).await
+    Ok(tell(stream, &house.directions(&peer, question).await).await?)
 }
 
 /// Says to one that waits for others that there is a cluster.
-async fn cohort(stream: &mut TlsStream<TcpStream>, house: &House) -> io::Result<()> {
+async fn cohort(stream: &mut TlsStream<TcpStream>, house: &House) -> Result<(), Ended> {
     let belongs = house.belongs();
     let belongs = belongs.ok_or_else(|| io::Error::other("this server has no root"))?;
     let said = Said::Belongs(belongs);
@@ -279,19 +317,21 @@ async fn linked(
     house: &House,
     hook: Option<Hook>,
     stop: &CancellationToken,
-) -> io::Result<()> {
+) -> Result<(), Ended> {
     let guest = house.guests.enter(peer(&stream)?, &house.trust);
-    let guest = guest.map_err(|why| {
-        house.guests.refuse(why.kind());
-        io::Error::other(why)
-    })?;
-    let hook = hook.ok_or_else(|| io::Error::other("this server is alone"))?;
-    tokio::select! {
-        () = hook(stream) => {}
-        () = guest.leave.cancelled() => {}
-        () = stop.cancelled() => {}
-    }
-    Ok(())
+    let guest = guest.map_err(|why| Ended::Refused(why.kind(), io::Error::other(why)))?;
+    let hook = hook.ok_or_else(|| counted("this server is alone"))?;
+    let served = tokio::select! {
+        served = hook(stream) => served,
+        () = guest.leave.cancelled() => Ok(()),
+        () = stop.cancelled() => Ok(()),
+    };
+    served.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => Ended::Refused("malformed", error),
+        io::ErrorKind::Other => Ended::Refused("protocol", error),
+        // Servers come and go.
+        _ => Ended::Over(error),
+    })
 }
 
 async fn tell<T: serde::Serialize>(
@@ -325,22 +365,19 @@ async fn session(
     stream: TlsStream<TcpStream>,
     house: &House,
     stop: &CancellationToken,
-) -> io::Result<()> {
+) -> Result<(), Ended> {
     let peer = peer(&stream)?;
     note_root(&stream, &peer, house);
     let member = peer.holder.id;
     let guest = house.guests.enter(peer, &house.trust);
-    let guest = guest.map_err(|why| {
-        house.guests.refuse(why.kind());
-        io::Error::other(why)
-    })?;
+    let guest = guest.map_err(|why| Ended::Refused(why.kind(), io::Error::other(why)))?;
     let control = house.links.seats.here();
-    let control = control.ok_or_else(|| io::Error::other("this server does not lead"))?;
+    let control = control.ok_or_else(|| counted("this server does not lead"))?;
     let (end, far) = prism_link::pair();
     let carried = prism_wire::carry_control(stream, far).await;
     let (link, carried) = match carried {
         Ok(carried) => carried,
-        Err(why) => return Err(not_begun(house, &control, member, why).await),
+        Err(why) => return Err(not_begun(&control, member, why).await),
     };
     let name = control.read(|s| s.member(member).map(|m| m.name.clone()));
     let node = Arc::new(match name.await {
@@ -351,7 +388,12 @@ async fn session(
     // What carries ends first, and with it the session: it is to be closed as every other.
     let gone = async {
         tokio::select! {
-            why = carried => tracing::info!(node = %member, %why, "a worker's connection is over"),
+            why = carried => {
+                if let WireError::Protocol(_) = &why {
+                    house.guests.refuse("malformed");
+                }
+                tracing::info!(node = %member, %why, "a worker's connection is over");
+            }
             () = guest.leave.cancelled() => {}
             () = stop.cancelled() => {}
             () = house.links.seats.over(&control) => {}
@@ -364,6 +406,6 @@ async fn session(
     served.map_err(|why| {
         house.guests.refuse("session");
         tracing::warn!(node = %member, %why, "a session is refused");
-        io::Error::other(why)
+        counted(why)
     })
 }

@@ -111,6 +111,13 @@ fn standing(me: &Membership) -> Option<Standing> {
 }
 
 impl Membership {
+    /// See [`House::sealing_secrets`].
+    pub fn sealing_secrets(&self) -> Vec<[u8; 32]> {
+        let all = self.authority.iter();
+        let all = all.flat_map(|a| a.root_key.iter().chain(&a.others));
+        all.map(Root::sealing_secret).collect()
+    }
+
     /// A new issuer with certificates of both roots, and a certificate of its own beneath it.
     fn take_over(&mut self, rotation: &RotationRecord, now: i64) -> Result<(), MemberError> {
         let (old, new) = (Pin(rotation.old.pin), Pin(rotation.new.pin));
@@ -176,6 +183,12 @@ impl House {
             self.report(&rotation, leader).await;
         }
         rotation.ended.is_none()
+    }
+
+    /// What follows from the keys of the roots that this server has, for what is kept where others read too: that of the root that it
+    /// signs beneath is the first.
+    pub fn sealing_secrets(&self) -> Vec<[u8; 32]> {
+        self.me().sealing_secrets()
     }
 
     fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {

@@ -60,6 +60,11 @@ impl Desk {
         let _twice = self.house.set(house);
     }
 
+    /// What is sealed among servers is sealed with the first, and may be with any of the others while the root is changed.
+    pub(crate) fn sealing_secrets(&self) -> Option<Vec<[u8; 32]>> {
+        self.house.get().map(|house| house.sealing_secrets())
+    }
+
     fn house(&self) -> Result<&Arc<House>, Rejection> {
         self.house.get().ok_or_else(|| {
             let why =

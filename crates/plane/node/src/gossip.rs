@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prism_control::{Control, Seat, Seats};
-use prism_gateway::{Hint, HintState, KeyChange, KeyName};
+use prism_gateway::{Hint, HintState, KeyChange, KeyName, Traffic};
 use prism_membership::{
-    Config, Gossip, GossipKey, KeyId, KeyRing, Member, MemberState, Outcome, Tags, Who, open_ring,
-    seal_ring,
+    Config, Gossip, GossipKey, KeyId, KeyRing, Member, MemberState, Outcome, Refusal, Tags, Who,
+    open_ring, seal_ring,
 };
 use prism_raft::RaftStore;
 use prism_state::{Command, GossipRecord, ServerRecord, ServerSeen, State};
@@ -32,11 +32,11 @@ const GOODBYE: Duration = Duration::from_millis(500);
 const REPORT: Duration = Duration::from_secs(2);
 
 /// What gossip is started with.
-#[derive(Clone, Debug)]
 pub(crate) struct Setting {
     pub(crate) cluster: Id,
-    /// What the keys are sealed with in the state.
-    pub(crate) secret: [u8; 32],
+    /// What the keys are sealed with in the state, asked each time, for the root may be changed: the first now, and what others may still
+    /// seal with.
+    pub(crate) secrets: Box<dyn Fn() -> Vec<[u8; 32]> + Send + Sync>,
     pub(crate) id: NodeId,
     pub(crate) name: Name,
     pub(crate) number: u64,
@@ -113,7 +113,9 @@ impl Rumours {
     }
 
     fn record(&self, revision: u64, ring: &KeyRing) -> Result<GossipRecord, Rejection> {
-        let sealed = seal_ring(ring, self.setting.cluster, &self.setting.secret);
+        let no_secret = || Rejection::new(Reason::Internal, "this server has no root's key");
+        let secret = (self.setting.secrets)().into_iter().next();
+        let sealed = seal_ring(ring, self.setting.cluster, &secret.ok_or_else(no_secret)?);
         let sealed = sealed.map_err(|why| Rejection::new(Reason::Internal, why.to_string()))?;
         Ok(GossipRecord {
             revision,
@@ -122,9 +124,19 @@ impl Rumours {
         })
     }
 
+    /// The ring of a record, and whether it is sealed with what is to be sealed with now.
+    fn opened(&self, record: &GossipRecord) -> Option<(KeyRing, bool)> {
+        let secrets = (self.setting.secrets)().into_iter().enumerate();
+        let mut open = secrets.map(|(at, secret)| {
+            let ring = open_ring(&record.sealed, self.setting.cluster, &secret).ok()?;
+            Some((ring, at == 0))
+        });
+        open.find_map(|opened| opened)
+    }
+
     /// The ring of a record.
     fn ring(&self, record: &GossipRecord) -> Option<KeyRing> {
-        open_ring(&record.sealed, self.setting.cluster, &self.setting.secret).ok()
+        self.opened(record).map(|(ring, _)| ring)
     }
 
     /// Begins, with this ring.
@@ -210,6 +222,24 @@ impl prism_gateway::Gossip for Rumours {
                 stays: stays.get(&m.id).cloned(),
             };
             members.into_iter().map(hint).collect()
+        })
+    }
+
+    fn traffic(&self) -> BoxFuture<'_, Option<Traffic>> {
+        Box::pin(async {
+            let running = self.running.read().await;
+            let gossip = running.as_ref()?;
+            let (counts, ring) = (gossip.counts(), gossip.keyring().ring());
+            let refused = Refusal::NAMES.into_iter().zip(counts.refused);
+            Some(Traffic {
+                keys: ring.ids().into_iter().map(key_name).collect(),
+                sent: (counts.sent, counts.sent_bytes),
+                received: (counts.received, counts.received_bytes),
+                unsent: counts.unsent,
+                refused: refused.collect(),
+                held_up: counts.held_up,
+                refuted: counts.refuted,
+            })
         })
     }
 
@@ -377,6 +407,18 @@ pub(crate) async fn keep(
     rumours.end().await;
 }
 
+/// Has the cluster keep these keys, sealed as they are to be now.
+async fn reseal(
+    rumours: &Rumours,
+    control: &Control,
+    revision: u64,
+    ring: &KeyRing,
+) -> Result<(), String> {
+    let next = rumours.record(revision, ring).map_err(|why| why.message)?;
+    let proposed = control.propose(Command::SetGossipKeys(next), None).await;
+    proposed.map(drop).map_err(|why| why.message)
+}
+
 async fn look(
     rumours: &Rumours,
     store: &Arc<RaftStore>,
@@ -391,10 +433,17 @@ async fn look(
             known(&state.map_err(|why| why.to_string())?)
         }
     };
-    let ring = record.as_ref().and_then(|record| rumours.ring(record));
-    match (ring, here) {
-        (Some(ring), _) => rumours.follow(ring).await?,
-        // The first leader makes them; and anew, when the secret is another: what runs goes on with what it has.
+    let opened = record.as_ref().and_then(|record| rumours.opened(record));
+    match (opened, here) {
+        (Some((ring, true)), _) | (Some((ring, false)), None) => rumours.follow(ring).await?,
+        // The root was changed: the same keys, for whoever has the new one.
+        (Some((ring, false)), Some(control)) => {
+            let revision = record.map_or(0, |r| r.revision) + 1;
+            reseal(rumours, control, revision, &ring).await?;
+            tracing::info!("the gossip keys are sealed for the new root");
+            rumours.follow(ring).await?;
+        }
+        // The first leader makes them; and anew, when none of the secrets fits: what runs goes on with what it has.
         (None, Some(control)) => {
             let running = rumours.running.read().await;
             let kept = running.as_ref().map(|gossip| gossip.keyring().ring());
@@ -404,9 +453,7 @@ async fn look(
                 None => KeyRing::new(GossipKey::generate().map_err(|why| why.to_string())?),
             };
             let revision = record.map_or(0, |r| r.revision) + 1;
-            let next = rumours.record(revision, &ring).map_err(|why| why.message)?;
-            let proposed = control.propose(Command::SetGossipKeys(next), None).await;
-            proposed.map_err(|why| why.message)?;
+            reseal(rumours, control, revision, &ring).await?;
             rumours.follow(ring).await?;
         }
         // Nothing has come from the leader yet.

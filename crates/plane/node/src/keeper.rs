@@ -245,9 +245,9 @@ impl Keeper {
         Some(Arc::new(move |stream| {
             let store = raft.upgrade();
             Box::pin(async move {
-                let Some(store) = store else { return };
-                if let Err(error) = store.serve(stream).await {
-                    tracing::debug!(%error, "a connection of another server ended");
+                match store {
+                    Some(store) => store.serve(stream).await,
+                    None => Ok(()),
                 }
             })
         }))

@@ -312,12 +312,19 @@ impl Opening {
     }
 
     /// This server's gossip, if it is a member, listens, and has the root's key.
-    pub(crate) fn gossip(&self, config: &NodeConfig, own: &Identity) -> Option<Arc<Rumours>> {
+    pub(crate) fn gossip(
+        &self,
+        config: &NodeConfig,
+        own: &Identity,
+        desk: &Arc<crate::api::Desk>,
+    ) -> Option<Arc<Rumours>> {
         let me = self.me.as_ref()?;
-        let root = me.authority.as_ref()?.root_key.as_ref()?;
+        me.authority.as_ref()?.root_key.as_ref()?;
+        let first = me.sealing_secrets();
+        let desk = desk.clone();
         Some(Rumours::new(Setting {
             cluster: me.cluster.0,
-            secret: root.sealing_secret(),
+            secrets: Box::new(move || desk.sealing_secrets().unwrap_or_else(|| first.clone())),
             id: me.node,
             name: own.name.clone(),
             number: self.number(),
@@ -367,7 +374,10 @@ impl Opening {
             raft,
             api: Some(Arc::new(move |stream| {
                 let gateway = api.clone();
-                Box::pin(async move { gateway.answer(stream).await })
+                Box::pin(async move {
+                    gateway.answer(stream).await;
+                    Ok(())
+                })
             })),
         };
         let house = House::new(links, me).map_err(NodeError::Member)?;

@@ -475,7 +475,7 @@ fn gateway_config(
     gateway.authority = Some(desk.clone());
     // Beneath an etcd servers need not know each other.
     if let Keeper::Raft(raft) = store
-        && let Some(rumours) = opening.gossip(config, identity)
+        && let Some(rumours) = opening.gossip(config, identity, desk)
     {
         gateway.gossip = Some(rumours.clone());
         let (seats, stop) = (parts.seats.clone(), parts.stop_serving.clone());

@@ -15,7 +15,7 @@ const SPECS: [&str; 3] = [
     r#"{"job": "c", "tasks": [{"command": ["x"]}]}"#,
 ];
 
-fn task() -> TaskRef {
+pub(super) fn task() -> TaskRef {
     TaskRef {
         job: JobId::new(1, 2),
         index: 3,

@@ -10,6 +10,8 @@ fn single(w: &mut World) -> JobId {
     let mut spec = array(1);
     spec.single_instance = true;
     spec.retries = 100;
+    // Nothing but the lease makes it wait.
+    (spec.backoff.initial, spec.backoff.max) = (Millis(1), Millis(1));
     w.submit(1, spec)
 }
 
@@ -157,6 +159,8 @@ struct Machine {
     run: Option<u32>,
     until: u64,
     heard: u64,
+    /// It hears nothing, and is not heard.
+    cut: bool,
 }
 
 /// Leaders with clocks of their own, nodes that fall silent and come back, in real time.
@@ -199,16 +203,19 @@ impl Model {
             }
         }
         self.w.now = TimeMs(self.now + self.ahead);
+        (0..3).for_each(|n| self.renew(n));
+        self.look();
         self.w.ok(Command::Tick);
     }
 
     /// A leader that still leads answers a node's question.
     fn renew(&mut self, n: usize) {
         let id = node_id(u32::try_from(n).unwrap());
-        if self.w.state.node(id).unwrap().record().state == NodeState::Offline {
+        let offline = self.w.state.node(id).unwrap().record().state == NodeState::Offline;
+        let m = &mut self.machines[n];
+        if offline || m.cut {
             return;
         }
-        let m = &mut self.machines[n];
         (m.heard, m.until) = (self.now, self.now + LEASE_KILL.0);
     }
 
@@ -241,7 +248,8 @@ impl Model {
     /// The leader places the task, and the node begins it if it may.
     fn place(&mut self, n: usize) {
         let no = u32::try_from(n).unwrap();
-        if self.w.place(self.job, no, [0]) == 0 || self.machines[n].until <= self.now {
+        let m = self.machines[n];
+        if self.w.place(self.job, no, [0]) == 0 || m.cut || m.until <= self.now {
             return;
         }
         let attempt = self.w.task(self.job, 0).attempt;
@@ -253,14 +261,16 @@ impl Model {
         self.machines[n].run = Some(attempt);
     }
 
-    /// A node's run ends by itself, and the node says so.
-    fn end(&mut self, n: usize, cause: StopCause) {
+    /// A node says that its run is over, by itself or by its lease.
+    fn end(&mut self, n: usize) {
         let no = u32::try_from(n).unwrap();
         let present = self.w.task_ref(self.job, 0).attempt;
-        if self.machines[n].run.take() == Some(present) {
-            let report = RunReport { cause, ..lost() };
-            self.w.finish(self.job, no, 0, report);
-        }
+        self.machines[n].run.take_if(|run| *run == present);
+        let report = RunReport {
+            cause: StopCause::LeaseExpired,
+            ..lost()
+        };
+        self.w.finish(self.job, no, 0, report);
     }
 
     /// Another leads, whose clock is not behind what is known, and may be far ahead.
@@ -274,20 +284,14 @@ impl Model {
 
     fn step(&mut self, dice: &mut Dice) {
         let n = usize::try_from(dice.below(3)).unwrap();
-        match dice.below(20) {
-            0..=3 => self.pass(1 + dice.below(2_000)),
-            4 => self.pass(1 + dice.below(20_000)),
-            5..=8 => self.renew(n),
-            9 => self.look(),
-            10..=13 => {
-                if dice.below(4) > 0 {
-                    self.renew(n);
-                }
-                self.place(n);
-            }
-            14 => self.greet(n),
-            15..=18 => self.end(n, StopCause::LeaseExpired),
-            _ if dice.below(8) == 0 => {
+        let cut = self.machines[n].cut;
+        match dice.below(16) {
+            0..=9 => self.pass(1 + dice.below(1_000)),
+            10 => self.machines[n].cut = !cut,
+            11 | 12 => self.place(n),
+            13 if !cut => self.greet(n),
+            14 if !cut && dice.below(4) == 0 => self.end(n),
+            15 if dice.below(8) == 0 => {
                 let ahead = dice.below(2) * 3_600_000;
                 self.succeed(ahead);
             }
@@ -303,10 +307,10 @@ impl Model {
 /// How many runs there were.
 fn model(patience: u64) -> u32 {
     let mut runs = 0;
-    for seed in 0..300 {
+    for seed in 0..600 {
         let (mut model, mut dice) = (Model::new(), Dice(seed));
         model.patience = patience;
-        for _ in 0..600 {
+        for _ in 0..1_000 {
             model.step(&mut dice);
         }
         runs += model.runs;

@@ -1,4 +1,5 @@
 //! Jobs whose tasks never run twice at the same time.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod common;
 

@@ -10,6 +10,9 @@ use crate::Control;
 /// Batches read at once.
 const PAGE: usize = 256;
 
+/// Results, and where the next page of them starts if there is one.
+pub type ResultsPage = (Vec<ResultRecord>, Option<Vec<u8>>);
+
 /// One page of a job's results from `cursor` on (a key; `None`: from the start), ordered by block of tasks, and where the
 /// next page starts. Results that do not count (of attempts that were superseded) are left out.
 ///
@@ -19,7 +22,7 @@ pub fn results_page(
     control: &Control,
     job: JobId,
     cursor: Option<Vec<u8>>,
-) -> BoxFuture<'_, Result<(Vec<ResultRecord>, Option<Vec<u8>>), StoreError>> {
+) -> BoxFuture<'_, Result<ResultsPage, StoreError>> {
     Box::pin(async move {
         let mut range = KeyRange::prefix(job_results_prefix(job));
         if let Some(cursor) = cursor {

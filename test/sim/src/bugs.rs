@@ -65,12 +65,8 @@ bugs! {
     WatchSkips = "watch-skips",
     /// A new leader does not load the idempotency keys.
     KeysNotLoaded = "keys-not-loaded",
-    /// A leader gives a node more time without asking whether it still leads.
-    LeaseUnconfirmed = "lease-unconfirmed",
     /// A supervisor lets a run live beyond its lease.
     LeaseOutlived = "lease-outlived",
-    /// A worker counts its lease from the answer, and not from the question.
-    LeaseFromAnswer = "lease-from-answer",
     /// A node is given up, and what may run once only begun elsewhere, before its lease is over.
     LeaseNotAwaited = "lease-not-awaited",
     /// A failed sync is tried again instead of ending the server.

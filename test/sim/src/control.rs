@@ -320,9 +320,6 @@ impl Server {
 
     /// A node has asked for more time: it gets it when a majority has said that this server still leads.
     pub fn renew(&mut self, sim: &mut Sim, conn: u64, node: NodeId, sent: u64) {
-        if sim.has(Bug::LeaseUnconfirmed) {
-            return self.tell(sim, node, ToWorker::Renewed { sent });
-        }
         if !self.raft.is_settled() {
             return;
         }

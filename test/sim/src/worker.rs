@@ -276,12 +276,10 @@ impl Worker {
     /// A leader has answered: what may run once only has more time.
     fn on_renewed(&mut self, sim: &mut Sim, sent: u64) {
         let now = self.clock.monotonic(sim.now);
-        let from = if sim.has(Bug::LeaseFromAnswer) {
-            now
-        } else {
-            sent.min(now)
-        };
-        let until = self.lease.unwrap_or_default().max(from + LEASE_KILL.0);
+        let until = self
+            .lease
+            .unwrap_or_default()
+            .max(sent.min(now) + LEASE_KILL.0);
         self.lease = Some(until);
         let running = self.queue.running().into_iter();
         let single: Vec<TaskRef> = running.filter(|t| self.is_single(&t.job)).collect();

@@ -441,7 +441,8 @@ impl World {
         let leader = self.servers.iter().filter(|s| s.up && s.raft.leads());
         let leading = leader.filter_map(|s| s.control.as_ref()).next();
         match leading {
-            Some(control) => {
+            // While it commits, its state is ahead of the store.
+            Some(control) if !control.is_committing() => {
                 let jobs = control.state.jobs();
                 left.jobs = jobs.filter(|j| !j.record().state.is_final()).count();
                 // Its memory is ahead of the store then.
@@ -453,7 +454,7 @@ impl World {
                 };
                 left.strangers = self.workers.iter().filter(known).count();
             }
-            None => left.jobs = 1,
+            _ => left.jobs = 1,
         }
         left.requests += self.clients.iter().filter(|c| c.is_busy()).count();
         for worker in &self.workers {

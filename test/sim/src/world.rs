@@ -445,8 +445,6 @@ impl World {
             Some(control) if !control.is_committing() => {
                 let jobs = control.state.jobs();
                 left.jobs = jobs.filter(|j| !j.record().state.is_final()).count();
-                // Its memory is ahead of the store then.
-                left.requests += usize::from(control.is_committing());
                 let known = |w: &&Worker| {
                     let node = control.state.node(w.node);
                     let healthy = node.is_some_and(prism_state::Node::is_open);
@@ -456,7 +454,7 @@ impl World {
             }
             _ => left.jobs = 1,
         }
-        left.requests += self.clients.iter().filter(|c| c.is_busy()).count();
+        left.requests = self.clients.iter().filter(|c| c.is_busy()).count();
         for worker in &self.workers {
             let (running, remembered) = worker.left();
             left.running += running;

@@ -29,7 +29,7 @@ fn every_task_of_a_large_array_is_recorded_once_though_prismd_is_killed_twice() 
     let count = size();
     // In full as plain processes, which are started faster; the smaller array of the second time is one of sandboxes.
     let (mut server, isolation) = if count > 50_000 {
-        let mut server = Server::started_as(&["--allow-plain"]);
+        let mut server = Server::started_as(&["dev", "--allow-plain"]);
         server.restart();
         (server, "none")
     } else {

@@ -1,5 +1,6 @@
 //! A server's side: who is let in and with what certificate, and whom it shows itself as.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,6 +121,8 @@ pub struct House {
     faces: Mutex<Arc<Faces>>,
     /// All servers, as far as this one knows.
     servers: Mutex<Vec<String>>,
+    /// Where servers have said that they are, by number, since this one started: the configuration may still say where they were.
+    moved: Mutex<BTreeMap<u64, String>>,
     /// For those who have the common token, if this server was started with it.
     cohort: Mutex<Option<Arc<ServerConfig>>>,
 }
@@ -271,6 +274,7 @@ impl House {
         let guests = Arc::default();
         Ok(Arc::new(Self {
             servers: Mutex::new(vec![links.address.clone()]),
+            moved: Mutex::default(),
             cohort: Mutex::default(),
             links,
             faces: Mutex::new(Arc::new(faces(&me, &trust, &guests)?)),
@@ -555,10 +559,30 @@ impl House {
         })
     }
 
+    /// Keeps where a server says that it is, before that is committed: the commit may need its vote, which is asked for there.
+    async fn note_moved(&self, control: &Control, id: NodeId, address: &str) {
+        let server = |s: &State| s.server(id).filter(|r| !r.gone).map(|r| r.number);
+        if let Some(number) = control.read(server).await {
+            let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+            moved.insert(number, address.to_owned());
+        }
+    }
+
+    /// Where a server has said last that it is, to this one.
+    pub fn moved(&self, number: u64) -> Option<String> {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.get(&number).cloned()
+    }
+
     /// Who leads; a server that says where it is now is found there from now on.
     pub(crate) async fn directions(&self, peer: &Peer, asked: WhoLeads) -> Directions {
         let seat = self.links.seats.now();
         let mut again = false;
+        if let (Seat::Here(control), Role::Server, Some(address)) =
+            (&seat, peer.holder.role, &asked.address)
+        {
+            self.note_moved(control, peer.holder.id, address).await;
+        }
         if let (Seat::Here(control), Role::Server) = (&seat, peer.holder.role)
             && let Err(why) = introduced(control, peer.holder.id, asked).await
         {

@@ -19,6 +19,9 @@ const ASK: Duration = Duration::from_secs(1);
 /// A server that lacks no more entries than this may vote.
 const CAUGHT_UP: u64 = 64;
 
+/// A server that was heard of so lately may vote.
+const HEARD: Duration = Duration::from_secs(2);
+
 /// What is to be changed next.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
@@ -44,7 +47,8 @@ fn step(
         if is.address != want.address {
             return Some(Step::Readdress(want.number, want.address.clone()));
         }
-        let near = |p: &&Progress| p.number == want.number;
+        // One that is not there now must not be needed for a majority.
+        let near = |p: &&Progress| p.number == want.number && p.heard.is_some_and(|h| h < HEARD);
         let behind = progress.iter().find(near).and_then(|p| p.behind);
         if !is.voter && behind.is_some_and(|behind| behind <= CAUGHT_UP) {
             return Some(Step::Promote(want.number));
@@ -163,7 +167,7 @@ mod tests {
         Progress {
             number,
             behind: Some(behind),
-            heard: None,
+            heard: Some(Duration::ZERO),
         }
     }
 
@@ -179,6 +183,11 @@ mod tests {
         }
         let near = [behind(2, 64)];
         assert_eq!(step(&both, &learns, &near, 1), Some(Step::Promote(2)));
+        let mut silent = near;
+        for heard in [None, Some(HEARD)] {
+            silent[0].heard = heard;
+            assert_eq!(step(&both, &learns, &silent, 1), None, "{heard:?}");
+        }
         assert_eq!(step(&both, &[is(1, true), is(2, true)], &near, 1), None);
     }
 

@@ -94,7 +94,13 @@ impl Dial for Way {
         let address = self.now(server).unwrap_or_else(|| address.to_owned());
         let way = self.clone();
         Box::pin(async move {
-            let dialled = way.there()?.dial_raft(&address).await;
+            let house = way.there()?;
+            // A server that has moved may be the one without whose vote no configuration says so.
+            let moved = house.moved(server).filter(|said| *said != address);
+            let mut dialled = house.dial_raft(moved.as_ref().unwrap_or(&address)).await;
+            if dialled.is_err() && moved.is_some() {
+                dialled = house.dial_raft(&address).await;
+            }
             let stream = dialled.map_err(io::Error::other)?.stream;
             Ok(Box::new(stream) as Box<dyn Pipe>)
         })

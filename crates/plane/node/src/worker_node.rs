@@ -30,6 +30,8 @@ use crate::{NodeConfig, format, lan, strict};
 /// Between two attempts to reach a server: at first, and at most.
 const SOON: Duration = Duration::from_millis(200);
 const LATER: Duration = Duration::from_secs(5);
+/// Of more servers than these some are long gone.
+const SERVERS_MAX: usize = 64;
 
 /// A session of this length was a good one: the next attempt is soon.
 const GOOD: Duration = Duration::from_secs(10);
@@ -348,8 +350,9 @@ impl Member {
     ) -> Result<prism_members::Dialled, NodeError> {
         let asked = who_leads(address, me, self.trust.clone()).await;
         let said = asked.map_err(NodeError::Member)?;
-        if !said.servers.is_empty() {
-            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = said.servers;
+        {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            take_over(&mut known, said.servers, matches!(said.leads, Leads::Me));
         }
         let leader = match said.leads {
             Leads::Me => vec![address],
@@ -400,6 +403,23 @@ impl Member {
             }
         }
         Err(last)
+    }
+}
+
+/// Takes over which servers there are. The leader knows; what another says may be of long ago, before those came that are left now, so
+/// nobody is forgotten for its word.
+fn take_over(known: &mut Vec<String>, said: Vec<String>, by_leader: bool) {
+    if said.is_empty() {
+        return;
+    }
+    if by_leader || known.len() > SERVERS_MAX {
+        *known = said;
+        return;
+    }
+    for server in said {
+        if !known.contains(&server) {
+            known.push(server);
+        }
     }
 }
 
@@ -478,5 +498,29 @@ async fn keep_certificate(member: Arc<Member>, data: std::path::PathBuf, stop: C
                 () = stop.cancelled() => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(of: &[&str]) -> Vec<String> {
+        of.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn only_the_leader_makes_a_worker_forget_servers() {
+        let mut known = names(&["a", "b", "c"]);
+        take_over(&mut known, names(&["a", "d"]), false);
+        assert_eq!(known, names(&["a", "b", "c", "d"]));
+        take_over(&mut known, Vec::new(), true);
+        assert_eq!(known.len(), 4);
+        take_over(&mut known, names(&["b", "c"]), true);
+        assert_eq!(known, names(&["b", "c"]));
+        let many: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        take_over(&mut known, many, false);
+        take_over(&mut known, names(&["a"]), false);
+        assert_eq!(known, names(&["a"]), "not more and more of them");
     }
 }

@@ -289,21 +289,37 @@ impl Site {
         Ok(())
     }
 
-    /// Ends everything that [`Site::cut`] did; how many packets were dropped.
+    /// Every machine that can be told to drop something.
+    fn machines(&self) -> impl Iterator<Item = &Machine> {
+        let own = self.members.iter().map(|m| &m.machine);
+        own.chain([&self.router])
+    }
+
+    /// How many packets were dropped by what [`Site::cut`] did and is not ended.
     ///
     /// # Errors
-    /// When the rules cannot be read or removed.
-    pub fn mend(&self) -> Result<u64> {
-        let own = self.members.iter().map(|m| &m.machine);
+    /// When the rules cannot be read.
+    pub fn dropped(&self) -> Result<u64> {
         let mut dropped = 0;
-        for machine in own.chain([&self.router]) {
-            let listed = machine.shell("iptables -w -nvxL chaos; iptables -w -F chaos")?;
+        for machine in self.machines() {
+            let listed = machine.shell("iptables -w -nvxL chaos")?;
             let packets = listed.lines().filter(|l| l.contains("DROP"));
             dropped += packets
                 .filter_map(|l| l.split_whitespace().next()?.parse::<u64>().ok())
                 .sum::<u64>();
         }
         Ok(dropped)
+    }
+
+    /// Ends everything that [`Site::cut`] did.
+    ///
+    /// # Errors
+    /// When the rules cannot be removed.
+    pub fn mend(&self) -> Result<()> {
+        for machine in self.machines() {
+            machine.shell("iptables -w -F chaos")?;
+        }
+        Ok(())
     }
 
     /// The router forgets whom it translates for and is away for so long; then it has another address.

@@ -165,9 +165,7 @@ impl EtcdStore {
 
     /// Gives the leadership up, if this server has it, so that another can lead at once. The store stays open.
     pub fn resign(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            self.engine.resign().await;
-        })
+        Box::pin(self.engine.resign())
     }
 
     /// Stops the store and gives its leadership up, so that another server can lead at once. What was acknowledged is in

@@ -167,16 +167,9 @@ impl RaftStore {
     ///
     /// # Errors
     /// When this server does not lead, or the change is not made in time.
-    pub fn add<'a>(
-        &'a self,
-        number: u64,
-        address: &'a str,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let node = BasicNode::new(address);
-            let change = self.raft.add_learner(number, node, false);
-            made(change).await
-        })
+    pub fn add(&self, number: u64, address: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        let node = BasicNode::new(address);
+        Box::pin(made(self.raft.add_learner(number, node, false)))
     }
 
     /// Lets a server vote that learned.
@@ -184,10 +177,7 @@ impl RaftStore {
     /// # Errors
     /// As of [`RaftStore::add`].
     pub fn promote(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            self.change(ChangeMembers::AddVoterIds(BTreeSet::from([number])))
-                .await
-        })
+        Box::pin(self.change(ChangeMembers::AddVoterIds(BTreeSet::from([number]))))
     }
 
     /// Takes a server out: first its vote, then all of it.
@@ -219,15 +209,9 @@ impl RaftStore {
     ///
     /// # Errors
     /// As of [`RaftStore::add`].
-    pub fn readdress<'a>(
-        &'a self,
-        number: u64,
-        address: &'a str,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let nodes = BTreeMap::from([(number, BasicNode::new(address))]);
-            self.change(ChangeMembers::SetNodes(nodes)).await
-        })
+    pub fn readdress(&self, number: u64, address: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        let nodes = BTreeMap::from([(number, BasicNode::new(address))]);
+        Box::pin(self.change(ChangeMembers::SetNodes(nodes)))
     }
 
     async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), StoreError> {

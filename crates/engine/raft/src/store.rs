@@ -56,7 +56,7 @@ impl std::fmt::Debug for RaftStore {
 /// # Errors
 /// When the directory is in use, belongs to another server or a newer version, cannot be read, or is damaged.
 pub fn open(config: Config) -> BoxFuture<'static, Result<Arc<RaftStore>, OpenError>> {
-    Box::pin(async move { open_with(config, disk::sync_file).await })
+    Box::pin(open_with(config, disk::sync_file))
 }
 
 /// As [`open`], making files durable as `sync` does; tests give one that fails.

@@ -122,7 +122,7 @@ impl Control {
         command: Command,
         key: Option<IdempotencyKey>,
     ) -> BoxFuture<'_, Result<Reply, Rejection>> {
-        Box::pin(async move { self.propose_for(command, key, None).await })
+        self.propose_for(command, key, None)
     }
 
     /// The same for somebody, who is kept in an audit event with what changes.
@@ -249,7 +249,7 @@ impl Control {
     pub fn last_heard(&self, id: NodeId) -> Option<TimeMs> {
         let live = self.sessions().get(&id).map(|s| s.live.last_heartbeat);
         let past = self.past(id).heard;
-        live.or((past > TimeMs(0)).then_some(past))
+        live.max((past > TimeMs(0)).then_some(past))
     }
 
     pub(crate) fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Session>> {

@@ -138,13 +138,10 @@ pub fn frozen(store: Arc<dyn Store>) -> BoxFuture<'static, Result<Control, Contr
 /// # Errors
 /// As of [`frozen`].
 pub fn admission(store: &dyn Store) -> BoxFuture<'_, Result<State, ControlError>> {
-    Box::pin(async move {
-        load(
-            store,
-            &["meta", "members/", "servers/", "denied/", "rotation/"],
-        )
-        .await
-    })
+    Box::pin(load(
+        store,
+        &["meta", "members/", "servers/", "denied/", "rotation/"],
+    ))
 }
 
 /// The servers and the keys of their gossip, as far as this server knows: the rest of the state is left out.
@@ -152,7 +149,7 @@ pub fn admission(store: &dyn Store) -> BoxFuture<'_, Result<State, ControlError>
 /// # Errors
 /// As of [`frozen`].
 pub fn servers(store: &dyn Store) -> BoxFuture<'_, Result<State, ControlError>> {
-    Box::pin(async move { load(store, &["servers/", "gossip"]).await })
+    Box::pin(load(store, &["servers/", "gossip"]))
 }
 
 async fn load(store: &dyn Store, prefixes: &[&str]) -> Result<State, ControlError> {
@@ -295,8 +292,8 @@ impl Leader {
                 break;
             }
             taken += 1;
-            if let Some(heard) = self.is_heard_of(&request.proposal.command, now) {
-                round.answers.push(Err(heard));
+            if let Some(why) = self.not_given_up(&request.proposal.command, now) {
+                round.answers.push(Err(why));
                 continue;
             }
             round.propose(&mut state, request, now);
@@ -327,8 +324,8 @@ impl Leader {
         Ok(())
     }
 
-    /// Whether a node that is to be given up was heard of after all since that was asked for: its lease may have been renewed.
-    fn is_heard_of(&self, command: &Command, now: TimeMs) -> Option<Rejection> {
+    /// Why a node that is to be given up is not: it was heard of after all since that was asked for, and its lease may have been renewed.
+    fn not_given_up(&self, command: &Command, now: TimeMs) -> Option<Rejection> {
         let Command::SetNodeState {
             id,
             state: NodeState::Offline,
@@ -336,7 +333,8 @@ impl Leader {
         else {
             return None;
         };
-        let silent = now.since(self.control.heard(*id).max(self.started)).0;
+        let heard = self.control.last_heard(*id).unwrap_or_default();
+        let silent = now.since(heard.max(self.started)).0;
         let why = format!("node {id} was heard of {silent} ms ago, and is not given up");
         (silent < OFFLINE_AFTER_MS).then(|| Rejection::new(Reason::WrongState, why))
     }
@@ -491,7 +489,10 @@ fn late_nodes(
     let mut late = Vec::new();
     for node in state.nodes() {
         let record = node.record();
-        let heard = control.heard(record.id).max(started);
+        let heard = control
+            .last_heard(record.id)
+            .unwrap_or_default()
+            .max(started);
         let want = match now.since(heard).0 {
             OFFLINE_AFTER_MS.. => NodeState::Offline,
             SUSPECT_AFTER_MS.. => NodeState::Suspect,
@@ -505,12 +506,6 @@ fn late_nodes(
 }
 
 impl Control {
-    /// When a node was last heard of by this leader.
-    fn heard(&self, node: NodeId) -> TimeMs {
-        let live = self.sessions().get(&node).map(|s| s.live.last_heartbeat);
-        live.unwrap_or_default().max(self.past(node).heard)
-    }
-
     /// What the scheduler is told of the nodes that have a session.
     pub(crate) fn views(&self) -> BTreeMap<NodeId, NodeView> {
         self.sessions()

@@ -99,9 +99,7 @@ pub fn serve(listener: TcpListener, gateway: Gateway) -> BoxFuture<'static, io::
 
 /// The same with TLS, on any address.
 pub fn serve_tls(listener: TcpListener, gateway: Gateway, face: Face) -> BoxFuture<'static, ()> {
-    Box::pin(async move {
-        run(listener, gateway, Some(face)).await;
-    })
+    Box::pin(run(listener, gateway, Some(face)))
 }
 
 async fn run(listener: TcpListener, gateway: Gateway, face: Option<Face>) {

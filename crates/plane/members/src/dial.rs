@@ -265,7 +265,7 @@ pub fn dial_session(
     me: &Membership,
     trust: Arc<Trust>,
 ) -> BoxFuture<'_, Result<Dialled, MemberError>> {
-    Box::pin(async move { dial(address, me, trust, alpn::SESSION).await })
+    Box::pin(dial(address, me, trust, alpn::SESSION))
 }
 
 /// A connection between members, for what the protocol says.

@@ -97,8 +97,8 @@ impl From<WireError> for Ended {
     }
 }
 
-/// Of one that was refused and counted.
-fn counted(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Ended {
+/// Of one that is not to be counted as refused, or was.
+fn over(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Ended {
     Ended::Over(io::Error::other(why))
 }
 
@@ -320,7 +320,7 @@ async fn linked(
 ) -> Result<(), Ended> {
     let guest = house.guests.enter(peer(&stream)?, &house.trust);
     let guest = guest.map_err(|why| Ended::Refused(why.kind(), io::Error::other(why)))?;
-    let hook = hook.ok_or_else(|| counted("this server is alone"))?;
+    let hook = hook.ok_or_else(|| over("this server is alone"))?;
     let served = tokio::select! {
         served = hook(stream) => served,
         () = guest.leave.cancelled() => Ok(()),
@@ -372,7 +372,7 @@ async fn session(
     let guest = house.guests.enter(peer, &house.trust);
     let guest = guest.map_err(|why| Ended::Refused(why.kind(), io::Error::other(why)))?;
     let control = house.links.seats.here();
-    let control = control.ok_or_else(|| counted("this server does not lead"))?;
+    let control = control.ok_or_else(|| over("this server does not lead"))?;
     let (end, far) = prism_link::pair();
     let carried = prism_wire::carry_control(stream, far).await;
     let (link, carried) = match carried {
@@ -406,6 +406,6 @@ async fn session(
     served.map_err(|why| {
         house.guests.refuse("session");
         tracing::warn!(node = %member, %why, "a session is refused");
-        counted(why)
+        over(why)
     })
 }

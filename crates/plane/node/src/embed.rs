@@ -1,7 +1,8 @@
 //! A whole node within another program: what `prismctl run` starts when there is no server.
 
-use prism_store::BoxFuture;
 use std::path::PathBuf;
+
+use prism_store::BoxFuture;
 
 use crate::{Node, NodeConfig, NodeError, start};
 
@@ -43,8 +44,6 @@ pub fn embed(config: EmbedConfig) -> BoxFuture<'static, Result<Embedded, NodeErr
 impl Embedded {
     /// Ends it in order and leaves nothing running; what was not finished goes on at the next start.
     pub fn shutdown(self) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            self.node.stop().await;
-        })
+        self.node.stop()
     }
 }

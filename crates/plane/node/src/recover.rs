@@ -192,9 +192,7 @@ fn look(
 impl Survivor {
     /// Leaves it as it is, and gives the directory back.
     pub fn leave(self) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            self.remains.close().await;
-        })
+        self.remains.close()
     }
 
     /// Makes it the only server of its cluster, with what it has. The others are no members any more: whoever of them comes back is

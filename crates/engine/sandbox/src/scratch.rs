@@ -17,10 +17,12 @@ const KEPT: [(&str, u32); 2] = [("tmp", 0o1777), ("work", 0o755)];
 /// A directory that has grown beyond this stays large, and tells the next sandbox so.
 const SIZE_MAX: i64 = 4096;
 /// Attributes that overlayfs itself leaves on an upper layer.
-const OURS: [&str; 4] = [
+const OURS: [&str; 6] = [
     "trusted.overlay.impure",
+    "trusted.overlay.origin",
     "trusted.overlay.uuid",
     "user.overlay.impure",
+    "user.overlay.origin",
     "user.overlay.uuid",
 ];
 

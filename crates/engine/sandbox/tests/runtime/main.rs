@@ -49,6 +49,10 @@ fn main() {
             ("stopping_has_grace", lives::stopping_has_grace),
             ("many_run_at_once", runs::many_run_at_once),
             ("files_layers_and_scratch", runs::files_layers_and_scratch),
+            (
+                "scratch_directories_are_used_again",
+                runs::scratch_directories_are_used_again,
+            ),
             ("the_inside_is_usable", runs::the_inside_is_usable),
             (
                 "killed_daemons_lose_nothing",

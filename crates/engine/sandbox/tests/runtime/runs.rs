@@ -270,6 +270,36 @@ pub fn files_layers_and_scratch() {
     }
 }
 
+/// With what the kernel's overlay itself leaves there; without this each sandbox makes and removes its directories.
+pub fn scratch_directories_are_used_again() {
+    let node = Node::new();
+    let mut scratch = node.dir.join("scratch0");
+    for n in 1..=3 {
+        let mut launch = node.task(
+            &format!("use-{n}"),
+            Sandboxed,
+            "ls -A /work /tmp; pwd; echo mine > file; mkdir -p /tmp/deep/er",
+        );
+        launch.scratch = Scratch::Disk {
+            dir: scratch.clone(),
+            bytes: Bytes(0),
+        };
+        let report = node.run(launch);
+        assert_eq!(report.exit, ExitStatus::Code(0), "{report:?}");
+        assert_eq!(
+            node.stdout(&format!("use-{n}")),
+            "/tmp:\n\n/work:\n/work\n",
+            "what the one before left is there"
+        );
+        let to = node.dir.join(format!("scratch{n}"));
+        assert!(
+            prism_sandbox::recycle(&scratch, &to).unwrap(),
+            "run {n}: its directory is not used again"
+        );
+        scratch = to;
+    }
+}
+
 pub fn the_inside_is_usable() {
     let node = Node::new();
     let script = "set -e

@@ -19,88 +19,121 @@ pub struct Group {
     pub about: &'static str,
     /// Whether it runs what the build made.
     pub needs_build: bool,
+    /// What may run at the same time.
+    pub beside: Beside,
     /// Runs it.
     pub run: fn(&Session<'_>) -> Result<Outcome>,
 }
 
-/// All groups, in the order in which they run.
+/// What may run at the same time as a group.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing: it is about time, memory or what a host has in all, or it uses every processor.
+    Nothing,
+    /// One that waits; it works most of the time.
+    Waiting,
+    /// One that works; it waits most of the time: for leases, elections and networks.
+    Working,
+}
+
+/// All groups, in the order in which they run; those that have nothing beside them come first.
 pub const GROUPS: &[Group] = &[
     Group {
         name: "tidy",
         about: "format, rings, sizes, purity, licences, docs, clippy",
         needs_build: false,
+        beside: Beside::Waiting,
         run: tidy_group,
     },
     Group {
         name: "doc",
         about: "rustdoc without warnings",
         needs_build: false,
+        beside: Beside::Waiting,
         run: doc,
     },
     Group {
         name: "unit",
         about: "unit, property, scenario and conformance tests",
         needs_build: true,
+        beside: Beside::Nothing,
         run: |s| s.tests(&of(s, Kind::Unit)?, As::Caller),
     },
     Group {
         name: "store-crash",
         about: "the store killed at random moments under load",
         needs_build: true,
+        beside: Beside::Nothing,
         run: |s| s.tests(&of(s, Kind::StoreCrash)?, As::Caller),
     },
     Group {
         name: "sim",
         about: "the control plane simulated from 2,000 seeds, and faults planted in it",
         needs_build: true,
+        beside: Beside::Nothing,
         run: sim,
     },
     Group {
         name: "store-etcd",
         about: "the store, and servers, on a real etcd: conformance, leaders, kills, limits, TLS",
         needs_build: true,
+        beside: Beside::Nothing,
         run: store_etcd,
     },
     Group {
         name: "lan",
         about: "servers that find each other on a local network, in a namespace of its own",
         needs_build: true,
+        beside: Beside::Nothing,
         run: lan,
     },
     Group {
         name: "sandbox-root",
         about: "isolation and escape probes, as root",
         needs_build: true,
+        beside: Beside::Nothing,
         run: sandbox_root,
     },
     Group {
         name: "sandbox-user",
         about: "the same as an ordinary user",
         needs_build: true,
+        beside: Beside::Nothing,
         run: |s| as_user(s, Kind::Sandbox),
     },
     Group {
         name: "e2e",
         about: "the real binaries from end to end",
         needs_build: true,
+        beside: Beside::Waiting,
         run: |s| s.tests(&of(s, Kind::EndToEnd)?, As::Caller),
+    },
+    Group {
+        name: "cluster",
+        about: "the same of several servers and workers: joins, leases, elections, networks",
+        needs_build: true,
+        beside: Beside::Working,
+        run: |s| s.tests(&of(s, Kind::Cluster)?, As::Caller),
     },
     Group {
         name: "e2e-user",
         about: "those of them that run work, as an ordinary user",
         needs_build: true,
+        beside: Beside::Waiting,
         run: |s| as_user(s, Kind::EndToEnd),
     },
     Group {
         name: "chaos",
         about: "three servers and five workers under kills, pauses, partitions, NAT and bad disks: 10 minutes, or PRISM_CHAOS_MINUTES",
         needs_build: true,
+        beside: Beside::Working,
         run: chaos,
     },
     Group {
         name: "readme",
         about: "the commands that the README shows",
         needs_build: true,
+        beside: Beside::Waiting,
         run: readme::run,
     },
 ];
@@ -113,12 +146,29 @@ enum Kind {
     Lan,
     Sandbox,
     EndToEnd,
+    Cluster,
 }
+
+/// End-to-end tests of several servers and workers, which wait most of the time.
+const OF_CLUSTERS: &[&str] = &[
+    "capture",
+    "cluster_example",
+    "cohort",
+    "gossip",
+    "ipv6",
+    "members",
+    "recovery",
+    "rotation",
+    "servers",
+    "single_instance",
+    "slow_members",
+];
 
 fn kind(program: &TestProgram) -> Kind {
     match program.package.as_str() {
         "prism-e2e" if program.target == "etcd" => Kind::StoreEtcd,
         "prism-e2e" if program.target == "lan" => Kind::Lan,
+        "prism-e2e" if OF_CLUSTERS.contains(&program.target.as_str()) => Kind::Cluster,
         "prism-e2e" => Kind::EndToEnd,
         "prism-fuzz" if program.target == "listeners" => Kind::EndToEnd,
         "prism-sandbox" | "prism-sys" => Kind::Sandbox,

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the groups in order, quiet unless something fails, and a last line that sums them up.
+//! `cargo xtask test`: the groups, in order and then in two lanes, quiet unless something fails, and a last line that sums them up.
 
 pub mod build;
 mod groups;
@@ -7,12 +7,13 @@ mod report;
 mod session;
 
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::repo::Repo;
-use groups::{GROUPS, Group};
+use groups::{Beside, GROUPS, Group};
 use report::{Outcome, Report};
 use session::Session;
 
@@ -41,10 +42,9 @@ pub fn main(repo: &Repo, args: &[String]) -> Result<ExitCode> {
         let built = session.build()?;
         report.add("build", started.elapsed(), built);
     }
-    for group in wanted.groups {
-        let (took, outcome) = run(group, &session);
-        report.add(group.name, took, outcome);
-    }
+    let report = Mutex::new(report);
+    run_all(&wanted.groups, &session, &report)?;
+    let report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
     if wanted.times {
         println!("{:>10} {:>6}  program", "time", "busy");
         for took in session.slowest(SLOWEST) {
@@ -53,6 +53,24 @@ pub fn main(repo: &Repo, args: &[String]) -> Result<ExitCode> {
         }
     }
     Ok(report.finish())
+}
+
+/// First what has nothing beside it; then what works in one lane, and what waits in another.
+fn run_all(groups: &[&'static Group], session: &Session<'_>, report: &Mutex<Report>) -> Result<()> {
+    let lane = |beside: Beside, session: &Session<'_>| {
+        for group in groups.iter().filter(|g| g.beside == beside) {
+            let (took, outcome) = run(group, session);
+            let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+            report.add(group.name, took, outcome);
+        }
+    };
+    lane(Beside::Nothing, session);
+    let other = session.beside()?;
+    std::thread::scope(|scope| {
+        scope.spawn(|| lane(Beside::Working, &other));
+        lane(Beside::Waiting, session);
+    });
+    Ok(())
 }
 
 fn run(group: &Group, session: &Session<'_>) -> (Duration, Outcome) {

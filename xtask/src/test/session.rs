@@ -1,10 +1,10 @@
 //! One run of the tests: its scratch directory, what was built, and who runs a test program.
 
-use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -34,9 +34,9 @@ pub enum As {
 pub struct Session<'a> {
     /// The checkout.
     pub repo: &'a Repo,
-    built: Option<Built>,
+    built: Option<Arc<Built>>,
     scratch: PathBuf,
-    times: RefCell<Vec<Took>>,
+    times: Arc<Mutex<Vec<Took>>>,
 }
 
 /// What a test program took.
@@ -53,15 +53,29 @@ pub struct Took {
 impl<'a> Session<'a> {
     /// Makes the scratch directory; it is removed at the end.
     pub fn new(repo: &'a Repo) -> Result<Self> {
+        Self::at("px", repo, None, Arc::default())
+    }
+
+    /// One of the same build with a scratch directory of its own, for what runs at the same time.
+    pub fn beside(&self) -> Result<Self> {
+        Self::at("py", self.repo, self.built.clone(), self.times.clone())
+    }
+
+    fn at(
+        prefix: &str,
+        repo: &'a Repo,
+        built: Option<Arc<Built>>,
+        times: Arc<Mutex<Vec<Took>>>,
+    ) -> Result<Self> {
         // Short, because sockets lie in it and their paths may have 107 bytes.
-        let scratch = std::env::temp_dir().join(format!("px{}", std::process::id()));
+        let scratch = std::env::temp_dir().join(format!("{prefix}{}", std::process::id()));
         fs::create_dir(&scratch).with_context(|| format!("creating {scratch:?}"))?;
         fs::set_permissions(&scratch, fs::Permissions::from_mode(0o755))?;
         Ok(Self {
             repo,
-            built: None,
+            built,
             scratch,
-            times: RefCell::default(),
+            times,
         })
     }
 
@@ -69,7 +83,7 @@ impl<'a> Session<'a> {
     pub fn build(&mut self) -> Result<Outcome> {
         let ended = self.run(self.repo.cargo().args(build::ARGS))?;
         if ended.ok {
-            self.built = Some(build::read(&ended.output)?);
+            self.built = Some(Arc::new(build::read(&ended.output)?));
         }
         let output = without_json(&ended.output);
         Ok(Outcome::Ran {
@@ -86,7 +100,7 @@ impl<'a> Session<'a> {
 
     /// What was built.
     pub fn built(&self) -> Result<&Built> {
-        self.built.as_ref().context("nothing is built")
+        self.built.as_deref().context("nothing is built")
     }
 
     /// Runs any command to its end.
@@ -117,11 +131,13 @@ impl<'a> Session<'a> {
             let before = processors();
             let ended = self.test(program, who)?;
             let user = if who == As::User { " (user)" } else { "" };
-            self.times.borrow_mut().push(Took {
+            let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+            times.push(Took {
                 time: ended.took,
                 busy: busy(before, processors()),
                 program: format!("{} {}{user}", program.package, program.target),
             });
+            drop(times);
             counts = counts.plus(Counts::of(&ended.output));
             if !ended.ok {
                 let TestProgram {
@@ -141,7 +157,8 @@ impl<'a> Session<'a> {
 
     /// The programs that took longest, and how long that was.
     pub fn slowest(&self, most: usize) -> Vec<Took> {
-        let mut times = self.times.borrow().clone();
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut times = times.clone();
         times.sort_by(|a, b| b.cmp(a));
         times.truncate(most);
         times

@@ -155,16 +155,30 @@ pub fn killed_daemons_lose_nothing() {
 
 pub fn a_killed_supervisor_takes_all_with_it() {
     let node = Node::new();
+    // Beside its child also one in a session of its own, and one that it is not the parent of any more.
+    let plain = "sleep 1000 & echo $!; setsid sleep 1000 & echo $!; (sleep 1000 & echo $!); echo up; sleep 1000";
     let batch = vec![
         node.task("t", Sandboxed, "sleep 1000"),
-        node.task("p", Plain, "sleep 1000 & sleep 1000"),
+        node.task("p", Plain, plain),
         node.sandbox("s"),
     ];
     node.rt().launch(batch).unwrap();
     node.rt()
         .exec(node.exec("e", "s", &["sleep", "1000"]))
         .unwrap();
-    let pids: Vec<u32> = ["t", "p", "s", "e"].map(|n| node.wait_start(&id(n))).into();
+    let mut pids: Vec<u32> = ["t", "p", "s", "e"].map(|n| node.wait_start(&id(n))).into();
+    node.wait_output("p", "up\n");
+    pids.extend(
+        node.stdout("p")
+            .lines()
+            .filter_map(|l| l.parse::<u32>().ok()),
+    );
+    assert!(pids.len() == 7 && pids.iter().all(|pid| is_alive(*pid)));
+    if !super::support::is_root() {
+        // Its heir, which has nothing more to do then.
+        pids.extend(parent(node.supervisor()));
+        assert_eq!(pids.len(), 8);
+    }
     let done = node.run(node.task("done", Sandboxed, "exit 4"));
     let supervisor = rustix::process::Pid::from_raw(node.supervisor().cast_signed()).unwrap();
     rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
@@ -190,6 +204,12 @@ fn wait_dead(pid: u32) {
         std::thread::sleep(Duration::from_millis(2));
     }
     panic!("process {pid} lives on");
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 fn is_alive(pid: u32) -> bool {

@@ -125,9 +125,6 @@ impl Played {
         let me = join(self.address, &self.token, &who, Key::generate()?).await?;
         let worker = self.session(&me).await?;
         let hello = Hello {
-            node: who.node,
-            name: who.name,
-            labels: Default::default(),
             capacity: Resources {
                 cpu: MilliCpu(8_000),
                 memory: Bytes(16 << 30),
@@ -138,8 +135,7 @@ impl Played {
                 cpus: 8,
                 ..NodeFacts::default()
             },
-            tasks: Vec::new(),
-            sandboxes: Vec::new(),
+            ..Hello::empty(who.node, who.name)
         };
         worker
             .to_control

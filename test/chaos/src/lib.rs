@@ -17,4 +17,4 @@ pub mod register;
 mod run;
 mod site;
 
-pub use run::{Wanted, run};
+pub use run::run;

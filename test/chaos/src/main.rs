@@ -6,15 +6,16 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail, ensure};
-use prism_chaos::{Wanted, run};
+use anyhow::{Context, Result, ensure};
+use prism_chaos::run;
+use prism_e2e::chaos::Wanted;
 
 /// Set for the process inside of the namespace.
 const INSIDE: &str = "PRISM_CHAOS_INSIDE";
 
 fn main() -> ExitCode {
     match inside()
-        .and_then(|()| parse())
+        .and_then(|()| wanted())
         .and_then(|wanted| run(&wanted))
     {
         Ok(true) => ExitCode::SUCCESS,
@@ -32,7 +33,7 @@ fn inside() -> Result<()> {
         return Ok(());
     }
     // What is wrong with the arguments is said before.
-    parse()?;
+    wanted()?;
     ensure!(
         rustix::process::geteuid().is_root(),
         "it makes network namespaces and small disks, which root may: run it as root"
@@ -47,24 +48,7 @@ fn inside() -> Result<()> {
     Err(error).context("starting unshare")
 }
 
-fn parse() -> Result<Wanted> {
-    let mut wanted = Wanted::default();
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let (name, value) = match arg.split_once('=') {
-            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-            None => (arg, args.next()),
-        };
-        let value = value.with_context(|| format!("{name} expects a number"))?;
-        let value: u64 = value
-            .parse()
-            .with_context(|| format!("{name}: expected a number, found {value:?}"))?;
-        match name.as_str() {
-            "--minutes" => wanted.minutes = value,
-            "--seed" => wanted.seed = Some(value),
-            _ => bail!("no argument {name:?}: expected --minutes N, --seed S"),
-        }
-    }
-    ensure!(wanted.minutes > 0, "--minutes: expected at least 1");
-    Ok(wanted)
+/// Ten minutes unless told otherwise; longer until each kind of fault was given once.
+fn wanted() -> Result<Wanted> {
+    Wanted::of_arguments(10)
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use prism_e2e::chaos::Random;
+use prism_e2e::chaos::{Random, Wanted};
 
 use crate::counts::Counts;
 use crate::fault::Fault;
@@ -23,24 +23,6 @@ const STEPS: u64 = 3_000_000;
 /// Calls that are shown around one that has no place.
 const AROUND: usize = 12;
 
-/// What to run.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// How long faults are given; the run goes on until each kind was given once.
-    pub minutes: u64,
-    /// Where all choices come from; a new one unless given.
-    pub seed: Option<u64>,
-}
-
-impl Default for Wanted {
-    fn default() -> Self {
-        Self {
-            minutes: 10,
-            seed: None,
-        }
-    }
-}
-
 fn held(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -50,10 +32,7 @@ fn held(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
 /// # Errors
 /// When the cluster cannot be made here.
 pub fn run(wanted: &Wanted) -> Result<bool> {
-    let mut random = match wanted.seed {
-        Some(seed) => Random::of("chaos", seed),
-        None => Random::new("chaos"),
-    };
+    let mut random = wanted.random("chaos");
     let seed = random.seed();
     println!("chaos: {} minutes, seed {seed}", wanted.minutes);
     let began = Instant::now();

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chaos;
+pub mod cluster;
 mod hostile;
 mod http;
 mod leftovers;

@@ -10,6 +10,38 @@ use crate::place::Place;
 use crate::program::Running;
 use crate::wait::until;
 
+/// Set, to the name of the test, for the process that a test is again in a namespace of its own.
+const INSIDE: &str = "PRISM_TEST_INSIDE";
+
+/// What the test of this name does in a network namespace of its own, in which nothing is up: it is run again there, by itself, and `inside`
+/// answers its last words, which have to be heard here.
+///
+/// # Panics
+/// When it fails there, or is not run.
+pub fn inside_one(name: &str, inside: impl FnOnce() -> String) {
+    const LAST: &str = "the test has come to its end: ";
+    if std::env::var_os(INSIDE).is_some_and(|told| told == name) {
+        println!("{LAST}{}", inside());
+        return;
+    }
+    let me = std::env::current_exe().expect("this test is a program");
+    let done = Command::new("unshare")
+        .arg("--net")
+        .arg(me)
+        .args(["--exact", name, "--nocapture"])
+        .env(INSIDE, name)
+        .output()
+        .expect("unshare is part of every Debian");
+    let out = String::from_utf8_lossy(&done.stdout);
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success() && out.contains(LAST),
+        "{}: {out}{err}",
+        done.status
+    );
+    print!("{out}");
+}
+
 /// A network namespace.
 #[derive(Debug)]
 pub struct Machine {

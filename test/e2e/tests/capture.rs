@@ -2,14 +2,11 @@
 //! network namespaces that the test makes itself: a server, a worker, and a router between them that translates and is listened on.
 
 use std::fs;
-use std::process::Command;
 
-use prism_e2e::net::{Machine, wire};
+use prism_e2e::cluster::{nodes, state, token};
+use prism_e2e::net::{Machine, inside_one, wire};
 use prism_e2e::{Place, Running, Server, until};
-use serde_json::{Value, json};
-
-/// Set for the process inside the server's namespace.
-const INSIDE: &str = "PRISM_TEST_CAPTURE_INSIDE";
+use serde_json::json;
 
 /// Everything that a network device sees, appended to a file, with the words `listening` on standard output when it begins.
 const SNIFFER: &str = r#"
@@ -28,26 +25,8 @@ const CANARY: &str = "canary-f3a91c";
 
 #[test]
 fn a_worker_behind_nat_works_and_nobody_on_the_way_reads_along() {
-    if std::env::var_os(INSIDE).is_some() {
-        return inside();
-    }
-    let me = std::env::current_exe().expect("this test is a program");
     let name = "a_worker_behind_nat_works_and_nobody_on_the_way_reads_along";
-    let done = Command::new("unshare")
-        .arg("--net")
-        .arg(me)
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare is part of every Debian");
-    let (out, err) = (
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr),
-    );
-    assert!(
-        done.status.success() && out.contains("nothing of ours"),
-        "{out}{err}"
-    );
+    inside_one(name, inside);
 }
 
 /// server 10.71.0.1 — 10.71.0.2 router 192.168.71.1 — 192.168.71.2 worker; the server knows no way to the worker.
@@ -71,7 +50,7 @@ in_w ip addr add 192.168.71.2/24 dev out
 in_w ip link set out up
 in_w ip route add default via 192.168.71.1";
 
-fn inside() {
+fn inside() -> String {
     let place = Place::new();
     let (router, worker) = (Machine::new(&place), Machine::new(&place));
     wire(&[("r", &router), ("w", &worker)], WIRES).expect("a network");
@@ -109,16 +88,13 @@ fn inside() {
     assert!(seen.windows(4).any(|w| w == addresses));
     server.place.assert_no_panic();
     place.assert_no_panic();
-    println!("nothing of ours was seen in {} bytes", seen.len());
+    format!("nothing of ours was seen in {} bytes", seen.len())
 }
 
 /// A worker that joins from behind the router; all new work goes there.
 fn join(server: &Server, place: &Place, worker: &Machine) -> Running {
-    let made = server
-        .ctl(&["server", "join-token", "-o", "json"])
-        .expect(0);
-    let made: Value = serde_json::from_str(&made.stdout).expect("JSON");
-    let file = place.write("token", made["token"].as_str().expect("a token"));
+    let (token, _) = token(server, &[]);
+    let file = place.write("token", token);
     let mut command = worker.prism(place, "prismd");
     command
         .args(["--role=worker", "--join=10.71.0.1:4200", "--name=far"])
@@ -136,14 +112,8 @@ fn join(server: &Server, place: &Place, worker: &Machine) -> Running {
     running
 }
 
-fn nodes(server: &Server) -> Vec<Value> {
-    let page = server.api().get("/api/v1/nodes").expect(200).json();
-    page["items"].as_array().expect("a list").clone()
-}
-
 fn is_there(server: &Server) -> bool {
-    let well = |n: &Value| n["name"] == "far" && n["state"] == "HEALTHY";
-    nodes(server).iter().any(well)
+    state(server, "far").as_deref() == Some("HEALTHY")
 }
 
 /// Gives the worker behind the router work that is full of canaries.

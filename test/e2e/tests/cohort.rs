@@ -5,8 +5,9 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use prism_e2e::cluster::{LOOPBACK, founder, token, voters};
 use prism_e2e::{Place, Running, Server, until};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Ports that were free a moment ago.
 fn ports<const N: usize>() -> [u16; N] {
@@ -55,16 +56,6 @@ fn start_all(servers: Vec<Server>) -> Vec<Server> {
 fn cluster(server: &Server) -> String {
     let view = server.api().get("/api/v1/ca").expect(200).json();
     view["cluster"].as_str().expect("an id").to_owned()
-}
-
-fn voters(server: &Server) -> usize {
-    let answer = server.api().get("/api/v1/cluster/peers");
-    if answer.status != 200 {
-        return 0;
-    }
-    let page: Value = answer.json();
-    let all = page["items"].as_array().expect("a list").clone();
-    all.iter().filter(|p| p["voter"] == true).count()
 }
 
 fn log_of(place: &Place, words: &str) -> bool {
@@ -233,18 +224,13 @@ fn servers_of_other_clusters_other_tokens_and_other_numbers_are_told_apart() {
 #[test]
 fn a_strict_server_starts_only_when_all_that_are_named_are_there() {
     let [nobody, other] = ports::<2>();
-    let mut first = Server::started_as(&["--bootstrap", "--name=s1", "--serf=127.0.0.1:0"]);
-    first.restart();
-    let args = ["server", "join-token", "--role=server", "-o", "json"];
-    let made: Value = serde_json::from_str(&first.ctl(&args).expect(0).stdout).expect("JSON");
-    let at = made["address"].as_str().expect("a text").to_owned();
+    let first = founder("s1", &[LOOPBACK]);
+    let (text, at) = token(&first, &["--role=server"]);
     let serf = format!("--serf=127.0.0.1:{other}");
-    let mut foreign = Server::started_as(&["--bootstrap", "--name=f1", &serf]);
-    foreign.restart();
+    let _foreign = founder("f1", &[&serf]);
     let place = Place::new();
-    let file = place.write("token", made["token"].as_str().expect("a text"));
-    let token = format!("--token-file={file}");
-    let mut second = Server::started_in(place, &["--name=s2", "--serf=127.0.0.1:0", &token]);
+    let token = format!("--token-file={}", place.write("token", text));
+    let mut second = Server::started_in(place, &["--name=s2", LOOPBACK, &token]);
     for (named, why) in [
         (nobody, "no connection to"),
         (other, "it is of another cluster"),

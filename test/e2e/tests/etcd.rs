@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use prism_e2e::cluster::{self, LOOPBACK, leader, peers, token};
 use prism_e2e::{Answer, Output, Place, Server, until};
 use prism_store_kit::etcd::{Certificates, Etcd, free_ports, has_etcd};
 use serde_json::{Value, json};
@@ -15,58 +16,33 @@ fn endpoints(etcd: &Etcd) -> String {
     format!("--etcd-endpoints={}", etcd.url)
 }
 
-/// A server that is not started yet, beneath a prefix of this etcd.
+/// How a server is started that keeps the state beneath a prefix of this etcd.
+fn store(etcd: &Etcd, prefix: &str) -> [String; 3] {
+    let prefix = format!("--etcd-prefix={prefix}");
+    ["--store=etcd".to_owned(), endpoints(etcd), prefix]
+}
+
+/// A server that is not started yet.
 fn server(etcd: &Etcd, prefix: &str, more: &[&str]) -> Server {
-    let (at, prefix) = (endpoints(etcd), format!("--etcd-prefix={prefix}"));
-    let mut how = vec!["--store=etcd", &at, &prefix];
-    how.extend(more);
-    Server::started_as(&how)
+    let store = store(etcd, prefix);
+    Server::started_as(&[&store.each_ref().map(String::as_str)[..], more].concat())
 }
 
 fn founder(etcd: &Etcd, prefix: &str) -> Server {
-    let how = ["--bootstrap", "--name=s1", "--serf=127.0.0.1:0"];
-    let mut server = server(etcd, prefix, &how);
-    server.restart();
-    server
-}
-
-fn token(server: &Server) -> (String, String) {
-    let args = ["server", "join-token", "--role=server", "-o", "json"];
-    let made: Value = serde_json::from_str(&server.ctl(&args).expect(0).stdout).expect("JSON");
-    let text = |key: &str| made[key].as_str().expect("a text").to_owned();
-    (text("token"), text("address"))
+    let store = store(etcd, prefix);
+    let [kind, at, beneath] = store.each_ref().map(String::as_str);
+    cluster::founder("s1", &[LOOPBACK, kind, at, beneath])
 }
 
 /// Another server that has joined.
 fn joined(etcd: &Etcd, prefix: &str, first: &Server, name: &str) -> Server {
-    let (token, at) = token(first);
-    let (name, join) = (format!("--name={name}"), format!("--join={at}"));
-    let mut server = server(etcd, prefix, &[&name, &join, "--serf=127.0.0.1:0"]);
-    let file = format!("--token-file={}", server.place.write("token", token));
-    let started = server.try_start(&[&file], &[]);
-    assert!(started.is_ok(), "{started:?}");
-    server
+    let store = store(etcd, prefix);
+    let [kind, at, beneath] = store.each_ref().map(String::as_str);
+    cluster::joined(first, name, &[LOOPBACK, kind, at, beneath])
 }
 
 fn small() -> Value {
     json!({"cpu": "100m", "memory": "32Mi"})
-}
-
-fn peers(server: &Server) -> Vec<Value> {
-    let answer = server
-        .api()
-        .try_send("GET", "/api/v1/cluster/peers", &[], b"");
-    let Some(answer) = answer.ok().filter(|a| a.status == 200) else {
-        return Vec::new();
-    };
-    answer.json()["items"].as_array().expect("a list").clone()
-}
-
-/// The name of the server that leads, as this one knows.
-fn leader(server: &Server) -> Option<String> {
-    let all = peers(server);
-    let leads = all.iter().find(|p| p["leader"] == true)?;
-    Some(leads["name"].as_str()?.to_owned())
 }
 
 /// A job under a key: the same one however often it is asked for.
@@ -393,9 +369,9 @@ fn an_etcd_with_certificates_and_users_is_reached_by_the_configuration_file() {
 
 /// A server that joins has to use the etcd, and the prefix, of the others.
 fn joins_where_the_others_are(etcd: &Etcd, first: &Server) {
-    let (token, at) = token(first);
-    let (join, serf) = (format!("--join={at}"), "--serf=127.0.0.1:0");
-    let mut second = Server::started_as(&["--name=s2", &join, serf]);
+    let (token, at) = token(first, &["--role=server"]);
+    let join = format!("--join={at}");
+    let mut second = Server::started_as(&["--name=s2", &join, LOOPBACK]);
     let file = format!("--token-file={}", second.place.write("token", token));
     let said = second.try_start(&[&file], &[]).expect_err("no etcd");
     says(&said, "PRISM-R003", &["start it with --store=etcd"]);

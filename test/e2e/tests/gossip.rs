@@ -3,47 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use prism_e2e::cluster::{self, LOOPBACK, peer, peers};
 use prism_e2e::{Server, until};
 use serde_json::{Value, json};
 
-fn peers(server: &Server) -> Vec<Value> {
-    let answer = server.api().get("/api/v1/cluster/peers");
-    if answer.status != 200 {
-        return Vec::new();
-    }
-    answer.json()["items"].as_array().expect("a list").clone()
-}
-
-fn peer(server: &Server, name: &str) -> Option<Value> {
-    peers(server).into_iter().find(|p| p["name"] == name)
-}
-
+/// Another server that has joined.
 fn joined(first: &Server, name: &str, more: &[&str]) -> Server {
-    let args = ["server", "join-token", "--role=server", "-o", "json"];
-    let made: Value = serde_json::from_str(&first.ctl(&args).expect(0).stdout).expect("JSON");
-    let text = |key: &str| made[key].as_str().expect("a text").to_owned();
-    let (name, join) = (
-        format!("--name={name}"),
-        format!("--join={}", text("address")),
-    );
-    let mut how = vec![name.as_str(), join.as_str(), "--serf=127.0.0.1:0"];
-    how.extend(more);
-    let mut server = Server::started_as(&how);
-    let file = format!(
-        "--token-file={}",
-        server.place.write("token", text("token"))
-    );
-    let started = server.try_start(&[&file], &[]);
-    assert!(started.is_ok(), "{started:?}");
-    server
+    cluster::joined(first, name, &[&[LOOPBACK][..], more].concat())
 }
 
 fn founder(more: &[&str]) -> Server {
-    let mut how = vec!["--bootstrap", "--name=s1", "--serf=127.0.0.1:0"];
-    how.extend(more);
-    let mut server = Server::started_as(&how);
-    server.restart();
-    server
+    cluster::founder("s1", &[&[LOOPBACK][..], more].concat())
 }
 
 fn all_alive(server: &Server, n: usize) {
@@ -208,7 +178,8 @@ fn keys_are_replaced_while_servers_work_and_no_step_leaves_one_behind() {
     );
     first.ctl(&["peer", "key", "remove", &old]).expect(0);
     assert!(rings(&first).values().all(|r| *r == [new.clone()]));
-    assert!(peers(&first).iter().all(|p| p["gossip"] == "alive"));
+    let all = peers(&first);
+    assert!(all.len() == 3 && all.iter().all(|p| p["gossip"] == "alive"));
     // One that was away through a whole change has the new key when it is back.
     third.kill();
     let more = installed(&first);

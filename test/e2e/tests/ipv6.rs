@@ -4,82 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use prism_e2e::{Place, Running, Server, until};
+use prism_e2e::cluster::{ROOM, Worker, founder, joined, joined_at, leader, peers, token};
+use prism_e2e::{Server, until};
 use serde_json::{Value, json};
-
-/// Whatever else this machine does, it takes work.
-const ROOM: &str = "--pressure-threshold=1";
-
-fn token(server: &Server, role: &str) -> (String, String) {
-    let role = format!("--role={role}");
-    let args = ["server", "join-token", &role, "-o", "json"];
-    let made: Value = serde_json::from_str(&server.ctl(&args).expect(0).stdout).expect("JSON");
-    let text = |key: &str| made[key].as_str().expect("a text").to_owned();
-    (text("token"), text("address"))
-}
-
-fn list(server: &Server, path: &str) -> Vec<Value> {
-    let answer = server.api().try_send("GET", path, &[], b"").ok();
-    let page = answer.filter(|a| a.status == 200).map(|a| a.json());
-    let items = page.and_then(|p| p["items"].as_array().cloned());
-    items.unwrap_or_default()
-}
-
-/// The name of the server that leads.
-fn leader(server: &Server) -> Option<String> {
-    let all = list(server, "/api/v1/cluster/peers");
-    let leads = all.iter().find(|p| p["leader"] == true)?;
-    Some(leads["name"].as_str()?.to_owned())
-}
-
-/// Another server that has joined, at the address that the token says or at another of the same server.
-fn joined(first: &Server, name: &str, at: Option<&str>, how: &[&str]) -> Server {
-    let (text, told) = token(first, "server");
-    let (name, join) = (
-        format!("--name={name}"),
-        format!("--join={}", at.unwrap_or(&told)),
-    );
-    let mut all = vec![name.as_str(), join.as_str(), ROOM];
-    all.extend(how);
-    let mut server = Server::started_as(&all);
-    let file = format!("--token-file={}", server.place.write("token", text));
-    let started = server.try_start(&[&file], &[]);
-    assert!(started.is_ok(), "{started:?}");
-    server
-}
-
-/// A machine that runs work.
-struct Machine {
-    // Ended in this order.
-    running: Running,
-    _place: Place,
-}
-
-fn worker(server: &Server, at: Option<&str>) -> Machine {
-    let (text, told) = token(server, "worker");
-    let place = Place::new();
-    let mut command = place.command("prismd");
-    let join = format!("--join={}", at.unwrap_or(&told));
-    let file = place.write("token", text);
-    command.args(["--role=worker", "--name=w1", &join, ROOM]);
-    command.args(["--token-file", &file]).arg("--data-dir");
-    command.arg(place.data());
-    let running = place.launch(command);
-    until("the worker to come", || {
-        let nodes = list(server, "/api/v1/nodes");
-        let well = |n: &Value| n["name"] == "w1" && n["state"] == "HEALTHY";
-        nodes.iter().any(well).then_some(())
-    });
-    Machine {
-        running,
-        _place: place,
-    }
-}
 
 /// All that vote, and all that gossip sees.
 fn whole(server: &Server, n: usize) {
     until("all to vote and to be seen", || {
-        let all = list(server, "/api/v1/cluster/peers");
+        let all = peers(server);
         let well = |p: &&Value| p["voter"] == true && p["gossip"] == "alive";
         (all.iter().filter(well).count() == n).then_some(())
     });
@@ -129,13 +61,12 @@ fn led_anew(servers: &BTreeMap<&str, Server>, gone: &str) {
 #[test]
 fn on_ipv6_alone_servers_and_a_worker_meet_work_and_survive_the_leader() {
     let only = ["--serf=[::1]:0", "--api=[::1]:0"];
-    let mut first = Server::started_as(&["--bootstrap", "--name=s1", ROOM, only[0], only[1]]);
-    first.restart();
+    let first = founder("s1", &[ROOM, only[0], only[1]]);
     assert!(first.api().address.starts_with("[::1]:"), "{first:?}");
-    let second = joined(&first, "s2", None, &only);
-    let third = joined(&first, "s3", None, &only);
+    let join = |name| joined(&first, name, &[ROOM, only[0], only[1]]);
+    let (second, third) = (join("s2"), join("s3"));
     let mut servers = BTreeMap::from([("s1", first), ("s2", second), ("s3", third)]);
-    let machine = worker(&servers["s2"], None);
+    let mut machine = Worker::joined(&servers["s2"], "w1", &[ROOM]);
     whole(&servers["s3"], 3);
     for name in ["s1", "s2", "s3"] {
         servers["s1"].ctl(&["node", "cordon", name]).expect(0);
@@ -152,7 +83,7 @@ fn on_ipv6_alone_servers_and_a_worker_meet_work_and_survive_the_leader() {
         assert_eq!(sockets(server.pid(), &["tcp", "udp"]), 0, "IPv4 sockets");
         assert!(sockets(server.pid(), &["tcp6", "udp6"]) >= 3);
     }
-    let four = sockets(machine.running.pid(), &["tcp", "udp"]);
+    let four = sockets(machine.running().pid(), &["tcp", "udp"]);
     assert_eq!(four, 0, "IPv4 sockets of the worker");
     let mut gone = servers.remove("s1").expect("it is there");
     gone.kill();
@@ -195,26 +126,15 @@ fn on_ipv6_alone_servers_and_a_worker_meet_work_and_survive_the_leader() {
 #[test]
 fn servers_that_advertise_ipv4_and_ipv6_are_one_cluster() {
     let both = "--serf=[::]:0";
-    let mut first = Server::started_as(&[
-        "--bootstrap",
-        "--name=s1",
-        ROOM,
-        both,
-        "--advertise=127.0.0.1",
-    ]);
-    first.restart();
-    let (_, at) = token(&first, "worker");
+    let first = founder("s1", &[ROOM, both, "--advertise=127.0.0.1"]);
+    let (text, at) = token(&first, &[]);
     let port = at.strip_prefix("127.0.0.1:").expect("as it advertises");
     // The same listener, by its other address.
     let six = format!("[::1]:{port}");
-    let second = joined(&first, "s2", None, &[both, "--advertise=::1"]);
-    let third = joined(
-        &first,
-        "s3",
-        Some(&six),
-        &["--serf=[::1]:0", "--api=[::1]:0"],
-    );
-    let addresses: BTreeMap<String, String> = list(&first, "/api/v1/cluster/peers")
+    let second = joined(&first, "s2", &[ROOM, both, "--advertise=::1"]);
+    let alone = [ROOM, "--serf=[::1]:0", "--api=[::1]:0"];
+    let third = joined_at(&first, Some(&six), "s3", &alone);
+    let addresses: BTreeMap<String, String> = peers(&first)
         .iter()
         .map(|p| {
             let text = |key: &str| p[key].as_str().unwrap_or_default().to_owned();
@@ -233,7 +153,8 @@ fn servers_that_advertise_ipv4_and_ipv6_are_one_cluster() {
     assert!(third.log().contains("it listens there"), "{}", third.log());
     let mut servers = BTreeMap::from([("s1", first), ("s2", second), ("s3", third)]);
     // It was told of one address of one server, and learns of the others.
-    let _machine = worker(&servers["s1"], Some(&six));
+    let mut machine = Worker::new("w1");
+    machine.join(&servers["s1"], &six, &text, &[ROOM]);
     whole(&servers["s1"], 3);
     for name in ["s1", "s2", "s3"] {
         servers["s2"].ctl(&["node", "cordon", name]).expect(0);

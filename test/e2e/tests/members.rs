@@ -2,101 +2,29 @@
 //! away for a while.
 
 use std::collections::BTreeMap;
-use std::fs;
 
-use prism_e2e::{Output, Place, Running, Server, until};
-use serde_json::{Value, json};
+use prism_e2e::cluster::{LOOPBACK, Worker, node, nodes, token};
+use prism_e2e::{Output, Place, Server, until};
+use serde_json::json;
 
-/// A machine that is to run work.
-struct Machine {
-    place: Place,
-    running: Option<Running>,
-}
-
-impl Machine {
-    fn new() -> Self {
-        Self {
-            place: Place::new(),
-            running: None,
-        }
-    }
-
-    fn launch(&self, name: &str, server: &str, token: &str) -> Running {
-        let file = self.place.write("token", token);
-        let mut command = self.place.command("prismd");
-        let (join, name) = (format!("--join={server}"), format!("--name={name}"));
-        command.args(["--role=worker", &join, &name, "--token-file", &file]);
-        command.arg("--data-dir").arg(self.place.data());
-        self.place.launch(command)
-    }
-
-    /// Starts it and waits until the server has a session with it.
-    fn join(&mut self, server: &Server, name: &str, at: &str, token: &str) {
-        self.running = Some(self.launch(name, at, token));
-        until(&format!("{name} to come"), || {
-            (state(server, name).as_deref() == Some("HEALTHY")).then_some(())
-        });
-    }
-
-    /// What it says when it is not let in.
-    #[track_caller]
-    fn refused(&self, name: &str, server: &str, token: &str, code: i32) -> String {
-        let limit = std::time::Duration::from_secs(60);
-        self.launch(name, server, token)
-            .wait(limit)
-            .expect(code)
-            .stderr
-    }
-
-    /// Starts it again as a machine does that has joined: nothing to join with is there.
-    fn again(&mut self, server: &str) {
-        fs::remove_file(self.place.work().join("token")).expect("it was written");
-        let mut command = self.place.command("prismd");
-        command.args(["--role=worker", &format!("--join={server}")]);
-        command.arg("--data-dir").arg(self.place.data());
-        self.running = Some(self.place.launch(command));
-    }
-
-    fn kill(&mut self) {
-        let mut running = self.running.take().expect("it runs");
-        prism_e2e::kill(running.pid());
-        until("its end", || running.is_over().then_some(()));
-    }
-}
-
-fn nodes(server: &Server) -> Vec<Value> {
-    let page = server.api().get("/api/v1/nodes").expect(200).json();
-    page["items"].as_array().expect("a list").clone()
-}
-
-fn node(server: &Server, name: &str) -> Option<Value> {
-    nodes(server).into_iter().find(|n| n["name"] == name)
-}
-
-fn state(server: &Server, name: &str) -> Option<String> {
-    let found = node(server, name)?;
-    Some(found["state"].as_str()?.to_owned())
-}
-
-/// A join token, and where members come to.
-fn token(server: &Server, args: &[&str]) -> (String, String) {
-    let mut all = vec!["server", "join-token", "-o", "json"];
-    all.extend(args);
-    let made: Value = serde_json::from_str(&server.ctl(&all).expect(0).stdout).expect("JSON");
-    let text = |key: &str| made[key].as_str().expect("a text").to_owned();
-    (text("token"), text("address"))
+/// What a machine of this name says when it is not let in.
+#[track_caller]
+fn refused(machine: &mut Worker, at: &str, token: &str, code: i32) -> String {
+    machine.launch(at, Some(token), &[]);
+    let limit = std::time::Duration::from_secs(60);
+    machine.take().wait(limit).expect(code).stderr
 }
 
 #[test]
 fn a_machine_joins_works_and_survives_the_end_of_either() {
-    let mut server = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let mut server = Server::start_with(&[LOOPBACK]);
     let own = nodes(&server)[0]["name"]
         .as_str()
         .expect("a name")
         .to_owned();
     let (text, at) = token(&server, &["--labels=zone=a"]);
-    let mut machine = Machine::new();
-    machine.join(&server, "w1", &at, &text);
+    let mut machine = Worker::new("w1");
+    machine.join(&server, &at, &text, &[]);
     let found = node(&server, "w1").expect("it is there");
     assert_eq!(found["labels"]["zone"], "a", "{found}");
     // All new work goes there.
@@ -129,7 +57,7 @@ fn a_machine_joins_works_and_survives_the_end_of_either() {
         (completed(&server) > 20).then_some(())
     });
     machine.kill();
-    machine.again(&at);
+    machine.launch(&at, None, &[]);
     until("more to complete", || {
         (completed(&server) > 150).then_some(())
     });
@@ -156,14 +84,14 @@ fn a_machine_joins_works_and_survives_the_end_of_either() {
 
 #[test]
 fn one_that_is_kept_out_goes_and_comes_again_when_allowed() {
-    let server = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let server = Server::start_with(&[LOOPBACK]);
     let own = nodes(&server)[0]["name"]
         .as_str()
         .expect("a name")
         .to_owned();
     let (text, at) = token(&server, &[]);
-    let mut machine = Machine::new();
-    machine.join(&server, "w1", &at, &text);
+    let mut machine = Worker::new("w1");
+    machine.join(&server, &at, &text, &[]);
     let connected =
         |server: &Server| !node(server, "w1").expect("it is known")["connected"].is_null();
     assert!(connected(&server));
@@ -194,48 +122,49 @@ fn one_that_is_kept_out_goes_and_comes_again_when_allowed() {
         server.ctl(bad).expect(code);
     }
     server.ctl(&["node", "rm", "w1"]).expect(0);
-    until("its end", || node(&server, "w1").is_none().then_some(()));
+    until("its end", || (nodes(&server).len() == 1).then_some(()));
     let status = server.ctl(&["ca", "status"]).expect(0).stdout;
     assert!(
         status.contains("it was removed from the cluster"),
         "{status}"
     );
-    assert!(node(&server, "w1").is_none() && nodes(&server).len() == 1);
+    let all = nodes(&server);
+    assert!(all.len() == 1 && all[0]["name"] != "w1", "{all:?}");
 }
 
 #[test]
 fn who_may_not_join_is_told_why_and_what_to_do() {
-    let server = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let server = Server::start_with(&[LOOPBACK]);
     let (text, at) = token(&server, &[]);
-    let mut first = Machine::new();
-    first.join(&server, "w1", &at, &text);
-    let second = Machine::new();
-    let said = second.refused("w2", &at, &text, 1);
+    let mut first = Worker::new("w1");
+    first.join(&server, &at, &text, &[]);
+    let (mut second, mut same) = (Worker::new("w2"), Worker::new("w1"));
+    let said = refused(&mut second, &at, &text, 1);
     assert!(said.contains("is used up"), "{said}");
     assert!(
         said.contains("next: on a server: prismctl server join-token"),
         "{said}"
     );
     let (text, _) = token(&server, &["--name=w9"]);
-    let said = second.refused("w2", &at, &text, 1);
+    let said = refused(&mut second, &at, &text, 1);
     assert!(said.contains("for node w9, and this is w2"), "{said}");
     let (text, _) = token(&server, &["--from=10.0.0.0/8"]);
-    let said = second.refused("w2", &at, &text, 1);
+    let said = refused(&mut second, &at, &text, 1);
     assert!(said.contains("not for address 127.0.0.1"), "{said}");
     let (text, _) = token(&server, &["--uses=5"]);
-    let said = second.refused("w1", &at, &text, 1);
+    let said = refused(&mut same, &at, &text, 1);
     assert!(said.contains("the name w1 belongs to node"), "{said}");
     let mut cut = text.clone();
     cut.pop();
-    let said = second.refused("w2", &at, &cut, 2);
+    let said = refused(&mut second, &at, &cut, 2);
     assert!(
         said.contains("--token-file") && said.contains("cut or changed"),
         "{said}"
     );
     // A server of another cluster is told nothing.
-    let other = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let other = Server::start_with(&[LOOPBACK]);
     let (_, elsewhere) = token(&other, &[]);
-    let said = second.refused("w2", &elsewhere, &text, 1);
+    let said = refused(&mut second, &elsewhere, &text, 1);
     assert!(said.contains("is not to be trusted"), "{said}");
     // Revoked, and listed no more.
     let listed = server
@@ -252,7 +181,7 @@ fn who_may_not_join_is_told_why_and_what_to_do() {
     server
         .ctl(&["server", "join-token", "--revoke", &id])
         .expect(0);
-    let said = second.refused("w2", &at, &text, 1);
+    let said = refused(&mut second, &at, &text, 1);
     assert!(said.contains("no such join token"), "{said}");
     // Nobody but an administrator makes one.
     let eye = server.ctl(&["token", "create", "eye", "--role", "operator"]);
@@ -310,12 +239,12 @@ fn command_lines_that_make_no_sense_start_nothing() {
 
 #[test]
 fn a_machine_is_emptied_and_its_work_runs_elsewhere() {
-    let server = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let server = Server::start_with(&[LOOPBACK]);
     let own = nodes(&server)[0]["name"].clone();
     let own = own.as_str().expect("a name");
     let (text, at) = token(&server, &[]);
-    let mut machine = Machine::new();
-    machine.join(&server, "w1", &at, &text);
+    let mut machine = Worker::new("w1");
+    machine.join(&server, &at, &text, &[]);
     server.ctl(&["node", "cordon", own]).expect(0);
     let small = json!({"cpu": "100m", "memory": "32Mi"});
     let body = json!({"name": "far", "resources": small});

@@ -4,52 +4,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use prism_e2e::cluster::{self, LOOPBACK, Worker, founder, peers, voters};
 use prism_e2e::{Output, Place, Server, until};
 use serde_json::{Value, json};
 
-/// What a server says of all servers.
-fn peers(server: &Server) -> Vec<Value> {
-    let answer = server
-        .api()
-        .try_send("GET", "/api/v1/cluster/peers", &[], b"");
-    let Ok(answer) = answer else {
-        return Vec::new();
-    };
-    let page: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    page["items"].as_array().cloned().unwrap_or_default()
-}
-
+/// Another server that has joined, at the same address at every start: the others know it by that.
 fn joined(first: &Server, name: &str) -> Server {
-    let args = ["server", "join-token", "--role=server", "-o", "json"];
-    let made: Value = serde_json::from_str(&first.ctl(&args).expect(0).stdout).expect("JSON");
-    let text = |key: &str| made[key].as_str().expect("a text").to_owned();
-    let (name, join) = (
-        format!("--name={name}"),
-        format!("--join={}", text("address")),
-    );
-    // The same at every start: the others know it by that.
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let serf = format!("--serf={}", free.local_addr().expect("it has one"));
     drop(free);
-    let mut server = Server::started_as(&[&name, &join, &serf]);
-    let file = format!(
-        "--token-file={}",
-        server.place.write("token", text("token"))
-    );
-    let started = server.try_start(&[&file], &[]);
-    assert!(started.is_ok(), "{started:?}");
-    server
-}
-
-fn founder(name: &str) -> Server {
-    let name = format!("--name={name}");
-    let mut server = Server::started_as(&["--bootstrap", &name, "--serf=127.0.0.1:0"]);
-    server.restart();
-    server
+    cluster::joined(first, name, &[&serf])
 }
 
 fn three() -> BTreeMap<&'static str, Server> {
-    let first = founder("s1");
+    let first = founder("s1", &[LOOPBACK]);
     let (second, third) = (joined(&first, "s2"), joined(&first, "s3"));
     until("all to vote", || {
         let caught_up = |p: &&Value| p["voter"] == true && p["behind"].as_u64() == Some(0);
@@ -120,7 +88,7 @@ fn recover(server: &Server, yes: bool) -> Output {
 #[test]
 fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
     let mut servers = three();
-    let worker = worker_of(&servers["s1"]);
+    let worker = Worker::joined(&servers["s1"], "w1", &[]);
     let done = servers["s1"].submit(&small("done", 20, "echo done"));
     servers["s1"].finished(&done);
     // On the worker, which has no part in what follows.
@@ -137,7 +105,8 @@ fn the_one_that_is_left_goes_on_and_those_that_come_back_are_refused() {
     });
     until("all to have everything", || {
         let level = |p: &Value| p["behind"].as_u64() == Some(0);
-        peers(&servers["s1"]).iter().all(level).then_some(())
+        let all = peers(&servers["s1"]);
+        (all.len() == 3 && all.iter().all(level)).then_some(())
     });
     let mut third = servers.remove("s3").expect("there");
     let refused = recover(&third, true).expect(1);
@@ -199,37 +168,8 @@ fn returned(mut second: Server, third: &Server) -> Server {
     as_in_the_guide("returned", &said.join("\n"));
     assert_eq!(peers(third).len(), 1);
     let fourth = joined(third, "s4");
-    until("both to vote", || {
-        let voters = peers(third).iter().filter(|p| p["voter"] == true).count();
-        (voters == 2).then_some(())
-    });
+    until("both to vote", || (voters(third) == 2).then_some(()));
     fourth
-}
-
-/// A worker that has joined.
-fn worker_of(server: &Server) -> (Place, prism_e2e::Running) {
-    let made = server
-        .ctl(&["server", "join-token", "-o", "json"])
-        .expect(0)
-        .stdout;
-    let made: Value = serde_json::from_str(&made).expect("JSON");
-    let text = |key: &str| made[key].as_str().expect("a text").to_owned();
-    let place = Place::new();
-    let file = place.write("token", text("token"));
-    let mut command = place.command("prismd");
-    command
-        .args(["--role=worker", "--name=w1"])
-        .arg(format!("--join={}", text("address")))
-        .arg(format!("--token-file={file}"))
-        .arg("--data-dir")
-        .arg(place.data());
-    let running = place.launch(command);
-    until("the worker to be there", || {
-        let page = server.api().get("/api/v1/nodes").expect(200).json();
-        let nodes = page["items"].as_array().cloned().unwrap_or_default();
-        nodes.iter().any(|n| n["name"] == "w1").then_some(())
-    });
-    (place, running)
 }
 
 #[test]

@@ -10,74 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use prism_e2e::{Place, Running, Server, until, until_within};
+use prism_e2e::cluster::{LOOPBACK, ROOM, Worker, healthy, joined, state, token, voters};
+use prism_e2e::{Server, until, until_within};
 use serde_json::{Value, json};
-
-fn token(server: &Server, role: &str) -> (String, String) {
-    let role = format!("--role={role}");
-    let args = ["server", "join-token", &role, "-o", "json"];
-    let made: Value = serde_json::from_str(&server.ctl(&args).expect(0).stdout).expect("JSON");
-    let text = |key: &str| made[key].as_str().expect("a text").to_owned();
-    (text("token"), text("address"))
-}
-
-/// Whatever else this machine does, it takes work.
-const ROOM: &str = "--pressure-threshold=1";
-
-/// A machine that runs work.
-struct Machine {
-    name: &'static str,
-    at: String,
-    place: Place,
-    running: Option<Running>,
-}
-
-impl Machine {
-    fn new(name: &'static str, at: &str) -> Self {
-        Self {
-            name,
-            at: at.to_owned(),
-            place: Place::new(),
-            running: None,
-        }
-    }
-
-    fn launch(&mut self, token: Option<&str>) {
-        let mut command = self.place.command("prismd");
-        let join = format!("--join={}", self.at);
-        let name = format!("--name={}", self.name);
-        command.args(["--role=worker", &join, &name, ROOM]);
-        command.arg("--data-dir").arg(self.place.data());
-        if let Some(token) = token {
-            let file = self.place.write("token", token);
-            command.args(["--token-file", &file]);
-        }
-        self.running = Some(self.place.launch(command));
-    }
-
-    fn kill(&mut self) {
-        let mut running = self.running.take().expect("it runs");
-        prism_e2e::kill(running.pid());
-        until("its end", || running.is_over().then_some(()));
-    }
-}
-
-fn state(server: &Server, name: &str) -> Option<String> {
-    let answer = server
-        .api()
-        .try_send("GET", "/api/v1/nodes", &[], b"")
-        .ok()?;
-    let page: Value = serde_json::from_slice(&answer.body).ok()?;
-    let nodes = page["items"].as_array()?;
-    let node = nodes.iter().find(|n| n["name"] == name)?;
-    Some(node["state"].as_str()?.to_owned())
-}
-
-fn healthy(server: &Server, name: &str) {
-    until(&format!("{name} to be there"), || {
-        (state(server, name).as_deref() == Some("HEALTHY")).then_some(())
-    });
-}
 
 fn status(server: &Server) -> Value {
     let answer = server.api().try_send("GET", "/api/v1/ca", &[], b"");
@@ -120,30 +55,19 @@ fn load(server: &Server, stop: &AtomicBool) -> Vec<String> {
 #[test]
 fn the_root_is_changed_under_load_with_a_member_away_and_a_server_killed() {
     let mut first = Server::started_as(&["--bootstrap", "--name=s1", ROOM]);
-    let started = first.try_start(&["--serf=127.0.0.1:0"], &[]);
+    let started = first.try_start(&[LOOPBACK], &[]);
     assert!(started.is_ok(), "{started:?}");
-    let (text, at) = token(&first, "server");
-    let join = format!("--join={at}");
-    let mut second = Server::started_as(&["--name=s2", &join, "--serf=127.0.0.1:0", ROOM]);
-    let file = format!("--token-file={}", second.place.write("token", text));
-    let started = second.try_start(&[&file], &[]);
-    assert!(started.is_ok(), "{started:?}");
-    let mut machines: BTreeMap<&str, Machine> = BTreeMap::new();
+    let second = joined(&first, "s2", &[LOOPBACK, ROOM]);
+    let mut machines: BTreeMap<&str, Worker> = BTreeMap::new();
     for name in ["w1", "w2"] {
-        let (text, at) = token(&first, "worker");
-        let mut machine = Machine::new(name, &at);
-        machine.launch(Some(&text));
-        machines.insert(name, machine);
-        healthy(&first, name);
+        machines.insert(name, Worker::joined(&first, name, &[ROOM]));
     }
     until("both servers to vote", || {
-        let peers = first.api().get("/api/v1/cluster/peers").expect(200).json();
-        let all = peers["items"].as_array().expect("a list");
-        (all.iter().filter(|p| p["voter"] == true).count() == 2).then_some(())
+        (voters(&first) == 2).then_some(())
     });
     let before = status(&first)["root"].as_str().expect("a root").to_owned();
-    let (during, _) = token(&first, "worker");
-    let (after, _) = token(&first, "worker");
+    let (during, at) = token(&first, &[]);
+    let (after, _) = token(&first, &[]);
     let stop = AtomicBool::new(false);
     let acknowledged = std::thread::scope(|scope| {
         let submitting = scope.spawn(|| load(&second, &stop));
@@ -157,15 +81,15 @@ fn the_root_is_changed_under_load_with_a_member_away_and_a_server_killed() {
         });
         assert_eq!(state(&first, "w1").as_deref(), Some("HEALTHY"));
         // A token of the old root is good until it is over.
-        let mut third = Machine::new("w3", &at);
-        third.launch(Some(&during));
-        healthy(&first, "w3");
+        let mut third = Worker::new("w3");
+        third.join(&first, &at, &during, &[ROOM]);
         machines.insert("w3", third);
         let human = first.ctl(&["ca", "status"]).expect(0).stdout;
         assert!(human.contains("missing   w2"), "{human}");
         let early = first.ctl(&["server", "join-token"]).expect(0);
         assert!(early.stdout.starts_with("pj1."), "{}", early.stdout);
-        machines.get_mut("w2").expect("there").launch(None);
+        let second = machines.get_mut("w2").expect("there");
+        second.launch(&at, None, &[ROOM]);
         healthy(&first, "w2");
         until_within(Duration::from_secs(90), "the end of the change", || {
             status(&first)["rotation"]["ended"].as_u64().map(drop)
@@ -186,19 +110,17 @@ fn the_root_is_changed_under_load_with_a_member_away_and_a_server_killed() {
         assert_eq!(second.results(job).len(), 5);
     }
     // The old root opens nothing any more.
-    let mut late = Machine::new("w4", &at);
-    late.launch(Some(&after));
-    let ended = late.running.take().expect("it was started");
-    let ended = ended.wait(Duration::from_secs(60)).expect(1);
+    let mut late = Worker::new("w4");
+    late.launch(&at, Some(&after), &[ROOM]);
+    let ended = late.take().wait(Duration::from_secs(60)).expect(1);
     assert!(
         ended.stderr.contains("is not to be trusted"),
         "{}",
         ended.stderr
     );
     // The new one does.
-    let (fresh, _) = token(&first, "worker");
-    late.launch(Some(&fresh));
-    healthy(&first, "w4");
+    let (fresh, _) = token(&first, &[]);
+    late.join(&first, &at, &fresh, &[ROOM]);
     // Once more, and the server that leads is killed in the middle of it.
     machines.get_mut("w1").expect("there").kill();
     first.ctl(&["ca", "rotate"]).expect(0);
@@ -209,7 +131,8 @@ fn the_root_is_changed_under_load_with_a_member_away_and_a_server_killed() {
     until("all but one to come along", || {
         (waiting(&first)? == ["w1"]).then_some(())
     });
-    machines.get_mut("w1").expect("there").launch(None);
+    let away = machines.get_mut("w1").expect("there");
+    away.launch(&at, None, &[ROOM]);
     until_within(
         Duration::from_secs(90),
         "the end of the second change",

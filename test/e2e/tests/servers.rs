@@ -3,69 +3,19 @@
 
 use std::collections::BTreeMap;
 
+use prism_e2e::cluster::{LOOPBACK, founder, joined, leader, nodes, peers, voters};
 use prism_e2e::{Server, until};
-use serde_json::{Value, json};
-
-/// What a server says of all servers.
-fn peers(server: &Server) -> Vec<Value> {
-    let path = "/api/v1/cluster/peers";
-    let answer = server.api().try_send("GET", path, &[], b"");
-    let Ok(answer) = answer else {
-        return Vec::new();
-    };
-    if answer.status != 200 {
-        return Vec::new();
-    }
-    let page: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    page["items"].as_array().expect("a list").clone()
-}
-
-fn voters(server: &Server) -> usize {
-    let voter = |p: &&Value| p["voter"] == true;
-    peers(server).iter().filter(voter).count()
-}
-
-/// The name of the server that leads, as this one knows.
-fn leader(server: &Server) -> Option<String> {
-    let all = peers(server);
-    let leads = all.iter().find(|p| p["leader"] == true)?;
-    Some(leads["name"].as_str()?.to_owned())
-}
-
-fn token(server: &Server) -> (String, String) {
-    let args = ["server", "join-token", "--role=server", "-o", "json"];
-    let made: Value = serde_json::from_str(&server.ctl(&args).expect(0).stdout).expect("JSON");
-    let text = |key: &str| made[key].as_str().expect("a text").to_owned();
-    (text("token"), text("address"))
-}
-
-/// Another server that has joined.
-fn joined(first: &Server, name: &str) -> Server {
-    let (token, at) = token(first);
-    let (name, join) = (format!("--name={name}"), format!("--join={at}"));
-    let mut server = Server::started_as(&[&name, &join, "--serf=127.0.0.1:0"]);
-    let file = format!("--token-file={}", server.place.write("token", token));
-    let started = server.try_start(&[&file], &[]);
-    assert!(started.is_ok(), "{started:?}");
-    server
-}
-
-fn founder() -> Server {
-    let how = ["--bootstrap", "--name=s1", "--serf=127.0.0.1:0"];
-    let mut server = Server::started_as(&how);
-    server.restart();
-    server
-}
+use serde_json::json;
 
 /// Three servers that all vote.
 fn three() -> BTreeMap<&'static str, Server> {
-    let first = founder();
-    let (second, third) = (joined(&first, "s2"), joined(&first, "s3"));
+    let first = founder("s1", &[LOOPBACK]);
+    let join = |name| joined(&first, name, &[LOOPBACK]);
+    let (second, third) = (join("s2"), join("s3"));
     until("all to vote", || (voters(&first) == 3).then_some(()));
     until("all to run work", || {
-        let page = first.api().get("/api/v1/nodes").expect(200).json();
-        let nodes = page["items"].as_array().expect("a list");
-        let well = nodes.iter().filter(|n| n["state"] == "HEALTHY").count();
+        let all = nodes(&first);
+        let well = all.iter().filter(|n| n["state"] == "HEALTHY").count();
         (well == 3).then_some(())
     });
     [("s1", first), ("s2", second), ("s3", third)].into()

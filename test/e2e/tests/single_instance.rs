@@ -2,14 +2,12 @@
 //! `prismd` on it stands still, and each later run has the greater number. The machines are network namespaces that the test makes.
 
 use std::fs;
-use std::process::Command;
 
-use prism_e2e::{Place, Running, Server, until};
+use prism_e2e::cluster::{Worker, healthy, nodes, token};
+use prism_e2e::net::{self, inside_one, wire};
+use prism_e2e::{Place, Server, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-
-/// Set for the process inside the server's namespace.
-const INSIDE: &str = "PRISM_TEST_SINGLE_INSIDE";
 
 /// What each run does to the outside: a line with its number and the time, again and again.
 const STAMPS: &str = "while :; do echo \"$PRISM_FENCE $(date +%s%N)\"; sleep 0.05; done";
@@ -19,50 +17,8 @@ const BEYOND_A_LEASE: u64 = 18_000_000_000;
 
 #[test]
 fn no_two_runs_are_there_at_once_and_the_later_has_the_greater_number() {
-    if std::env::var_os(INSIDE).is_some() {
-        return inside();
-    }
-    let me = std::env::current_exe().expect("this test is a program");
     let name = "no_two_runs_are_there_at_once_and_the_later_has_the_greater_number";
-    let done = Command::new("unshare")
-        .arg("--net")
-        .arg(me)
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare is part of every Debian");
-    let out = String::from_utf8_lossy(&done.stdout);
-    let err = String::from_utf8_lossy(&done.stderr);
-    assert!(
-        done.status.success() && out.contains("no two at once"),
-        "{out}{err}"
-    );
-    println!("{out}");
-}
-
-fn shell(line: &str, other: u32) {
-    let done = Command::new("sh")
-        .args(["-euc", line])
-        .env("w", other.to_string())
-        .output()
-        .expect("there is a shell");
-    let err = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{line}: {err}");
-}
-
-/// A namespace, held by a process that waits.
-fn namespace(place: &Place) -> Running {
-    let mut command = Command::new("unshare");
-    command
-        .args(["--net", "sleep", "900"])
-        .env("PLACE", place.path());
-    let running = place.launch(command);
-    let own = fs::read_link("/proc/self/ns/net").expect("we have one");
-    until("a namespace", || {
-        let ns = fs::read_link(format!("/proc/{}/ns/net", running.pid())).ok()?;
-        (ns != own).then_some(())
-    });
-    running
+    inside_one(name, inside);
 }
 
 const WIRES: &str = "
@@ -77,54 +33,40 @@ nsenter -t $w -n ip link set out up";
 /// A machine that runs work, perhaps in a namespace of its own.
 struct Machine {
     name: &'static str,
-    place: Place,
-    within: Option<u32>,
+    worker: Worker,
+    within: Option<net::Machine>,
 }
 
 impl Machine {
-    fn start(&self, server: &Server) -> Running {
-        let made = server.ctl(&["server", "join-token", "-o", "json"]);
-        let made: Value = serde_json::from_str(&made.expect(0).stdout).expect("JSON");
-        let token = made["token"].as_str().expect("a token");
-        let file = self.place.write("token", token);
-        let prismd = self.place.command("prismd");
-        let mut command = match self.within {
-            Some(pid) => {
-                let mut command = Command::new("nsenter");
-                command.args(["-t", &pid.to_string(), "-n"]);
-                command.arg(prismd.get_program());
-                command
-            }
-            None => Command::new(prismd.get_program()),
-        };
-        let name = format!("--name={}", self.name);
-        command
-            .args(["--role=worker", "--join=10.73.0.1:4200", &name])
-            .args(["--token-file", &file, "--data-dir"])
-            .arg(self.place.data())
-            .current_dir(self.place.work());
-        for (key, value) in prismd.get_envs() {
-            if let Some(value) = value {
-                command.env(key, value);
-            }
+    fn new(name: &'static str, within: Option<net::Machine>) -> Self {
+        let worker = Worker::new(name);
+        Self {
+            name,
+            worker,
+            within,
         }
-        let running = self.place.launch(command);
+    }
+
+    fn start(&mut self, server: &Server) {
+        let (token, _) = token(server, &[]);
+        let place = &self.worker.place;
+        let prismd = match &self.within {
+            Some(machine) => machine.prism(place, "prismd"),
+            None => place.command("prismd"),
+        };
+        let at = "10.73.0.1:4200";
+        self.worker.launch_by(prismd, at, Some(&token), &[]);
         self.is_well(server);
-        running
     }
 
     fn is_well(&self, server: &Server) {
-        until(&format!("{} to be there", self.name), || {
-            let page = server.api().get("/api/v1/nodes").expect(200).json();
-            let nodes = page["items"].as_array().expect("a list").clone();
-            let well = |n: &Value| n["name"] == self.name && n["state"] == "HEALTHY";
-            nodes.iter().any(well).then_some(())
-        });
+        healthy(server, self.name);
     }
 
     /// What an attempt has done so far: its number as it knows it, and the times.
     fn stamps(&self, job: &str, attempt: u32) -> Vec<(u32, u64)> {
         let dir = self
+            .worker
             .place
             .data()
             .join(format!("worker/logs/{job}/0.{attempt}"));
@@ -184,59 +126,47 @@ fn task(server: &Server, job: &str) -> Value {
     page.expect(200).json()["items"][0].clone()
 }
 
-fn inside() {
+fn inside() -> String {
     let place = Place::new();
-    let ns = namespace(&place);
-    shell(WIRES, ns.pid());
+    let elsewhere = net::Machine::new(&place);
+    wire(&[("w", &elsewhere)], WIRES).expect("a network");
     let server = Server::start_with(&["--serf=10.73.0.1:4200"]);
-    let page = server.api().get("/api/v1/nodes").expect(200).json();
-    let own = page["items"][0]["name"]
-        .as_str()
-        .expect("a name")
-        .to_owned();
-    server.ctl(&["node", "cordon", &own]).expect(0);
-    let far = Machine {
-        name: "far",
-        place: Place::new(),
-        within: Some(ns.pid()),
-    };
-    let near = Machine {
-        name: "near",
-        place: Place::new(),
-        within: None,
-    };
-    let mut on_far = far.start(&server);
+    let own = nodes(&server)[0]["name"].clone();
+    let own = own.as_str().expect("a name");
+    server.ctl(&["node", "cordon", own]).expect(0);
+    let mut far = Machine::new("far", Some(elsewhere));
+    let mut near = Machine::new("near", None);
+    far.start(&server);
     let job = server.submit(&json!({
         "job": "only", "single_instance": true, "command": ["sh", "-c", STAMPS],
         "resources": {"cpu": "100m", "memory": "32Mi"},
     }));
     far.runs(&job, 1);
-    let on_near = near.start(&server);
+    near.start(&server);
     the_bound_is_told(&server, &job);
 
     // The machine is cut off: no word comes to its prismd, which goes on as it does.
-    shell("ip link set tow down", ns.pid());
+    wire(&[], "ip link set tow down").expect("it goes down");
     let gap = handed_over(&job, &far, &near, 1);
     println!("cut off: nothing ran for {gap} ms");
     let ended = far.last(&job, 1);
-    shell("ip link set tow up", ns.pid());
+    wire(&[], "ip link set tow up").expect("it comes up");
     far.is_well(&server);
     assert_eq!(far.last(&job, 1), ended, "it does not come back to life");
 
     // prismd stands still: its supervisor ends the run all the same.
-    on_near.signal(Signal::STOP);
+    near.worker.running().signal(Signal::STOP);
     let gap = handed_over(&job, &near, &far, 2);
     println!("stopped: nothing ran for {gap} ms");
     let ended = near.last(&job, 2);
-    on_near.signal(Signal::CONT);
+    near.worker.running().signal(Signal::CONT);
     near.is_well(&server);
     assert_eq!(near.last(&job, 2), ended, "it does not come back to life");
 
     // prismd is killed and started again: within its lease the run goes on, and then has more time.
     let killed = far.last(&job, 3);
-    prism_e2e::kill(on_far.pid());
-    until("its end", || on_far.is_over().then_some(()));
-    let _again = far.start(&server);
+    far.worker.kill();
+    far.start(&server);
     until("it to run beyond its lease", || {
         (far.last(&job, 3) > killed + BEYOND_A_LEASE).then_some(())
     });
@@ -249,10 +179,10 @@ fn inside() {
 
     server.ctl(&["job", "cancel", &job]).expect(0);
     assert_eq!(server.finished(&job)["status"], "CANCELLED");
-    for place in [&server.place, &far.place, &near.place] {
+    for place in [&server.place, &far.worker.place, &near.worker.place] {
         place.assert_no_panic();
     }
-    println!("no two at once");
+    "no two at once".to_owned()
 }
 
 /// `job get` and `explain` say for how long what may happen.

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use prism_e2e::{Place, Running, Server, until};
+use prism_e2e::cluster::{LOOPBACK, Worker, healthy};
+use prism_e2e::{Server, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -11,31 +12,6 @@ use serde_json::{Value, json};
 const REFUSED: Duration = Duration::from_secs(14);
 /// What any other question may take.
 const AT_ONCE: Duration = Duration::from_secs(4);
-
-fn state(server: &Server) -> Option<String> {
-    let page = server.api().get("/api/v1/nodes").expect(200).json();
-    let nodes = page["items"].as_array().expect("a list").clone();
-    let far = nodes.into_iter().find(|n| n["name"] == "far")?;
-    Some(far["state"].as_str()?.to_owned())
-}
-
-fn join(server: &Server, place: &Place) -> Running {
-    let made = server.ctl(&["server", "join-token", "-o", "json"]);
-    let made: Value = serde_json::from_str(&made.expect(0).stdout).expect("JSON");
-    let text = |key: &str| made[key].as_str().expect("a text");
-    let file = place.write("token", text("token"));
-    let mut command = place.command("prismd");
-    command
-        .args(["--role=worker", "--name=far", "--token-file", &file])
-        .arg(format!("--join={}", text("address")))
-        .arg("--data-dir")
-        .arg(place.data());
-    let running = place.launch(command);
-    until("it to come", || {
-        (state(server).as_deref() == Some("HEALTHY")).then_some(())
-    });
-    running
-}
 
 /// Asks, and answers the refusal with how long it took.
 #[track_caller]
@@ -48,11 +24,11 @@ fn refused(server: &Server, path: &str) -> (Value, Duration) {
 
 #[test]
 fn who_has_fallen_silent_is_named_and_not_waited_for() {
-    let server = Server::start_with(&["--serf=127.0.0.1:0"]);
-    let place = Place::new();
+    let server = Server::start_with(&[LOOPBACK]);
     let own = server.api().get("/api/v1/nodes").expect(200).json();
     let own = own["items"][0]["name"].as_str().expect("a name").to_owned();
-    let running = join(&server, &place);
+    let mut far = Worker::joined(&server, "far", &[]);
+    let running = far.running();
     server.ctl(&["node", "cordon", &own]).expect(0);
     let small = json!({"cpu": "100m", "memory": "32Mi"});
     let body = json!({"name": "box", "resources": small});
@@ -104,9 +80,7 @@ fn who_has_fallen_silent_is_named_and_not_waited_for() {
     named(&server, &missing);
 
     running.signal(Signal::CONT);
-    until("it to be back", || {
-        (state(&server).as_deref() == Some("HEALTHY")).then_some(())
-    });
+    healthy(&server, "far");
     assert_eq!(missing("/api/v1/cluster"), json!([]));
     let back = server.api().get(&format!("/api/v1/jobs/{job}/logs"));
     assert_eq!(back.expect(200).text(), "this\n");

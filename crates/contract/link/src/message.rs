@@ -32,6 +32,21 @@ pub struct Hello {
     pub sandboxes: Vec<(SandboxId, SandboxStatus)>,
 }
 
+impl Hello {
+    /// Of a node that offers, tells and holds nothing.
+    pub fn empty(node: NodeId, name: Name) -> Self {
+        Self {
+            node,
+            name,
+            labels: Labels::default(),
+            capacity: Resources::default(),
+            facts: NodeFacts::default(),
+            tasks: Vec::new(),
+            sandboxes: Vec::new(),
+        }
+    }
+}
+
 /// How far a task is on its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holding {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::job::{Backoff, FileSpec, ImageRef, IsolationSpec, JobSpec, Work};
 
-/// The first form of a [`JobSpec`]. Only read: written, it is the present form without its last byte.
+/// The first form of a [`JobSpec`]. Only read; written, it is cut from the present form ([`FirstSpec::cut`]).
 #[derive(Debug, Deserialize)]
 pub struct FirstSpec {
     name: Name,
@@ -29,6 +29,18 @@ pub struct FirstSpec {
     max_failures: Option<u32>,
     after: Vec<String>,
     labels: Labels,
+}
+
+impl FirstSpec {
+    /// Makes the first form of a spec out of the present one, which has just been written (in postcard) at the end of `written`:
+    /// `single_instance`, the last field, is a byte of its own. Answers whether it did: a spec that says something there has no
+    /// first form, and is left as it is.
+    pub fn cut(spec: &JobSpec, written: &mut Vec<u8>) -> bool {
+        if !spec.single_instance {
+            written.pop();
+        }
+        !spec.single_instance
+    }
 }
 
 impl From<FirstSpec> for JobSpec {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use prism_spec::JobSpec;
+use prism_spec::{FirstSpec, JobSpec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -62,8 +62,7 @@ pub(crate) fn pack_renewed<T: Renewed>(value: &T) -> Vec<u8> {
 /// A spec: as earlier versions read it, which do not know the last field, unless that says something.
 fn pack_spec(spec: &JobSpec) -> Vec<u8> {
     let mut bytes = pack_renewed(spec);
-    if !spec.single_instance {
-        bytes.pop();
+    if FirstSpec::cut(spec, &mut bytes) {
         bytes[0] = VERSION;
     }
     bytes

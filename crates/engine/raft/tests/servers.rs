@@ -1,80 +1,18 @@
 //! Several servers in one process, with pipes between them that can be cut.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::{Arc, Mutex};
+mod net;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use prism_raft::{Config, Dial, Pipe, RaftStore, open};
-use prism_store::{Batch, BoxFuture, Leadership, Store, StoreError};
+use net::Net;
+use prism_raft::{Config, RaftStore, open};
+use prism_store::{Batch, Leadership, Store, StoreError};
 use prism_types::Fence;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// All servers that run, and which pairs hear nothing of each other.
-#[derive(Debug, Default)]
-struct Net {
-    stores: Mutex<BTreeMap<u64, Arc<RaftStore>>>,
-    cut: Mutex<BTreeSet<u64>>,
-    changed: Notify,
-}
-
-impl Net {
-    fn is_cut(&self, a: u64, b: u64) -> bool {
-        let cut = self.cut.lock().unwrap();
-        cut.contains(&a) || cut.contains(&b)
-    }
-
-    fn cut_off(&self, server: u64) {
-        self.cut.lock().unwrap().insert(server);
-        self.changed.notify_waiters();
-    }
-
-    fn heal(&self) {
-        self.cut.lock().unwrap().clear();
-    }
-}
-
-#[derive(Debug)]
-struct From {
-    net: Arc<Net>,
-    me: u64,
-}
-
-impl Dial for From {
-    fn dial(&self, server: u64, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Pipe>>> {
-        let (net, me, address) = (self.net.clone(), self.me, address.to_owned());
-        Box::pin(async move {
-            assert_eq!(address, format!("at-{server}"));
-            if net.is_cut(me, server) {
-                return Err(io::Error::other("cut off"));
-            }
-            let store = net.stores.lock().unwrap().get(&server).cloned();
-            let store = store.ok_or_else(|| io::Error::other("nobody is there"))?;
-            let (near, far) = tokio::io::duplex(1 << 16);
-            tokio::spawn(async move {
-                let served = store.serve(far);
-                let cut = async {
-                    loop {
-                        let changed = net.changed.notified();
-                        if net.is_cut(me, server) {
-                            return;
-                        }
-                        changed.await;
-                    }
-                };
-                tokio::select! {
-                    _ = served => {}
-                    () = cut => {}
-                }
-            });
-            Ok(Box::new(near) as Box<dyn Pipe>)
-        })
-    }
-}
 
 struct Servers {
     net: Arc<Net>,
@@ -97,18 +35,9 @@ impl Servers {
         config.bootstrap = server == 1;
         config.log_bytes = self.log_bytes;
         config.segment_bytes = self.log_bytes / 4;
-        config.dial = Some(Arc::new(From {
-            net: self.net.clone(),
-            me: server,
-        }));
+        config.dial = Some(self.net.dial(server));
         let store = open(config).await.unwrap();
-        let old = self
-            .net
-            .stores
-            .lock()
-            .unwrap()
-            .insert(server, store.clone());
-        assert!(old.is_none());
+        self.net.begins(server, &store);
         store
     }
 

@@ -9,6 +9,7 @@
 )]
 
 pub mod beneath;
+pub mod clock;
 pub mod creds;
 pub mod filter;
 pub mod first;

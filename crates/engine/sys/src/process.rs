@@ -392,6 +392,12 @@ pub fn die_with_parent() {
     }
 }
 
+/// From now on, whoever descends from this process and loses its parent becomes its child. Kept across an exec, not inherited.
+pub fn adopt_orphans() {
+    // SAFETY: no memory is passed.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+}
+
 /// Sets whether others may trace this process and read its `/proc` entries.
 pub fn set_dumpable(on: bool) {
     // SAFETY: no memory is passed.

@@ -265,29 +265,31 @@ pub fn dial_session(
     me: &Membership,
     trust: Arc<Trust>,
 ) -> BoxFuture<'_, Result<Dialled, MemberError>> {
-    Box::pin(dial(address, me, trust, alpn::SESSION))
+    dial(address, me, trust, alpn::SESSION)
 }
 
 /// A connection between members, for what the protocol says.
-pub(crate) async fn dial(
+pub(crate) fn dial<'a>(
     address: SocketAddr,
-    me: &Membership,
+    me: &'a Membership,
     trust: Arc<Trust>,
-    protocol: &[u8],
-) -> Result<Dialled, MemberError> {
-    let stream = reach(address, mutual(me, trust.clone())?, protocol).await?;
-    let shown = stream.get_ref().1.peer_certificates();
-    let differs = shown.is_some_and(|chain| trust.differs(chain, crate::unix_now()));
-    let peer = match shown.and_then(<[_]>::split_first) {
-        Some((leaf, rest)) => Peer::of(leaf, rest).map_err(|why| why.to_string()),
-        None => Err("it shows no certificate".to_owned()),
-    };
-    let peer = peer.map_err(|why| MemberError::NotTrusted { address, why })?;
-    Ok(Dialled {
-        stream,
-        peer,
-        address,
-        differs,
+    protocol: &'static [u8],
+) -> BoxFuture<'a, Result<Dialled, MemberError>> {
+    Box::pin(async move {
+        let stream = reach(address, mutual(me, trust.clone())?, protocol).await?;
+        let shown = stream.get_ref().1.peer_certificates();
+        let differs = shown.is_some_and(|chain| trust.differs(chain, crate::unix_now()));
+        let peer = match shown.and_then(<[_]>::split_first) {
+            Some((leaf, rest)) => Peer::of(leaf, rest).map_err(|why| why.to_string()),
+            None => Err("it shows no certificate".to_owned()),
+        };
+        let peer = peer.map_err(|why| MemberError::NotTrusted { address, why })?;
+        Ok(Dialled {
+            stream,
+            peer,
+            address,
+            differs,
+        })
     })
 }
 

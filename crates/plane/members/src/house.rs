@@ -1,6 +1,5 @@
 //! A server's side: who is let in and with what certificate, and whom it shows itself as.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +12,7 @@ use prism_identity::{
 };
 use prism_state::{Command, Join, MemberRole, State, Whom};
 use prism_store::{BoxFuture, Store};
-use prism_types::{NodeId, Outcome, Reason, Rejection};
+use prism_types::{NodeId, Reason, Rejection};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -22,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 use crate::alpn;
 use crate::api::ApiFace;
 use crate::cohort::Belongs;
-use crate::exchange::{Answer, Ask, Directions, ForServer, Given, Leads, ServerToken, WhoLeads};
+use crate::exchange::{Answer, Ask, ForServer, Given};
 use crate::guests::{Counts, Guests};
 use crate::rotation::{PACE, Watch};
-use crate::{MemberError, Membership};
+use crate::whereabouts::Whereabouts;
+use crate::{Dialled, MemberError, Membership};
 
 /// How soon a renewal that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -119,10 +119,7 @@ pub struct House {
     pub(crate) rotation: Mutex<Watch>,
     me: Mutex<Membership>,
     faces: Mutex<Arc<Faces>>,
-    /// All servers, as far as this one knows.
-    servers: Mutex<Vec<String>>,
-    /// Where servers have said that they are, by number, since this one started: the configuration may still say where they were.
-    moved: Mutex<BTreeMap<u64, String>>,
+    pub(crate) whereabouts: Whereabouts,
     /// For those who have the common token, if this server was started with it.
     cohort: Mutex<Option<Arc<ServerConfig>>>,
 }
@@ -199,49 +196,6 @@ fn other_store(on_etcd: bool) -> Rejection {
     Rejection::new(Reason::Conflict, why)
 }
 
-/// Notes what a server says of itself.
-async fn introduced(control: &Control, id: NodeId, asked: WhoLeads) -> Result<(), Rejection> {
-    if let Some(address) = asked.address {
-        let moved = Command::MoveServer { id, address };
-        control.propose(moved, None).await?;
-    }
-    match asked.token {
-        Some(token) => note_token(control, token).await,
-        None => Ok(()),
-    }
-}
-
-/// Takes an administrator's token for those who use a server, in place of its last one.
-///
-/// # Errors
-/// The leader's.
-pub fn note_token(control: &Control, token: ServerToken) -> BoxFuture<'_, Result<(), Rejection>> {
-    Box::pin(async move {
-        let named = |s: &State| -> Vec<prism_types::TokenId> {
-            let same = s.tokens().filter(|t| t.name == token.name);
-            same.map(|t| t.id).collect()
-        };
-        let old = control.read(named).await;
-        if old.contains(&token.id) {
-            return Ok(());
-        }
-        for id in old {
-            control.propose(Command::RevokeToken { id }, None).await?;
-        }
-        let create = Command::CreateToken {
-            id: token.id,
-            name: token.name,
-            role: prism_state::Role::Admin,
-            scope: Box::default(),
-            by: None,
-            hash: token.hash,
-            expires: None,
-        };
-        control.propose(create, None).await?;
-        Ok(())
-    })
-}
-
 /// Whom a state keeps out, and where the servers are.
 fn kept_out(state: &State) -> (Denied, Vec<String>) {
     let mut denied = Denied::default();
@@ -273,8 +227,7 @@ impl House {
         let trust = me.trust()?;
         let guests = Arc::default();
         Ok(Arc::new(Self {
-            servers: Mutex::new(vec![links.address.clone()]),
-            moved: Mutex::default(),
+            whereabouts: Whereabouts::new(&links.address),
             cohort: Mutex::default(),
             links,
             faces: Mutex::new(Arc::new(faces(&me, &trust, &guests)?)),
@@ -288,39 +241,25 @@ impl House {
         }))
     }
 
-    /// Notes where this server is, when it leads: the others find it there from then on.
-    ///
-    /// # Errors
-    /// The leader's.
-    pub fn note_address<'a>(&'a self, leader: &'a Control) -> BoxFuture<'a, Result<(), Rejection>> {
-        Box::pin(async move {
-            let (id, address) = (self.me().node, self.links.address.clone());
-            let same = |s: &State| s.server(id).is_none_or(|r| r.gone || r.address == address);
-            if leader.read(same).await {
-                return Ok(());
-            }
-            let moved = Command::MoveServer { id, address };
-            leader.propose(moved, None).await.map(drop)
-        })
-    }
-
     /// A connection to another server (`HOST:PORT`), for what the protocol says.
-    pub(crate) async fn dial(
-        &self,
-        address: &str,
-        protocol: &[u8],
-    ) -> Result<crate::Dialled, MemberError> {
-        let me = self.me().copy()?;
-        let mut last = None;
-        let found = tokio::net::lookup_host(address).await;
-        for address in found.map_err(|e| MemberError::Unknown(address.to_owned(), e))? {
-            match crate::dial::dial(address, &me, self.trust.clone(), protocol).await {
-                Ok(dialled) => return Ok(dialled),
-                Err(why) => last = Some(why),
+    pub(crate) fn dial<'a>(
+        &'a self,
+        address: &'a str,
+        protocol: &'static [u8],
+    ) -> BoxFuture<'a, Result<Dialled, MemberError>> {
+        Box::pin(async move {
+            let me = self.me().copy()?;
+            let mut last = None;
+            let found = tokio::net::lookup_host(address).await;
+            for address in found.map_err(|e| MemberError::Unknown(address.to_owned(), e))? {
+                match crate::dial::dial(address, &me, self.trust.clone(), protocol).await {
+                    Ok(dialled) => return Ok(dialled),
+                    Err(why) => last = Some(why),
+                }
             }
-        }
-        let nothing = || std::io::Error::other("the name has no address");
-        Err(last.unwrap_or_else(|| MemberError::Unknown(address.to_owned(), nothing())))
+            let nothing = || std::io::Error::other("the name has no address");
+            Err(last.unwrap_or_else(|| MemberError::Unknown(address.to_owned(), nothing())))
+        })
     }
 
     /// A connection to another server that replicates the store.
@@ -330,19 +269,16 @@ impl House {
     pub fn dial_raft<'a>(
         &'a self,
         address: &'a str,
-    ) -> BoxFuture<'a, Result<crate::Dialled, MemberError>> {
-        Box::pin(async move { self.dial(address, alpn::RAFT).await })
+    ) -> BoxFuture<'a, Result<Dialled, MemberError>> {
+        self.dial(address, alpn::RAFT)
     }
 
     /// A connection to another server for requests to the API.
     ///
     /// # Errors
     /// As of [`House::dial_raft`].
-    pub fn dial_api<'a>(
-        &'a self,
-        address: &'a str,
-    ) -> BoxFuture<'a, Result<crate::Dialled, MemberError>> {
-        Box::pin(async move { self.dial(address, alpn::API).await })
+    pub fn dial_api<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Dialled, MemberError>> {
+        self.dial(address, alpn::API)
     }
 
     /// A connection to another server for the session of what runs work here.
@@ -352,27 +288,8 @@ impl House {
     pub fn dial_session<'a>(
         &'a self,
         address: &'a str,
-    ) -> BoxFuture<'a, Result<crate::Dialled, MemberError>> {
-        Box::pin(async move { self.dial(address, alpn::SESSION).await })
-    }
-
-    /// Asks another server who leads. If it does itself, it learns where this one is, and takes a token for those who use it.
-    ///
-    /// # Errors
-    /// As of [`House::dial_raft`].
-    pub fn introduce<'a>(
-        &'a self,
-        address: &'a str,
-        token: Option<ServerToken>,
-    ) -> BoxFuture<'a, Result<Directions, MemberError>> {
-        Box::pin(async move {
-            let mut dialled = self.dial(address, alpn::WHERE).await?;
-            let question = WhoLeads {
-                address: Some(self.links.address.clone()),
-                token,
-            };
-            crate::dial::ask_directions(&mut dialled, question).await
-        })
+    ) -> BoxFuture<'a, Result<Dialled, MemberError>> {
+        self.dial(address, alpn::SESSION)
     }
 
     /// Which node this is.
@@ -559,50 +476,6 @@ impl House {
         })
     }
 
-    /// Keeps where a server says that it is, before that is committed: the commit may need its vote, which is asked for there.
-    async fn note_moved(&self, control: &Control, id: NodeId, address: &str) {
-        let server = |s: &State| s.server(id).filter(|r| !r.gone).map(|r| r.number);
-        if let Some(number) = control.read(server).await {
-            let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-            moved.insert(number, address.to_owned());
-        }
-    }
-
-    /// Where a server has said last that it is, to this one.
-    pub fn moved(&self, number: u64) -> Option<String> {
-        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        moved.get(&number).cloned()
-    }
-
-    /// Who leads; a server that says where it is now is found there from now on.
-    pub(crate) async fn directions(&self, peer: &Peer, asked: WhoLeads) -> Directions {
-        let seat = self.links.seats.now();
-        let mut again = false;
-        if let (Seat::Here(control), Role::Server, Some(address)) =
-            (&seat, peer.holder.role, &asked.address)
-        {
-            self.note_moved(control, peer.holder.id, address).await;
-        }
-        if let (Seat::Here(control), Role::Server) = (&seat, peer.holder.role)
-            && let Err(why) = introduced(control, peer.holder.id, asked).await
-        {
-            tracing::warn!(server = %peer.holder.id, %why, "what a server says of itself was not noted");
-            again = why.retryable || why.outcome == Outcome::Unknown;
-        }
-        let leads = match seat {
-            // Whoever leads next is to be told, and would not be if this one said that it leads.
-            Seat::Here(_) if again => Leads::Nobody,
-            Seat::Here(_) => Leads::Me,
-            Seat::There(address) => Leads::Other(address),
-            Seat::Nowhere => Leads::Nobody,
-        };
-        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        Directions {
-            leads,
-            servers: servers.clone(),
-        }
-    }
-
     /// Follows whom the cluster keeps out, and renews this server's own certificate in time, until it is told to stop.
     pub fn tend(self: Arc<Self>, dir: PathBuf, stop: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(async move {
@@ -666,18 +539,11 @@ impl House {
                 }
             },
         };
-        *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers;
+        self.whereabouts.set_servers(servers);
         self.client_trust.set_denied(denied.clone());
         self.trust.set_denied(denied);
         self.guests.judge_again(&self.trust);
         self.follow_rotation(rotation, (leader, dir)).await
-    }
-
-    /// Servers, as far as this one knows, but for itself.
-    pub(crate) fn other_servers(&self) -> Vec<String> {
-        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = servers.iter().filter(|s| **s != self.links.address);
-        others.cloned().collect()
     }
 
     /// Shows itself as it is from now on.

@@ -28,15 +28,17 @@ mod house;
 mod listener;
 mod membership;
 mod rotation;
+mod whereabouts;
 
 pub use authority::Authority;
 pub use dial::{Dialled, Joining, dial_session, join, probe, renew, who_leads};
 pub use error::MemberError;
 pub use exchange::{Directions, Leads, ServerToken, check_messages};
 pub use guests::Counts;
-pub use house::{Hook, House, Links, Stream, note_token, unix_now};
+pub use house::{Hook, House, Links, Stream, unix_now};
 pub use listener::{UNKNOWN, serve};
 pub use membership::Membership;
+pub use whereabouts::note_token;
 
 /// Protocol names, as in TLS.
 pub(crate) mod alpn {

@@ -3,19 +3,21 @@
 //! change all the time.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::{Arc, Mutex};
+#[path = "../../../engine/raft/tests/net/mod.rs"]
+mod net;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use net::Net;
 use prism_control::Control;
-use prism_link::{Hello, NodeFacts, NodeService, Readings, ToControl, WorkerEnd, pair};
-use prism_raft::{Config, Dial, Pipe, RaftStore, open};
-use prism_store::{BoxFuture, Store};
-use prism_types::{Labels, NodeId, Resources};
+use prism_link::{Hello, NodeService, Readings, ToControl, WorkerEnd, pair};
+use prism_raft::{Config, RaftStore, open};
+use prism_store::Store;
+use prism_types::{Labels, NodeId};
 use prism_wire::carry_control;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -38,66 +40,6 @@ fn labels(flip: u32) -> Labels {
     };
     let pairs = [("flip", flip.to_string()), ("side", side.to_owned())];
     pairs.map(|(k, v)| (k.to_owned(), v)).into()
-}
-
-/// All servers, and who of them is cut off.
-#[derive(Debug, Default)]
-struct Net {
-    stores: Mutex<BTreeMap<u64, Arc<RaftStore>>>,
-    cut: Mutex<BTreeSet<u64>>,
-    changed: Notify,
-}
-
-impl Net {
-    fn is_cut(&self, a: u64, b: u64) -> bool {
-        let cut = self.cut.lock().unwrap();
-        cut.contains(&a) || cut.contains(&b)
-    }
-
-    fn cut_off(&self, server: u64) {
-        self.cut.lock().unwrap().insert(server);
-        self.changed.notify_waiters();
-    }
-
-    fn heal(&self) {
-        self.cut.lock().unwrap().clear();
-    }
-}
-
-#[derive(Debug)]
-struct From {
-    net: Arc<Net>,
-    me: u64,
-}
-
-impl Dial for From {
-    fn dial(&self, server: u64, _address: &str) -> BoxFuture<'static, io::Result<Box<dyn Pipe>>> {
-        let (net, me) = (self.net.clone(), self.me);
-        Box::pin(async move {
-            if net.is_cut(me, server) {
-                return Err(io::Error::other("cut off"));
-            }
-            let store = net.stores.lock().unwrap().get(&server).cloned();
-            let store = store.ok_or_else(|| io::Error::other("nobody is there"))?;
-            let (near, far) = tokio::io::duplex(1 << 16);
-            tokio::spawn(async move {
-                let cut = async {
-                    loop {
-                        let changed = net.changed.notified();
-                        if net.is_cut(me, server) {
-                            return;
-                        }
-                        changed.await;
-                    }
-                };
-                tokio::select! {
-                    _ = store.serve(far) => {}
-                    () = cut => {}
-                }
-            });
-            Ok(Box::new(near) as Box<dyn Pipe>)
-        })
-    }
 }
 
 /// A server: its store, and its leader while it leads.
@@ -126,12 +68,9 @@ async fn start(net: &Arc<Net>, dir: &std::path::Path, number: u64) -> Server {
     let mut config = Config::new(dir.join(number.to_string()));
     config.server = number;
     config.bootstrap = number == 1;
-    config.dial = Some(Arc::new(From {
-        net: net.clone(),
-        me: number,
-    }));
+    config.dial = Some(net.dial(number));
     let store = open(config).await.unwrap();
-    net.stores.lock().unwrap().insert(number, store.clone());
+    net.begins(number, &store);
     let (seat, leads) = watch::channel(None);
     tokio::spawn(lead(store.clone(), seat));
     Server {
@@ -186,13 +125,8 @@ struct Node<'s> {
 impl Node<'_> {
     fn hello(labels: Labels) -> ToControl {
         ToControl::Hello(Box::new(Hello {
-            node: me(),
-            name: "w1".parse().unwrap(),
             labels,
-            capacity: Resources::default(),
-            facts: NodeFacts::default(),
-            tasks: Vec::new(),
-            sandboxes: Vec::new(),
+            ..Hello::empty(me(), "w1".parse().unwrap())
         }))
     }
 

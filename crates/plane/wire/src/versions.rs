@@ -60,13 +60,11 @@ impl Message for ToWorker {
 
 /// A bundle in its first form, unless its job needs what that cannot say.
 fn write_first(bundle: &JobBundle) -> Option<Vec<u8>> {
-    if bundle.spec.single_instance {
+    let bytes = postcard::to_extend(&bundle.job, vec![JOB]).ok()?;
+    let mut bytes = postcard::to_extend(&*bundle.spec, bytes).ok()?;
+    if !FirstSpec::cut(&bundle.spec, &mut bytes) {
         return None;
     }
-    let mut bytes = postcard::to_extend(&bundle.job, vec![JOB]).ok()?;
-    bytes = postcard::to_extend(&*bundle.spec, bytes).ok()?;
-    // The last field is a byte of its own.
-    bytes.pop();
     postcard::to_extend(&bundle.blobs, bytes).ok()
 }
 

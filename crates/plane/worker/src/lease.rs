@@ -4,14 +4,10 @@
 
 use prism_runtime::BootMs;
 use prism_types::LEASE_KILL;
-use rustix::time::{ClockId, clock_gettime};
 
 /// The moment now.
 pub(crate) fn boot_now() -> BootMs {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    let millis = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or_default();
-    BootMs(seconds * 1_000 + millis)
+    BootMs(prism_sys::clock::boot_ms())
 }
 
 /// Until when.

@@ -37,6 +37,11 @@ const LAUNCH_BATCH: usize = 512;
 /// How often a busy node measures its rate and looks at the output of its beams.
 const PACE: Duration = Duration::from_millis(100);
 
+/// Whether a job's tasks may run once only, as far as is known of it here.
+fn is_single(jobs: &BTreeMap<JobId, Arc<JobSpec>>, job: &JobId) -> bool {
+    jobs.get(job).is_some_and(|spec| spec.single_instance)
+}
+
 /// Why a worker could not be opened.
 #[derive(Debug)]
 pub enum WorkerError {
@@ -378,15 +383,9 @@ impl Worker {
         self.reports.trim_logs();
     }
 
-    /// Whether a job's tasks may run once only.
-    fn is_single(&self, job: &JobId) -> bool {
-        let spec = self.jobs.get(job);
-        spec.is_some_and(|spec| spec.single_instance)
-    }
-
     /// Asks for more time for what may run once only, if any of that is here.
     fn ask_for_time(&mut self) {
-        if self.queue.any(|job| self.is_single(job)) {
+        if self.queue.any(|job| is_single(&self.jobs, job)) {
             self.reports.renew(boot_now());
         }
     }

@@ -121,16 +121,26 @@ pub async fn strangers(site: &Site, round: u64) -> Tally {
     all
 }
 
-/// What is answered to a question of whoever may ask it.
+/// What is answered to whoever may come for this.
+async fn answer(
+    to: SocketAddr,
+    config: ClientConfig,
+    protocol: &'static [u8],
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, String> {
+    let stream = shaken(to, &config, protocol).await;
+    let stream = stream.map_err(|why| format!("no hands are shaken: {why}"))?;
+    exchange(stream, &bytes).await
+}
+
+/// Nobody is given anything for what it asks.
 async fn told(
     to: SocketAddr,
     config: ClientConfig,
     protocol: &'static [u8],
     bytes: Vec<u8>,
 ) -> Result<(), String> {
-    let stream = shaken(to, &config, protocol).await;
-    let stream = stream.map_err(|why| format!("no hands are shaken: {why}"))?;
-    no_gift(&exchange(stream, &bytes).await?)
+    no_gift(&answer(to, config, protocol, bytes).await?)
 }
 
 /// Nothing is said to whoever may not speak this protocol, by its certificate or for want of one.
@@ -258,9 +268,7 @@ async fn heard(
     protocol: &'static [u8],
     bytes: Vec<u8>,
 ) -> Result<(), String> {
-    let stream = shaken(to, &config, protocol).await;
-    let stream = stream.map_err(|why| format!("no hands are shaken: {why}"))?;
-    exchange(stream, &bytes).await.map(drop)
+    answer(to, config, protocol, bytes).await.map(drop)
 }
 
 /// A server of this cluster whose messages of consensus are none. Such as can be read are believed, for servers are.

@@ -75,6 +75,7 @@ pub fn detach(args: &Arguments) -> Result<(SingleThread, Ready), String> {
     if let (Some(fd), Some(_)) = (args.ready, args.user) {
         // Second stage of a normal user's supervisor.
         let ready = inherit(fd)?;
+        super::heir::appoint(proof)?;
         return Ok((proof, Ready(ready)));
     }
     let (mut from, to) = io::pipe().map_err(|e| e.to_string())?;

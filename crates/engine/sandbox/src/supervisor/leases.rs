@@ -1,50 +1,66 @@
 //! Runs that may not live beyond a moment unless their daemon moves it. The moment is one of the clock that goes on while the machine
 //! sleeps, and so is the timer: whoever is frozen in time is killed when it wakes. That the daemon is stopped or dead changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use prism_runtime::BootMs;
+use prism_sys::clock::boot_ms;
 use prism_types::{LEASE_KILL, Millis, RunId, RunReport, StopCause};
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-    timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
 };
 
 use super::state::{Supervisor, now};
 
 /// The moment now.
 fn boot_now() -> BootMs {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    let millis = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or_default();
-    BootMs(seconds * 1_000 + millis)
+    BootMs(boot_ms())
 }
 
-/// Which runs end when.
+/// Which runs end when: by run, and in the order of their ends, as the next one is asked for in every round of the loop.
 #[derive(Debug, Default)]
-struct Ends(BTreeMap<RunId, BootMs>);
+struct Ends {
+    of: BTreeMap<RunId, BootMs>,
+    order: BTreeSet<(BootMs, RunId)>,
+}
 
 impl Ends {
-    /// Moves the end of a run that has one; never to an earlier moment.
-    fn renew(&mut self, id: &RunId, until: BootMs) {
-        if let Some(end) = self.0.get_mut(id) {
-            *end = until.max(*end);
+    /// A run has an end, in place of the one that it had.
+    fn set(&mut self, id: RunId, until: BootMs) {
+        self.remove(&id);
+        self.order.insert((until, id.clone()));
+        self.of.insert(id, until);
+    }
+
+    fn remove(&mut self, id: &RunId) {
+        if let Some((id, end)) = self.of.remove_entry(id) {
+            self.order.remove(&(end, id));
         }
     }
 
-    /// Takes out those whose end has come.
+    /// Moves the end of a run that has one; never to an earlier moment.
+    fn renew(&mut self, id: &RunId, until: BootMs) {
+        if self.of.get(id).is_some_and(|end| *end < until) {
+            self.set(id.clone(), until);
+        }
+    }
+
+    /// Takes out those whose end has come, the earliest first.
     fn take_due(&mut self, now: BootMs) -> Vec<RunId> {
-        let due = self.0.iter().filter(|(_, end)| **end <= now);
-        let due: Vec<RunId> = due.map(|(id, _)| id.clone()).collect();
-        for id in &due {
-            self.0.remove(id);
+        let mut due = Vec::new();
+        while self.next().is_some_and(|end| end <= now)
+            && let Some((_, id)) = self.order.pop_first()
+        {
+            self.of.remove(&id);
+            due.push(id);
         }
         due
     }
 
     fn next(&self) -> Option<BootMs> {
-        self.0.values().min().copied()
+        self.order.first().map(|(end, _)| *end)
     }
 }
 
@@ -77,12 +93,12 @@ impl Leases {
 
     /// A run has a lease.
     pub fn grant(&mut self, id: RunId, until: BootMs) {
-        self.ends.0.insert(id, until);
+        self.ends.set(id, until);
     }
 
     /// A run is over.
     pub fn over(&mut self, id: &RunId) {
-        self.ends.0.remove(id);
+        self.ends.remove(id);
     }
 
     /// Sets the timer to the next end.
@@ -182,8 +198,8 @@ mod tests {
     #[test]
     fn an_end_is_moved_forward_only_and_comes_once() {
         let mut ends = Ends::default();
-        ends.0.insert(id(1), BootMs(10));
-        ends.0.insert(id(2), BootMs(20));
+        ends.set(id(1), BootMs(10));
+        ends.set(id(2), BootMs(20));
         ends.renew(&id(1), BootMs(5));
         assert_eq!(ends.next(), Some(BootMs(10)));
         ends.renew(&id(1), BootMs(30));
@@ -198,6 +214,45 @@ mod tests {
         assert!(ends.take_due(BootMs(29)).is_empty());
         assert_eq!(ends.take_due(BootMs(40)), [id(1)]);
         assert_eq!(ends.next(), None);
+    }
+
+    /// Whatever is done to them, in any order, they are as a plain map of runs to ends is.
+    #[test]
+    fn the_order_of_ends_is_that_of_a_plain_map() {
+        let mut seed = 1_u64;
+        let mut draw = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % below
+        };
+        let (mut ends, mut plain) = (Ends::default(), BTreeMap::new());
+        for _ in 0..20_000 {
+            let run = id(u32::try_from(draw(20)).unwrap());
+            let at = BootMs(draw(100));
+            match draw(4) {
+                0 => {
+                    ends.set(run.clone(), at);
+                    plain.insert(run, at);
+                }
+                1 => {
+                    ends.renew(&run, at);
+                    plain.entry(run).and_modify(|end| *end = at.max(*end));
+                }
+                2 => {
+                    ends.remove(&run);
+                    plain.remove(&run);
+                }
+                _ => {
+                    let now = BootMs(draw(30));
+                    let mut due: Vec<_> = plain.extract_if(.., |_, end| *end <= now).collect();
+                    due.sort_by_key(|(run, end)| (*end, run.clone()));
+                    let due: Vec<RunId> = due.into_iter().map(|(run, _)| run).collect();
+                    assert_eq!(ends.take_due(now), due);
+                }
+            }
+            assert_eq!(ends.next(), plain.values().min().copied());
+            assert_eq!(ends.of, plain);
+            assert_eq!(ends.order.len(), plain.len());
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod children;
 mod disk;
 mod ending;
 mod floods;
+mod heir;
 mod inside;
 mod journal;
 mod launch;
@@ -57,6 +58,13 @@ pub fn supervisor_main(args: impl Iterator<Item = String>) -> ! {
     let mut args = args.peekable();
     if args.peek().is_some_and(|a| a == "--probe") {
         crate::probe::print_and_exit();
+    }
+    if args.next_if(|a| a == heir::WORD).is_some() {
+        let supervisor = args.next().and_then(|pid| pid.parse().ok());
+        match supervisor {
+            Some(supervisor) => heir::inherit(supervisor),
+            None => prism_sys::process::exit(1),
+        }
     }
     let why = match bootstrap::Arguments::read(args) {
         Ok(args) => match bootstrap::detach(&args) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prism_runtime::Isolation::{Plain, Sandboxed};
 use prism_runtime::{BootMs, RunEvent, Runtime};
+use prism_sys::clock::boot_ms;
 use prism_types::{ExitStatus, Millis, StopCause};
 
 use super::support::{Node, id};
@@ -44,18 +45,13 @@ pub fn stopping_has_grace() {
     }
 }
 
-fn boot_now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(now.tv_sec).unwrap() * 1_000 + u64::try_from(now.tv_nsec).unwrap() / 1_000_000
-}
-
 /// With nobody there to end it: the daemon is gone meanwhile.
 pub fn a_lease_ends_a_run_that_is_not_renewed() {
     let mut node = Node::new();
     let script = "echo up; while :; do sleep 0.01; done";
     let leased = |name: &str, ms: u64| {
         let mut launch = node.task(name, Sandboxed, script);
-        launch.lease = Some(BootMs(boot_now() + ms));
+        launch.lease = Some(BootMs(boot_ms() + ms));
         launch
     };
     let batch = vec![
@@ -73,7 +69,7 @@ pub fn a_lease_ends_a_run_that_is_not_renewed() {
         node.wait_start(&id(name));
     }
     let all = ["renewed", "without", "ahead"].map(id);
-    let until = BootMs(boot_now() + 30_000);
+    let until = BootMs(boot_ms() + 30_000);
     node.rt().renew(&all, until).unwrap();
     // What is answered after it: it has come.
     node.rt().observe().unwrap();
@@ -159,16 +155,30 @@ pub fn killed_daemons_lose_nothing() {
 
 pub fn a_killed_supervisor_takes_all_with_it() {
     let node = Node::new();
+    // Beside its child also one in a session of its own, and one that it is not the parent of any more.
+    let plain = "sleep 1000 & echo $!; setsid sleep 1000 & echo $!; (sleep 1000 & echo $!); echo up; sleep 1000";
     let batch = vec![
         node.task("t", Sandboxed, "sleep 1000"),
-        node.task("p", Plain, "sleep 1000 & sleep 1000"),
+        node.task("p", Plain, plain),
         node.sandbox("s"),
     ];
     node.rt().launch(batch).unwrap();
     node.rt()
         .exec(node.exec("e", "s", &["sleep", "1000"]))
         .unwrap();
-    let pids: Vec<u32> = ["t", "p", "s", "e"].map(|n| node.wait_start(&id(n))).into();
+    let mut pids: Vec<u32> = ["t", "p", "s", "e"].map(|n| node.wait_start(&id(n))).into();
+    node.wait_output("p", "up\n");
+    pids.extend(
+        node.stdout("p")
+            .lines()
+            .filter_map(|l| l.parse::<u32>().ok()),
+    );
+    assert!(pids.len() == 7 && pids.iter().all(|pid| is_alive(*pid)));
+    if !super::support::is_root() {
+        // Its heir, which has nothing more to do then.
+        pids.extend(parent(node.supervisor()));
+        assert_eq!(pids.len(), 8);
+    }
     let done = node.run(node.task("done", Sandboxed, "exit 4"));
     let supervisor = rustix::process::Pid::from_raw(node.supervisor().cast_signed()).unwrap();
     rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
@@ -194,6 +204,12 @@ fn wait_dead(pid: u32) {
         std::thread::sleep(Duration::from_millis(2));
     }
     panic!("process {pid} lives on");
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 fn is_alive(pid: u32) -> bool {

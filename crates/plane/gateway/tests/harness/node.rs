@@ -53,9 +53,6 @@ fn outcome(task: TaskRef) -> TaskOutcome {
 /// What it says first.
 fn hello() -> Hello {
     Hello {
-        node: id(),
-        name: "n1".parse().unwrap(),
-        labels: Default::default(),
         capacity: Resources {
             cpu: "8".parse().unwrap(),
             memory: "16Gi".parse().unwrap(),
@@ -66,8 +63,7 @@ fn hello() -> Hello {
             cpus: 8,
             ..NodeFacts::default()
         },
-        tasks: Vec::new(),
-        sandboxes: Vec::new(),
+        ..Hello::empty(id(), "n1".parse().unwrap())
     }
 }
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use prism_control::{Control, Seats};
 use prism_identity::{ClusterId, JoinSecret, JoinToken, Key, Role};
-use prism_link::{Hello, NodeFacts, NodeService, Readings, ToControl, WorkerEnd, pair};
+use prism_link::{Hello, NodeService, Readings, ToControl, WorkerEnd, pair};
 use prism_members::{
     Dialled, House, Joining, Links, MemberError, Membership, dial_session, join, serve,
 };
 use prism_state::{Command, JoinTokenRecord, MemberRecord, MemberRole};
 use prism_store_kit::FakeStore;
-use prism_types::{Id, NodeId, Resources, TimeMs, TokenId};
+use prism_types::{Id, NodeId, TimeMs, TokenId};
 use prism_wire::{WireError, carry_control, carry_worker};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -236,15 +236,7 @@ pub fn joining(n: u128) -> Joining {
 }
 
 pub fn hello(n: u128) -> Hello {
-    Hello {
-        node: node(n),
-        name: joining(n).name,
-        labels: Default::default(),
-        capacity: Resources::default(),
-        facts: NodeFacts::default(),
-        tasks: Vec::new(),
-        sandboxes: Vec::new(),
-    }
+    Hello::empty(node(n), joining(n).name)
 }
 
 /// A node that refuses all calls: the far end of a connection that is over.

@@ -9,7 +9,7 @@ use prism_runtime::{BootMs, Launch, RuntimeError};
 use prism_spec::SandboxSpec;
 use prism_types::{JobId, Millis, RunId, RunReport, SandboxId, TaskRef};
 
-use super::{LAUNCH_BATCH, Worker, now};
+use super::{LAUNCH_BATCH, Worker, is_single, now};
 use crate::lease::boot_now;
 use crate::{inputs, launch};
 
@@ -21,7 +21,7 @@ impl Worker {
                 ToWorker::Desired { tasks, sandboxes } => self.on_desired(&tasks, &sandboxes),
                 ToWorker::Job(bundle) => self.on_job(*bundle).await,
                 ToWorker::Assign { job, lanes, tasks } => {
-                    if self.is_single(&job) && self.lease.at(boot_now()).is_none() {
+                    if is_single(&self.jobs, &job) && self.lease.at(boot_now()).is_none() {
                         self.reports.renew(boot_now());
                     }
                     self.live().extend(tasks.iter().map(|t| TaskRef {
@@ -55,7 +55,7 @@ impl Worker {
     /// A leader has answered: what may run once only has more time.
     fn on_renewed(&mut self, sent: BootMs) {
         let until = self.lease.renewed(sent, boot_now());
-        let wanted = |t: &TaskRef| self.is_single(&t.job) && !self.unwanted.contains(t);
+        let wanted = |t: &TaskRef| is_single(&self.jobs, &t.job) && !self.unwanted.contains(t);
         let running = self.queue.running().filter(wanted);
         let ids: Vec<RunId> = running.map(RunId::task).collect();
         if ids.is_empty() {
@@ -195,8 +195,7 @@ impl Worker {
         }
         let lease = self.lease.at(boot_now());
         let jobs = &self.jobs;
-        let single = |job: &JobId| jobs.get(job).is_some_and(|spec| spec.single_instance);
-        let may = |job: &JobId| lease.is_some() || !single(job);
+        let may = |job: &JobId| lease.is_some() || !is_single(jobs, job);
         let starts = self.queue.starts(LAUNCH_BATCH, may);
         if starts.is_empty() {
             return;

@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use prism_e2e::chaos::{Daemon, Random, Shim};
+use anyhow::{Result, bail};
+use prism_e2e::chaos::{Daemon, Shim, Wanted};
 use prism_e2e::{Leftovers, Oracle, Sandboxes};
 
 use counts::Counts;
@@ -22,13 +22,8 @@ use fault::Fault;
 /// Epochs whose jobs are looked at again after every further epoch.
 const RECENT: usize = 4;
 
-struct Wanted {
-    minutes: u64,
-    seed: Option<u64>,
-}
-
 fn main() -> ExitCode {
-    match parse().and_then(|wanted| torture(&wanted)) {
+    match Wanted::of_arguments(30).and_then(|wanted| torture(&wanted)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
@@ -38,35 +33,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse() -> Result<Wanted> {
-    let mut wanted = Wanted {
-        minutes: 30,
-        seed: None,
-    };
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let value = args
-            .next()
-            .with_context(|| format!("{arg} expects a number"))?;
-        let value: u64 = value
-            .parse()
-            .with_context(|| format!("{arg}: expected a number, found {value:?}"))?;
-        match arg.as_str() {
-            "--minutes" => wanted.minutes = value,
-            "--seed" => wanted.seed = Some(value),
-            _ => bail!("no argument {arg:?}: expected --minutes N, --seed S"),
-        }
-    }
-    ensure!(wanted.minutes > 0, "--minutes: expected at least 1");
-    Ok(wanted)
-}
-
 /// Runs until the time is over or something is wrong; whether all was well.
 fn torture(wanted: &Wanted) -> Result<bool> {
-    let mut random = match wanted.seed {
-        Some(seed) => Random::of("torture", seed),
-        None => Random::new("torture"),
-    };
+    let mut random = wanted.random("torture");
     println!(
         "torture: {} minutes, seed {}",
         wanted.minutes,

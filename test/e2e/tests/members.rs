@@ -82,6 +82,72 @@ fn a_machine_joins_works_and_survives_the_end_of_either() {
     machine.place.assert_no_panic();
 }
 
+/// Both ends of a session are ended in turns, and something is changed while they do not speak: what is wanted runs on as what it was,
+/// what is not is stopped.
+#[test]
+fn a_machine_that_comes_back_keeps_what_is_wanted_and_drops_the_rest() {
+    const KEPT: u64 = 30;
+    const DROPPED: u64 = 10;
+    let mut server = Server::start_with(&["--serf=127.0.0.1:0"]);
+    let own = nodes(&server)[0]["name"].clone();
+    let (text, at) = token(&server, &[]);
+    let mut machine = Machine::new();
+    machine.join(&server, "w1", &at, &text);
+    let cordon = ["node", "cordon", own.as_str().expect("a name")];
+    server.ctl(&cordon).expect(0);
+    let small = json!({"cpu": "10m", "memory": "16Mi"});
+    for name in ["far", "away"] {
+        let body = json!({"name": name, "resources": small});
+        server.api().post("/api/v1/sandboxes", &body).expect(201);
+    }
+    let submit = |name: &str, tasks: u64, line: &str| {
+        server.submit(&json!({
+            "job": name, "array": tasks, "resources": small, "command": ["sh", "-c", line],
+        }))
+    };
+    let line = r#"sleep 15; echo "{\"attempt\": $PRISM_TASK_ATTEMPT}""#;
+    let kept = submit("kept", KEPT, line);
+    let dropped = submit("dropped", DROPPED, "sleep 600");
+    let run = |server: &Server, job: &str, tasks: u64| {
+        until("all to run", || {
+            let view = server.api().get(&format!("/api/v1/jobs/{job}")).expect(200);
+            (view.json()["counts"]["running"] == tasks).then_some(())
+        });
+    };
+    run(&server, &kept, KEPT);
+    run(&server, &dropped, DROPPED);
+    // The leader remembers nothing of the machine but what is in the store.
+    server.kill();
+    let serf = format!("--serf={at}");
+    let restarted = server.try_start(&[&serf], &[]);
+    assert!(restarted.is_ok(), "{restarted:?}");
+    until("w1 to come back", || {
+        let node = node(&server, "w1")?;
+        (node["readings"]["running"] == KEPT + DROPPED).then_some(())
+    });
+    // The machine's daemon remembers nothing but what its supervisor runs.
+    machine.kill();
+    server.ctl(&["job", "cancel", &dropped]).expect(0);
+    server.api().delete("/api/v1/sandboxes/away");
+    machine.again(&at);
+    assert_eq!(server.finished(&dropped)["status"], "CANCELLED");
+    until("it to be dropped", || {
+        let node = node(&server, "w1")?;
+        (node["readings"]["running"] == KEPT && node["readings"]["sandboxes"] == 1).then_some(())
+    });
+    let view = server.finished(&kept);
+    assert_eq!(view["status"], "COMPLETED", "{view}");
+    let results = server.results(&kept);
+    assert_eq!(results.len() as u64, KEPT);
+    for result in &results {
+        assert_eq!(result["result"]["attempt"], 1, "{result}");
+    }
+    let said = server.ctl(&["sandbox", "exec", "far", "--", "echo", "here"]);
+    assert_eq!(said.expect(0).stdout, "here\n");
+    server.place.assert_no_panic();
+    machine.place.assert_no_panic();
+}
+
 #[test]
 fn one_that_is_kept_out_goes_and_comes_again_when_allowed() {
     let server = Server::start_with(&[LOOPBACK]);

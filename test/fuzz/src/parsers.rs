@@ -2,6 +2,7 @@
 
 mod archives;
 mod records;
+mod resumes;
 mod texts;
 mod wires;
 
@@ -48,6 +49,7 @@ pub const PARSERS: &[Parser] = &[
     archives::SNAPSHOT,
     wires::SESSION,
     wires::CALLS,
+    resumes::RESUME,
     wires::MEMBERS,
     wires::RAFT,
     wires::GOSSIP,

@@ -36,7 +36,11 @@ fn no_parser_panics_other_half() {
 #[test]
 fn seeds_of_what_comes_from_other_machines_are_understood() {
     for (name, words) in [
-        ("worker-session", &["2 messages"][..]),
+        ("worker-session", &["2 messages", "3 messages"][..]),
+        (
+            "session-resume",
+            &["settled", "buckets differ", "2000 buckets"],
+        ),
         (
             "member-questions",
             &["join;", "where;", "request;", "directions;"],

@@ -69,6 +69,8 @@ bugs! {
     LeaseOutlived = "lease-outlived",
     /// A node is given up, and what may run once only begun elsewhere, before its lease is over.
     LeaseNotAwaited = "lease-not-awaited",
+    /// A leader takes what a worker holds for what it should hold, whatever their sums are.
+    DifferenceMissed = "difference-missed",
     /// A failed sync is tried again instead of ending the server.
     SyncRetried = "sync-retried",
 }

@@ -207,7 +207,9 @@ impl World {
                 sim.note("fault.pause", [who.number(), length, 0]);
                 sim.sometimes("somebody stood still");
                 let until = (sim.now + length).min(sim.setup.chaos);
-                sim.paused.insert(who, until);
+                // Who stands still already is not woken by this: what waits for the later moment would come after what came later.
+                let paused = sim.paused.entry(who).or_default();
+                *paused = until.max(*paused);
             }
             Act::Sever => {
                 let ids: Vec<u64> = sim.conns.keys().copied().collect();

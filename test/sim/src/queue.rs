@@ -89,6 +89,11 @@ impl Queue {
         self.0.keys().any(of)
     }
 
+    /// How many of a job may run at once; 0 if nothing of it is here.
+    pub fn lanes(&self, job: JobId) -> u32 {
+        self.0.get(&job).map_or(0, |q| q.lanes)
+    }
+
     /// Whether anything of a job is here.
     pub fn holds(&self, job: JobId) -> bool {
         self.0.contains_key(&job)

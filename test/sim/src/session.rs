@@ -1,17 +1,21 @@
-//! The server's half of a worker's session, as `crates/plane/control/src/session.rs` and `act.rs` have it: a greeting is
+//! The server's half of a worker's session, as `crates/plane/control/src/session.rs`, `resume.rs` and `act.rs` have it: a greeting is
 //! reconciled with the state, then reports become proposals, and what was decided is told.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use prism_link::resume::{Compared, Comparison, Holdings, Item, Phase, Summary, compare};
 use prism_link::{AssignedTask, Hello, Holding, JobBundle, StopWhy, ToControl, ToWorker};
 use prism_scheduler::NodeView;
-use prism_state::{Action, Command, DesiredJob, NodeFacts, Registration, Reply, TaskResult};
+use prism_state::{
+    Action, Command, Desired, DesiredJob, NodeFacts, Registration, Reply, State, TaskResult,
+};
 use prism_types::{
     JobId, NodeId, NodeState, Reason, Rejection, RunReport, StopCause, TaskRef, TaskState, TimeMs,
 };
 
 use crate::bugs::Bug;
 use crate::control::{Control, Origin};
+use crate::invariants::a_comparison_adds_up::settled as adds_up;
 use crate::invariants::a_lease_is_its_sessions_own::renewed;
 use crate::net::Frame;
 use crate::server::Server;
@@ -48,6 +52,8 @@ impl Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Register,
+    Compare,
+    Settle,
     Return,
     Lose,
     Start,
@@ -59,11 +65,83 @@ enum Step {
 pub struct Serve {
     node: NodeId,
     hello: Box<Hello>,
+    summary: Option<Summary>,
+    comparison: Option<Comparison>,
+    held: Held,
     step: Step,
     lost: Vec<TaskRef>,
     inbox: VecDeque<ToControl>,
     /// Reports whose answers are waited for, with what to acknowledge then.
     waiting: VecDeque<Vec<TaskRef>>,
+}
+
+/// What a worker holds as its session begins.
+#[derive(Debug, Default)]
+struct Held {
+    tasks: BTreeMap<TaskRef, Phase>,
+    /// Those that run and that the state may not know to.
+    started: Vec<(TaskRef, TimeMs)>,
+    jobs: BTreeMap<JobId, u32>,
+    summed: bool,
+}
+
+impl Held {
+    fn summed(items: BTreeSet<Item>) -> Self {
+        let mut held = Self {
+            summed: true,
+            ..Self::default()
+        };
+        for item in items {
+            match item {
+                Item::Task(task, phase) => _ = held.tasks.insert(task, phase),
+                Item::Job(job, lanes) => _ = held.jobs.insert(job, lanes),
+                Item::Sandbox(..) => {}
+            }
+        }
+        held
+    }
+
+    fn listed(hello: &Hello) -> Self {
+        let tasks = Holdings {
+            tasks: hello.tasks.clone(),
+            ..Holdings::default()
+        };
+        Self {
+            started: hello.tasks.iter().filter_map(running).collect(),
+            summed: false,
+            ..Self::summed(tasks.items().collect())
+        }
+    }
+
+    fn lacks(&self, job: &DesiredJob) -> bool {
+        let recall = job.recall && job.tasks.iter().any(|t| !t.started);
+        let stop = job.tasks.iter().any(|t| t.stop.is_some());
+        recall || stop || self.jobs.get(&job.job) != Some(&job.lanes)
+    }
+}
+
+fn running((task, holding): &(TaskRef, Holding)) -> Option<(TaskRef, TimeMs)> {
+    match holding {
+        Holding::Running(at) => Some((*task, *at)),
+        Holding::Waiting | Holding::Over => None,
+    }
+}
+
+/// What a node holds as the state sees it.
+fn seen(state: &State, node: NodeId) -> Vec<Item> {
+    let mut items = Vec::new();
+    for job in &state.desired_for(node).jobs {
+        items.push(Item::Job(job.job, job.lanes));
+        items.extend(job.tasks.iter().map(|t| {
+            let phase = if t.started {
+                Phase::Running
+            } else {
+                Phase::Waiting
+            };
+            Item::Task(task_of(job.job, t.index, t.attempt), phase)
+        }));
+    }
+    items
 }
 
 fn task_of(job: JobId, index: u32, attempt: u32) -> TaskRef {
@@ -91,7 +169,10 @@ impl Server {
             return self.read_reports(sim, conn);
         }
         match message {
-            ToControl::Hello(hello) => self.greet(sim, conn, hello),
+            ToControl::Hello(hello) => self.greet(sim, conn, hello, None),
+            ToControl::Resume(resume) => {
+                self.greet(sim, conn, Box::new(resume.hello), Some(resume.summary));
+            }
             _ => sim.close(conn, true),
         }
     }
@@ -104,7 +185,7 @@ impl Server {
         }
     }
 
-    fn greet(&mut self, sim: &mut Sim, conn: u64, hello: Box<Hello>) {
+    fn greet(&mut self, sim: &mut Sim, conn: u64, hello: Box<Hello>, summary: Option<Summary>) {
         let node = hello.node;
         let careless = sim.has(Bug::OldHeartbeatRenews);
         let Some(control) = &mut self.control else {
@@ -112,7 +193,11 @@ impl Server {
         };
         sim.note(
             "session.greets",
-            [u64::from(self.id), conn, hello.tasks.len() as u64],
+            [
+                u64::from(self.id),
+                conn,
+                summary.map_or(hello.tasks.len() as u64, |s| u64::from(s.count)),
+            ],
         );
         let before = control.sessions.remove(&node);
         if let Some(before) = &before {
@@ -136,6 +221,9 @@ impl Server {
         let serve = Serve {
             node,
             hello,
+            summary,
+            comparison: None,
+            held: Held::default(),
             step: Step::Register,
             lost: Vec::new(),
             inbox: VecDeque::new(),
@@ -179,15 +267,41 @@ impl Server {
         };
         let node = serve.node;
         if serve.step == Step::Register {
+            serve.step = Step::Settle;
+            match serve.summary {
+                None => serve.held = Held::listed(&serve.hello),
+                Some(summary) => {
+                    let own = seen(&control.state, node);
+                    match compare(summary, own.clone()) {
+                        Compared::Known(items) => serve.held = Held::summed(items),
+                        Compared::Differs(_) if sim.has(Bug::DifferenceMissed) => {
+                            serve.held = Held::summed(own.into_iter().collect());
+                        }
+                        Compared::Differs(comparison) => {
+                            serve.step = Step::Compare;
+                            let sums = comparison.sums();
+                            serve.comparison = Some(comparison);
+                            let question = ToWorker::Compare(sums);
+                            sim.stream(conn, false, Frame::Down(Box::new(question)));
+                            return;
+                        }
+                    }
+                    if !serve.held.tasks.is_empty() {
+                        sim.sometimes("a worker came back with what it was thought to have");
+                    }
+                }
+            }
+        }
+        if serve.step == Step::Settle {
             serve.step = Step::Return;
-            let held: BTreeSet<TaskRef> = serve.hello.tasks.iter().map(|(t, _)| *t).collect();
+            let held = &serve.held.tasks;
             let mut returned = Vec::new();
             for job in &control.state.desired_for(node).jobs {
                 let known = control.state.job(job.job);
                 let single = known.is_some_and(|j| j.spec().single_instance);
                 for t in &job.tasks {
                     let task = task_of(job.job, t.index, t.attempt);
-                    match (held.contains(&task), t.started || single) {
+                    match (held.contains_key(&task), t.started || single) {
                         (true, _) => {}
                         (false, false) => returned.push(task),
                         (false, true) => serve.lost.push(task),
@@ -215,17 +329,38 @@ impl Server {
         }
         if serve.step == Step::Lose {
             serve.step = Step::Start;
-            let running = serve.hello.tasks.iter().filter_map(|(t, h)| match h {
-                Holding::Running(at) => Some((*t, *at)),
-                Holding::Waiting | Holding::Over => None,
-            });
-            let tasks: Vec<_> = running.collect();
+            let tasks = std::mem::take(&mut serve.held.started);
             if !tasks.is_empty() {
                 let command = Command::Started { node, tasks };
                 return self.suggest(sim, command.into(), Origin::Serve(conn));
             }
         }
         self.begin_session(sim, conn);
+    }
+
+    /// The worker has said what it holds where that differs.
+    fn on_held(&mut self, sim: &mut Sim, conn: u64, message: ToControl) {
+        let control = self.control.as_mut();
+        let Some(serve) = control.and_then(|c| c.serving.get_mut(&conn)) else {
+            return;
+        };
+        let (ToControl::Held(answer), Some(comparison)) = (message, serve.comparison.take()) else {
+            return self.on_hang_up(sim, conn);
+        };
+        let tasks = answer.holdings.tasks.iter();
+        let unseen = |t: &&(TaskRef, Holding)| !comparison.sees(Item::Task(t.0, Phase::Running));
+        let started = tasks.filter(unseen).filter_map(running).collect();
+        let settled = comparison.settle(&answer);
+        sim.check("a_comparison_adds_up", adds_up(&settled));
+        if let Ok(items) = settled {
+            serve.held = Held {
+                started,
+                ..Held::summed(items)
+            };
+            serve.step = Step::Settle;
+            sim.sometimes("a worker was asked what it holds");
+            self.next_step(sim, conn);
+        }
     }
 
     /// First what it should hold, then the session: from then on the leader assigns.
@@ -240,28 +375,32 @@ impl Server {
         serve.step = Step::Reports;
         let node = serve.node;
         let desired = control.state.desired_for(node);
-        let tasks: Vec<TaskRef> = {
+        let tasks: BTreeSet<TaskRef> = {
             let all = desired.jobs.iter().flat_map(tasks_of);
             all.map(|(task, _)| task).collect()
         };
-        let superseded = serve
-            .hello
-            .tasks
-            .iter()
-            .any(|(task, h)| matches!(h, Holding::Running(_)) && !tasks.contains(task));
-        if superseded {
+        let held = std::mem::take(&mut serve.held);
+        let unwanted = held.tasks.iter().filter(|(task, _)| !tasks.contains(task));
+        if unwanted.clone().any(|(_, phase)| *phase == Phase::Running) {
             sim.sometimes("a worker came back with a superseded run");
         }
-        let message = ToWorker::Desired {
-            tasks,
-            sandboxes: Vec::new(),
+        let sandboxes = Vec::new();
+        let message = match held.summed {
+            true => ToWorker::Unwanted {
+                tasks: unwanted.map(|(task, _)| *task).collect(),
+                sandboxes,
+            },
+            false => ToWorker::Desired {
+                tasks: tasks.into_iter().collect(),
+                sandboxes,
+            },
         };
         sim.stream(conn, false, Frame::Down(Box::new(message)));
         let session = Session {
             conn,
             heard: time,
             credits: 0,
-            jobs: BTreeSet::new(),
+            jobs: held.jobs.keys().copied().collect(),
             reliability: 1.0,
         };
         let before = control.sessions.insert(node, session);
@@ -275,7 +414,23 @@ impl Server {
                 sim.close(before.conn, true);
             }
         }
-        for job in &desired.jobs {
+        self.send_rest(sim, node, &held, &desired);
+        self.read_reports(sim, conn);
+    }
+
+    /// What a worker needs to know besides.
+    fn send_rest(&mut self, sim: &mut Sim, node: NodeId, held: &Held, desired: &Desired) {
+        for job in held.jobs.keys() {
+            let control = self.control.as_ref();
+            let known = control.and_then(|c| c.state.job(*job));
+            if known.is_none_or(|j| j.record().state.is_final())
+                && self.session(node).is_some_and(|s| s.jobs.remove(job))
+            {
+                sim.sometimes("a job was over while its worker was away");
+                self.tell(sim, node, ToWorker::JobOver(*job));
+            }
+        }
+        for job in desired.jobs.iter().filter(|job| held.lacks(job)) {
             self.send_job(sim, node, job.job);
             let (id, lanes) = (job.job, job.lanes);
             let assign = ToWorker::Assign {
@@ -284,6 +439,9 @@ impl Server {
                 tasks: Vec::new(),
             };
             self.tell(sim, node, assign);
+            if job.recall {
+                self.tell(sim, node, ToWorker::Recall(id));
+            }
             let stop = tasks_of(job).filter(|(_, stop)| *stop);
             let tasks: Vec<TaskRef> = stop.map(|(task, _)| task).collect();
             if !tasks.is_empty() && !sim.has(Bug::CancelLost) {
@@ -291,7 +449,6 @@ impl Server {
                 self.tell(sim, node, ToWorker::Stop { tasks, why });
             }
         }
-        self.read_reports(sim, conn);
     }
 
     /// The state may be read again: those that waited go on.
@@ -317,6 +474,11 @@ impl Server {
         let Some(serve) = control.serving.get_mut(&conn) else {
             return;
         };
+        if serve.step == Step::Compare
+            && let Some(message) = serve.inbox.pop_front()
+        {
+            return self.on_held(sim, conn, message);
+        }
         if serve.step != Step::Reports || !serve.waiting.is_empty() {
             return;
         }
@@ -349,6 +511,7 @@ impl Server {
                 let results = outcomes.into_iter().map(task_result).collect();
                 (tasks, Command::Finished { node, results })
             }
+            ToControl::Resume(_) | ToControl::Held(_) => return self.on_hang_up(sim, conn),
             ToControl::Hello(_) | ToControl::Progress(_) | ToControl::Sandbox { .. } => return,
         };
         let Some(control) = &mut self.control else {

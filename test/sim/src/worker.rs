@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use prism_link::{Hello, Holding, NodeFacts, StopWhy, TaskOutcome, ToControl, ToWorker};
+use prism_link::resume::{Holdings, Told};
+use prism_link::{Hello, Holding, NodeFacts, Resume, StopWhy, TaskOutcome, ToControl, ToWorker};
 use prism_spec::JobSpec;
 use prism_types::{
     JobId, LEASE_KILL, Labels, Millis, NodeId, Resources, RunReport, StopCause, TaskRef, TimeMs,
@@ -69,6 +70,10 @@ pub struct Worker {
     /// Until when, by its own clock, what may run once only may live.
     pub lease: Option<u64>,
     forgets: bool,
+    /// The session is open: all is told.
+    open: bool,
+    /// What was held as it began, until the server has said what of it is not wanted.
+    told: Option<Told>,
 }
 
 impl Worker {
@@ -98,6 +103,8 @@ impl Worker {
             unexpected: BTreeSet::new(),
             lease: None,
             forgets: false,
+            open: false,
+            told: None,
         };
         worker.start(sim);
         worker
@@ -151,6 +158,7 @@ impl Worker {
         self.unacknowledged.clear();
         self.unexpected.clear();
         self.lease = None;
+        self.told = None;
         self.stuck_until = 0;
     }
 
@@ -191,16 +199,32 @@ impl Worker {
         self.conn = Some(conn);
         self.since = sim.now;
         self.started.clear();
-        let hello = self.hello();
-        sim.stream(
-            conn,
-            true,
-            Frame::Up(Box::new(ToControl::Hello(Box::new(hello)))),
-        );
+        let greeting = self.opening(sim);
+        sim.stream(conn, true, Frame::Up(Box::new(greeting)));
         for (outcome, _) in std::mem::take(&mut self.unacknowledged).into_values() {
             self.finished.push(outcome);
         }
         self.tell(sim);
+    }
+
+    /// What is said first, and all that is said until the session is open. Some servers are of an older version.
+    fn opening(&mut self, sim: &mut Sim) -> ToControl {
+        (self.open, self.told) = (false, None);
+        let mut hello = self.hello();
+        if sim.rng.permille(200) {
+            return ToControl::Hello(Box::new(hello));
+        }
+        let lanes = |job: &JobId| (*job, self.queue.lanes(*job));
+        let holdings = Holdings {
+            tasks: std::mem::take(&mut hello.tasks),
+            sandboxes: Vec::new(),
+            jobs: self.jobs.keys().map(lanes).collect(),
+        };
+        let nonce = u128::from(sim.rng.draw()) << 64 | u128::from(sim.rng.draw());
+        let told = Told::new(nonce.to_le_bytes(), holdings);
+        let summary = told.summary();
+        self.told = Some(told);
+        ToControl::Resume(Box::new(Resume { hello, summary }))
     }
 
     /// What is held, from the supervisor's own account.
@@ -240,7 +264,11 @@ impl Worker {
     /// Renews the lease, and tells again what was not acknowledged.
     pub fn on_heartbeat(&mut self, sim: &mut Sim) {
         self.timer(sim, HEARTBEAT, Timer::Heartbeat);
-        let Some(conn) = self.conn else {
+        self.beat(sim);
+    }
+
+    fn beat(&mut self, sim: &mut Sim) {
+        let Some(conn) = self.conn.filter(|_| self.open) else {
             return;
         };
         let heartbeat = ToControl::Heartbeat {
@@ -268,7 +296,7 @@ impl Worker {
 
     fn ask_for_time(&mut self, sim: &mut Sim) {
         let sent = self.clock.monotonic(sim.now);
-        if let Some(conn) = self.conn {
+        if let Some(conn) = self.conn.filter(|_| self.open) {
             sim.stream(conn, true, Frame::Up(Box::new(ToControl::Renew { sent })));
         }
     }
@@ -288,7 +316,7 @@ impl Worker {
 
     /// Reports what is new.
     pub fn tell(&mut self, sim: &mut Sim) {
-        let free = self.stuck_until <= sim.now;
+        let free = self.open && self.stuck_until <= sim.now;
         let Some(conn) = self.conn.filter(|_| free) else {
             return;
         };
@@ -366,7 +394,23 @@ impl Worker {
     /// The control plane says something.
     pub fn on_order(&mut self, sim: &mut Sim, order: ToWorker) {
         match order {
-            ToWorker::Desired { tasks, .. } => self.on_desired(sim, &tasks),
+            ToWorker::Desired { tasks, .. } => {
+                self.told = None;
+                self.on_desired(sim, &tasks.into_iter().collect());
+            }
+            ToWorker::Compare(sums) => match self.told.as_ref().map(|told| told.answer(&sums)) {
+                Some(Ok(answer)) => {
+                    let answer = ToControl::Held(Box::new(answer));
+                    if let Some(conn) = self.conn {
+                        sim.stream(conn, true, Frame::Up(Box::new(answer)));
+                    }
+                }
+                _ => self.hang_up(sim),
+            },
+            ToWorker::Unwanted { tasks, .. } => match self.told.take() {
+                Some(told) => self.on_desired(sim, &told.keep(&tasks, &[]).0),
+                None => self.hang_up(sim),
+            },
             ToWorker::Job(bundle) => {
                 let single = bundle.spec.single_instance;
                 self.jobs.insert(bundle.job, bundle.spec);
@@ -404,9 +448,16 @@ impl Worker {
         self.start_tasks(sim);
     }
 
-    /// Ends what is held but not wanted.
-    fn on_desired(&mut self, sim: &mut Sim, wanted: &[TaskRef]) {
-        let wanted: BTreeSet<TaskRef> = wanted.iter().copied().collect();
+    fn hang_up(&mut self, sim: &mut Sim) {
+        if let Some(conn) = self.conn {
+            self.on_hang_up(sim, conn);
+        }
+    }
+
+    /// Ends what is held but not wanted. From here on the session is open, and what waited to be said is said.
+    fn on_desired(&mut self, sim: &mut Sim, wanted: &BTreeSet<TaskRef>) {
+        self.open = true;
+        self.beat(sim);
         for task in self.queue.waiting() {
             if !wanted.contains(&task) {
                 self.queue.withdraw(task);

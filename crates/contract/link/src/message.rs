@@ -8,12 +8,13 @@ use prism_types::{JobId, Labels, Name, NodeId, Resources, RunReport, SandboxId, 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::resume::{Difference, Sum, Summary};
 use crate::{NodeFacts, Readings};
 
 /// Messages that fit between the ends; a full queue makes the sender wait.
 const QUEUE: usize = 1024;
 
-/// What a worker says first.
+/// What a worker says first. What it holds it names here, or sums up in a [`Resume`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// Who.
@@ -45,6 +46,15 @@ impl Hello {
             sandboxes: Vec::new(),
         }
     }
+}
+
+/// What a worker says first since version 3 of the session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Who it is; what it holds is not in it.
+    pub hello: Hello,
+    /// What it holds.
+    pub summary: Summary,
 }
 
 /// How far a task is on its worker.
@@ -125,6 +135,11 @@ pub enum ToControl {
         /// When this was sent, by the worker's own clock since boot, milliseconds; the answer brings it back.
         sent: u64,
     },
+    /// Opens the session, as [`ToControl::Hello`] does. Nothing else is said before it is answered with [`ToWorker::Unwanted`], but
+    /// for answers to [`ToWorker::Compare`]. Since version 3 of the session.
+    Resume(Box<Resume>),
+    /// Answers [`ToWorker::Compare`]. Since version 3 of the session.
+    Held(Box<Difference>),
 }
 
 /// A job's spec with the contents of its files, as a worker needs it once.
@@ -202,6 +217,15 @@ pub enum ToWorker {
         /// As asked.
         sent: u64,
     },
+    /// Asks what the worker holds where these sums are others than its own. Since version 3 of the session.
+    Compare(Vec<Sum>),
+    /// Answers [`ToControl::Resume`]: what of all that it holds the worker stops and drops. Since version 3 of the session.
+    Unwanted {
+        /// Tasks.
+        tasks: Vec<TaskRef>,
+        /// Sandboxes.
+        sandboxes: Vec<SandboxId>,
+    },
 }
 
 /// The control plane's end of a session.
@@ -220,6 +244,8 @@ pub struct WorkerEnd {
     pub to_control: mpsc::Sender<ToControl>,
     /// From the control plane; `None` when it is gone.
     pub from_control: mpsc::Receiver<ToWorker>,
+    /// Whether the control plane knows [`ToControl::Resume`]; true unless who carries the session says otherwise.
+    pub resumes: bool,
 }
 
 /// The two ends of a session within one process.
@@ -234,6 +260,7 @@ pub fn pair() -> (ControlEnd, WorkerEnd) {
         WorkerEnd {
             to_control,
             from_control,
+            resumes: true,
         },
     )
 }

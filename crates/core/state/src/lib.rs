@@ -44,8 +44,8 @@ pub use command::{
     Registration, STDERR_TAIL_MAX, SandboxStatus, ServerSeen, Submission, TaskResult,
 };
 pub use decide::{
-    BACKUP_PREFIXES, BackupOf, KEY_LEN_MAX, KEY_MEMORY, KEYS_MAX, RESTORED_FIRST, Restored, decide,
-    is_restorable, propose, restore,
+    BACKUP_PREFIXES, BackupOf, KEY_LEN_MAX, KEY_MEMORY, KEYS_MAX, RESTORED_FIRST, Restored,
+    answered, decide, is_restorable, propose, restore,
 };
 pub use fit::misfit;
 pub use job::Job;

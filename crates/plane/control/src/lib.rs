@@ -13,6 +13,7 @@ mod handle;
 mod leader;
 mod restore;
 mod results;
+mod resume;
 mod seat;
 mod session;
 mod waits;

@@ -1,19 +1,19 @@
-//! One worker's session: its greeting is reconciled with the state, then its reports become proposals.
+//! One worker's session: its greeting is reconciled with the state (`resume.rs`), then its reports become proposals.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prism_link::{ControlEnd, Hello, Holding, NodeService, SandboxStatus, ToControl, ToWorker};
+use prism_link::resume::Summary;
+use prism_link::{ControlEnd, Hello, NodeService, SandboxStatus, ToControl, ToWorker};
 use prism_scheduler::NodeView;
-use prism_state::{Command, Desired, Metric, Registration, Reply, State, TaskResult};
+use prism_state::{Command, Metric, Registration, Reply, TaskResult};
 use prism_store::BoxFuture;
-use prism_types::{
-    JobId, NodeId, NodeState, Reason, Rejection, RunReport, SandboxId, StopCause, TaskRef,
-};
+use prism_types::{JobId, NodeId, NodeState, Reason, Rejection, StopCause, TaskRef};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::resume::Held;
 use crate::{Control, LiveNode};
 
 /// Reports taken at once.
@@ -23,22 +23,13 @@ const CONFIRM_WAIT: Duration = Duration::from_secs(2);
 /// Weight of one outcome in a node's reliability.
 pub(crate) const RELIABILITY_STEP: f64 = 0.02;
 
-/// Jobs that a worker is told of at once as its session begins: at most four messages each.
-const JOBS: usize = 64;
-
-/// Waits until half of a queue to a worker is free; false when nobody reads it any more.
-async fn room(to: &mpsc::Sender<ToWorker>) -> bool {
-    // Given back at once: it is room that others leave, not room that is kept from them.
-    to.reserve_many(to.max_capacity() / 2).await.is_ok()
-}
-
 /// What the leader keeps of a session.
 pub(crate) struct Session {
     pub(crate) outbox: mpsc::Sender<ToWorker>,
     pub(crate) service: Arc<dyn NodeService>,
     pub(crate) live: LiveNode,
     pub(crate) credits: u32,
-    /// Jobs whose spec was sent in this session.
+    /// Jobs whose spec the worker has: it said so, or it was sent in this session.
     pub(crate) jobs: BTreeSet<JobId>,
     pub(crate) reliability: f64,
     /// Whether it is a member's, who is bound to what it joined as.
@@ -65,10 +56,24 @@ impl Session {
     }
 }
 
+/// What a worker says first.
+struct Greeting {
+    hello: Hello,
+    /// Of all that it holds; `None`: the greeting lists that.
+    summary: Option<Summary>,
+}
+
 /// What a worker says first; `None` when it says nothing.
-async fn greeting(end: &mut ControlEnd) -> Result<Option<Hello>, Rejection> {
+async fn greeting(end: &mut ControlEnd) -> Result<Option<Greeting>, Rejection> {
     match end.from_worker.recv().await {
-        Some(ToControl::Hello(hello)) => Ok(Some(*hello)),
+        Some(ToControl::Hello(hello)) => Ok(Some(Greeting {
+            hello: *hello,
+            summary: None,
+        })),
+        Some(ToControl::Resume(resume)) => Ok(Some(Greeting {
+            hello: resume.hello,
+            summary: Some(resume.summary),
+        })),
         Some(other) => {
             let what = format!("a session begins with a greeting, not with {other:?}");
             let what: String = what.chars().take(200).collect();
@@ -92,7 +97,7 @@ impl Control {
     ) -> BoxFuture<'_, Result<(), Rejection>> {
         Box::pin(async move {
             match greeting(&mut end).await? {
-                Some(hello) => self.serve(hello, false, end, service).await,
+                Some(greeting) => self.serve(greeting, false, end, service).await,
                 None => Ok(()),
             }
         })
@@ -110,11 +115,11 @@ impl Control {
         service: Arc<dyn NodeService>,
     ) -> BoxFuture<'_, Result<(), Rejection>> {
         Box::pin(async move {
-            let Some(mut hello) = greeting(&mut end).await? else {
+            let Some(mut greeting) = greeting(&mut end).await? else {
                 return Ok(());
             };
-            self.bind(member, &mut hello).await?;
-            self.serve(hello, true, end, service).await
+            self.bind(member, &mut greeting.hello).await?;
+            self.serve(greeting, true, end, service).await
         })
     }
 
@@ -142,7 +147,7 @@ impl Control {
 
     async fn serve(
         &self,
-        hello: Hello,
+        Greeting { hello, summary }: Greeting,
         bound: bool,
         mut end: ControlEnd,
         service: Arc<dyn NodeService>,
@@ -152,7 +157,11 @@ impl Control {
         self.end_session(node);
         let over = CancellationToken::new();
         self.register(&hello).await?;
-        self.reconcile(&hello).await?;
+        let held = match summary {
+            None => Held::listed(&hello),
+            Some(summary) => self.compared(node, summary, &mut end).await?,
+        };
+        self.reconcile(node, &held).await?;
         let now = self.now();
         let live = LiveNode {
             readings: Default::default(),
@@ -166,13 +175,13 @@ impl Control {
             service,
             live,
             credits: 0,
-            jobs: BTreeSet::new(),
+            jobs: held.jobs.keys().copied().collect(),
             reliability: self.past(node).reliability,
             bound,
             over: over.clone(),
         };
         // First what it should hold, then the session: from then on the leader assigns, and nothing assigned may be dropped.
-        self.send_desired(node, &end.to_worker).await;
+        self.send_desired(node, &held, &end.to_worker).await;
         {
             let mut sessions = self.sessions();
             if let Some(before) = sessions.insert(node, session) {
@@ -183,7 +192,7 @@ impl Control {
         // What it still has to be told takes as long as it takes to read it; what it says is heard meanwhile.
         let to = end.to_worker.clone();
         let told = async {
-            self.send_rest(&hello, &to).await;
+            self.send_rest(node, &held, &to).await;
             std::future::pending().await
         };
         tokio::select! {
@@ -225,183 +234,6 @@ impl Control {
         self.propose(Command::RegisterNode(registration), None)
             .await
             .map(|_| ())
-    }
-
-    /// Settles the differences between what the state says of a node and what the node holds.
-    async fn reconcile(&self, hello: &Hello) -> Result<(), Rejection> {
-        let node = hello.node;
-        let desired = self.read(|s| s.desired_for(node)).await;
-        let held: BTreeSet<TaskRef> = hello.tasks.iter().map(|(t, _)| *t).collect();
-        let (mut returned, mut lost) = (Vec::new(), Vec::new());
-        for job in &desired.jobs {
-            let single = self.is_single(job.job).await;
-            for t in &job.tasks {
-                let task = TaskRef {
-                    job: job.job,
-                    index: t.index,
-                    attempt: t.attempt,
-                };
-                // Of what may run once only, that it is not named is not enough to say that it never began.
-                match (held.contains(&task), t.started || single) {
-                    (true, _) => {}
-                    (false, false) => returned.push(task),
-                    (false, true) => lost.push(task),
-                }
-            }
-        }
-        if !returned.is_empty() {
-            self.propose(
-                Command::Returned {
-                    node,
-                    tasks: returned,
-                },
-                None,
-            )
-            .await?;
-        }
-        if !lost.is_empty() {
-            let results = lost.into_iter().map(|task| self.lost(task)).collect();
-            self.propose(Command::Finished { node, results }, None)
-                .await?;
-        }
-        let running: Vec<_> = hello
-            .tasks
-            .iter()
-            .filter_map(|(t, h)| match h {
-                Holding::Running(at) => Some((*t, *at)),
-                Holding::Waiting | Holding::Over => None,
-            })
-            .collect();
-        if !running.is_empty() {
-            self.propose(
-                Command::Started {
-                    node,
-                    tasks: running,
-                },
-                None,
-            )
-            .await?;
-        }
-        self.reconcile_sandboxes(hello, &desired).await
-    }
-
-    async fn is_single(&self, job: JobId) -> bool {
-        let single = |s: &State| s.job(job).is_some_and(|j| j.spec().single_instance);
-        self.read(single).await
-    }
-
-    fn lost(&self, task: TaskRef) -> TaskResult {
-        let detail = "the node came back without it: its supervisor and its records were gone";
-        let report = RunReport {
-            cause: StopCause::Lost,
-            ..RunReport::not_started(self.now(), detail)
-        };
-        TaskResult {
-            task,
-            report,
-            result: None,
-            stderr_tail: "".into(),
-            output: None,
-        }
-    }
-
-    async fn reconcile_sandboxes(&self, hello: &Hello, desired: &Desired) -> Result<(), Rejection> {
-        let node = hello.node;
-        for (id, status) in &hello.sandboxes {
-            self.report_sandbox(node, *id, status.clone()).await?;
-        }
-        let held: BTreeSet<SandboxId> = hello.sandboxes.iter().map(|(id, _)| *id).collect();
-        for sandbox in desired.sandboxes.iter().filter(|s| !held.contains(&s.id)) {
-            let started = self
-                .read(|s| s.sandbox(sandbox.id).is_some_and(|r| r.started.is_some()))
-                .await;
-            // One that never started is started by `send_desired`; one that did is gone.
-            if started || sandbox.stop {
-                let status = prism_state::SandboxStatus::Gone;
-                self.propose(
-                    Command::SandboxReport {
-                        node,
-                        id: sandbox.id,
-                        status,
-                    },
-                    None,
-                )
-                .await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells a worker what it should hold; what it holds beyond that, it drops.
-    async fn send_desired(&self, node: NodeId, to: &mpsc::Sender<ToWorker>) {
-        let desired = self.read(|s| s.desired_for(node)).await;
-        let tasks = desired.jobs.iter().flat_map(tasks_of);
-        let message = ToWorker::Desired {
-            tasks: tasks.map(|(task, _)| task).collect(),
-            sandboxes: desired.sandboxes.iter().map(|s| s.id).collect(),
-        };
-        // A worker that is gone already ends its session at once.
-        let _gone = to.send(message).await;
-    }
-
-    /// Tells a worker what it needs for what it holds, and what of it to stop or to start: of a few jobs at a time, so that what is
-    /// said never fills the queue that everything else is said through, however many jobs there are.
-    async fn send_rest(&self, hello: &Hello, to: &mpsc::Sender<ToWorker>) {
-        let node = hello.node;
-        let mut after = None;
-        loop {
-            let next = |desired: &Desired| -> Vec<JobId> {
-                let jobs = desired.jobs.iter().map(|j| j.job);
-                jobs.filter(|j| after < Some(*j)).take(JOBS).collect()
-            };
-            let jobs = self.read(|s| next(&s.desired_for(node))).await;
-            let Some(last) = jobs.last() else { break };
-            if !room(to).await {
-                return;
-            }
-            for job in &jobs {
-                self.send_job(node, *job).await;
-            }
-            // As it is at the moment at which it is said: the leader says what changes later after this.
-            let say = |desired: &Desired| {
-                let these = desired.jobs.iter().filter(|j| jobs.contains(&j.job));
-                these.for_each(|job| self.tell_job(node, job));
-            };
-            self.read(|s| say(&s.desired_for(node))).await;
-            after = Some(*last);
-        }
-        if !room(to).await {
-            return;
-        }
-        let desired = self.read(|s| s.desired_for(node)).await;
-        let held: BTreeSet<SandboxId> = hello.sandboxes.iter().map(|(id, _)| *id).collect();
-        let mut start = Vec::new();
-        let mut stop = Vec::new();
-        for sandbox in &desired.sandboxes {
-            match sandbox.stop {
-                true => stop.push(sandbox.id),
-                false if held.contains(&sandbox.id) => {}
-                false => start.push(sandbox.id),
-            }
-        }
-        self.start_sandboxes(node, start).await;
-        self.tell(node, ToWorker::SandboxStop(stop));
-    }
-
-    /// How many of a job's tasks may run on a node at once, and which of them are to go.
-    fn tell_job(&self, node: NodeId, desired: &prism_state::DesiredJob) {
-        let (job, lanes) = (desired.job, desired.lanes);
-        let tasks = Vec::new();
-        self.tell(node, ToWorker::Assign { job, lanes, tasks });
-        if desired.recall {
-            self.tell(node, ToWorker::Recall(job));
-        }
-        let stop = tasks_of(desired).filter(|(_, stop)| *stop);
-        let tasks: Vec<TaskRef> = stop.map(|(task, _)| task).collect();
-        if !tasks.is_empty() {
-            let why = prism_link::StopWhy::Cancelled;
-            self.tell(node, ToWorker::Stop { tasks, why });
-        }
     }
 
     /// Turns reports into proposals: all that have arrived are queued together, so that they share a commit.
@@ -453,6 +285,10 @@ impl Control {
                 }
                 return Ok(None);
             }
+            ToControl::Resume(_) | ToControl::Held(_) => {
+                let what = "what a session begins with is said in the middle of it";
+                return Err(Rejection::new(Reason::Invalid, what));
+            }
             ToControl::Started(tasks) => (Vec::new(), Command::Started { node, tasks }),
             ToControl::Returned(tasks) => (Vec::new(), Command::Returned { node, tasks }),
             ToControl::Progress(metrics) => {
@@ -480,22 +316,6 @@ impl Control {
         };
         let answer = self.send(command.into()).await?;
         Ok(Some((tasks, answer)))
-    }
-
-    async fn report_sandbox(
-        &self,
-        node: NodeId,
-        id: SandboxId,
-        status: SandboxStatus,
-    ) -> Result<(), Rejection> {
-        let known = self.read(|s| s.sandbox(id).is_some()).await;
-        if !known {
-            return Ok(());
-        }
-        let status = sandbox_status(status);
-        self.propose(Command::SandboxReport { node, id, status }, None)
-            .await
-            .map(|_| ())
     }
 
     async fn heartbeat(&self, node: NodeId, readings: prism_link::Readings, credits: u32) {
@@ -589,21 +409,9 @@ fn task_result(o: prism_link::TaskOutcome) -> TaskResult {
     }
 }
 
-fn sandbox_status(status: SandboxStatus) -> prism_state::SandboxStatus {
+pub(crate) fn sandbox_status(status: SandboxStatus) -> prism_state::SandboxStatus {
     match status {
         SandboxStatus::Running(at) => prism_state::SandboxStatus::Running { at },
         SandboxStatus::Exited(report) => prism_state::SandboxStatus::Exited(report),
     }
-}
-
-/// The tasks of a job that a node should have, and whether each is to be stopped.
-fn tasks_of(job: &prism_state::DesiredJob) -> impl Iterator<Item = (TaskRef, bool)> {
-    job.tasks.iter().map(|t| {
-        let task = TaskRef {
-            job: job.job,
-            index: t.index,
-            attempt: t.attempt,
-        };
-        (task, t.stop.is_some())
-    })
 }

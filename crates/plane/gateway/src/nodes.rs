@@ -9,7 +9,7 @@ use prism_api::{
 };
 use prism_control::Control;
 use prism_link::{NodeFacts, Readings};
-use prism_state::{Command, Node, Phase};
+use prism_state::{Command, IdempotencyKey, Node, Phase, answered};
 use prism_types::{Millis, NodeState, Reason, parse_duration};
 
 use crate::app::App;
@@ -232,7 +232,18 @@ pub(crate) async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>>
             (Err(why), None) => Err(why),
         }
     };
-    let (id, is_node, role) = app.control.read(found).await?;
+    // Of the two steps each has a key: a repetition does what is left of them, and nothing anew.
+    let second = ask.key.clone().map(|key| IdempotencyKey {
+        key: format!("{}#member", key.key).into(),
+        ..key
+    });
+    let found = app.control.read(found).await;
+    if found.is_err()
+        && (was_done(app, ask.key.as_ref()).await? || was_done(app, second.as_ref()).await?)
+    {
+        return Ok(answer::nothing());
+    }
+    let (id, is_node, role) = found?;
     let is_worker = role == Some(prism_state::MemberRole::Worker);
     if role == Some(prism_state::MemberRole::Server) {
         let several = app.control.read(|s| s.servers().count() > 1).await;
@@ -258,7 +269,15 @@ pub(crate) async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>>
     if is_worker {
         let command = Command::RemoveMember { id };
         let origin = ask.origin();
-        app.control.propose_for(command, None, origin).await?;
+        app.control.propose_for(command, second, origin).await?;
     }
     Ok(answer::nothing())
+}
+
+/// Whether a request with this key was carried out before.
+async fn was_done(app: &App, key: Option<&IdempotencyKey>) -> Answered<bool> {
+    let Some(key) = key else { return Ok(false) };
+    let now = app.control.now();
+    let reply = app.control.read(|s| answered(s, key, now)).await?;
+    Ok(reply.is_some())
 }

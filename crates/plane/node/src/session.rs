@@ -6,7 +6,7 @@ use std::time::Duration;
 use prism_control::{Control, Seat, Seats};
 use prism_link::NodeService;
 use prism_members::House;
-use prism_wire::carry_worker;
+use prism_wire::{carry_greeted, greet_control};
 use prism_worker::Worker;
 use tokio_util::sync::CancellationToken;
 
@@ -72,17 +72,24 @@ async fn there(
     service: Arc<dyn NodeService>,
     stop: &CancellationToken,
 ) {
-    let dialled = tokio::select! {
-        dialled = house.dial_session(leader) => dialled,
+    let dialling = async {
+        let dialled = house.dial_session(leader).await;
+        let dialled = dialled.map_err(|why| why.to_string())?;
+        tracing::info!(server = %dialled.peer.holder.id, "connected to the leader");
+        let greeted = greet_control(dialled.stream).await;
+        greeted.map_err(|why| why.to_string())
+    };
+    let greeted = tokio::select! {
+        greeted = dialling => greeted,
         () = stop.cancelled() => return,
     };
-    let dialled = match dialled {
-        Ok(dialled) => dialled,
-        Err(why) => return tracing::info!(%why, "no session with the leader yet"),
+    let greeted = match greeted {
+        Ok(greeted) => greeted,
+        Err(why) => return tracing::info!(why, "no session with the leader yet"),
     };
-    tracing::info!(server = %dialled.peer.holder.id, "connected to the leader");
-    let (far, end) = prism_link::pair();
-    let carried = tokio::spawn(carry_worker(dialled.stream, far, service));
+    let (far, mut end) = prism_link::pair();
+    end.resumes = greeted.resumes();
+    let carried = tokio::spawn(carry_greeted(greeted, far, service));
     let mut seats = seats.clone();
     let over = async {
         while matches!(seats.look(), Seat::There(now) if now == leader) {

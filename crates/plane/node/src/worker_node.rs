@@ -10,13 +10,15 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use prism_identity::{ClusterId, JoinToken, Key, Role, renew_at};
+use prism_link::NodeService;
 use prism_members::{
-    Joining, Leads, MemberError, Membership, dial_session, join, renew, unix_now, who_leads,
+    Dialled, Joining, Leads, MemberError, Membership, dial_session, join, renew, unix_now,
+    who_leads,
 };
 use prism_sandbox::ProcessRuntime;
 use prism_store::BoxFuture;
 use prism_types::{Name, NodeId};
-use prism_wire::carry_worker;
+use prism_wire::{WireError, carry_greeted, greet_control};
 use prism_worker::Worker;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -317,7 +319,7 @@ impl Member {
     }
 
     /// A connection to the leader: whichever server answers knows where it is.
-    async fn dial(&self) -> Result<prism_members::Dialled, NodeError> {
+    async fn dial(&self) -> Result<Dialled, NodeError> {
         let mut me = self.me.lock().await;
         if me.life.until < unix_now() {
             // No server takes it any more, and would only say that something is wrong with its certificate.
@@ -343,11 +345,7 @@ impl Member {
     }
 
     /// A connection to the leader, as this server knows it.
-    async fn led(
-        &self,
-        address: SocketAddr,
-        me: &mut Membership,
-    ) -> Result<prism_members::Dialled, NodeError> {
+    async fn led(&self, address: SocketAddr, me: &mut Membership) -> Result<Dialled, NodeError> {
         let asked = who_leads(address, me, self.trust.clone()).await;
         let said = asked.map_err(NodeError::Member)?;
         {
@@ -376,8 +374,8 @@ impl Member {
         &self,
         leader: SocketAddr,
         me: &mut Membership,
-        dialled: prism_members::Dialled,
-    ) -> Result<prism_members::Dialled, NodeError> {
+        dialled: Dialled,
+    ) -> Result<Dialled, NodeError> {
         if let Err(why) = renew(leader, me, self.trust.clone()).await {
             tracing::warn!(%why, "the root of the cluster is being changed, and this node has no new certificate yet; it is tried again");
             return Ok(dialled);
@@ -430,6 +428,32 @@ fn spread(wait: Duration) -> Duration {
     wait.mul_f64(0.5 + f64::from(byte[0]) / 255.0)
 }
 
+/// Serves a session until it is over; answers why, if it was not ended here.
+async fn serve(
+    dialled: Dialled,
+    worker: &mut Worker,
+    service: Arc<dyn NodeService>,
+    stop: &CancellationToken,
+) -> Option<WireError> {
+    let greeted = tokio::select! {
+        greeted = greet_control(dialled.stream) => greeted,
+        () = stop.cancelled() => return None,
+    };
+    let greeted = match greeted {
+        Ok(greeted) => greeted,
+        Err(why) => return Some(why),
+    };
+    let (far, mut end) = prism_link::pair();
+    end.resumes = greeted.resumes();
+    let carried = tokio::spawn(carry_greeted(greeted, far, service));
+    worker.run(end, stop.clone()).await;
+    if carried.is_finished() {
+        return carried.await.ok();
+    }
+    carried.abort();
+    None
+}
+
 async fn keep_session(member: Arc<Member>, mut worker: Worker, stop: CancellationToken) {
     let _vital = Vital("the worker's session");
     let service = worker.service();
@@ -444,15 +468,9 @@ async fn keep_session(member: Arc<Member>, mut worker: Worker, stop: Cancellatio
                 told.clear();
                 let began = Instant::now();
                 tracing::info!(server = %dialled.peer.holder.id, "connected");
-                let (far, end) = prism_link::pair();
-                let carried = tokio::spawn(carry_worker(dialled.stream, far, service.clone()));
-                worker.run(end, stop.clone()).await;
-                if carried.is_finished() {
-                    if let Ok(why) = carried.await {
-                        tracing::warn!(%why, "the session is over; what runs goes on");
-                    }
-                } else {
-                    carried.abort();
+                let over = serve(dialled, &mut worker, service.clone(), &stop).await;
+                if let Some(why) = over {
+                    tracing::warn!(%why, "the session is over; what runs goes on");
                 }
                 if began.elapsed() > GOOD {
                     wait = SOON;

@@ -16,7 +16,7 @@ use crate::calls::Calls;
 use crate::frame::{Kind, Limits};
 use crate::greet::greet;
 use crate::read::{Heard, Readers, RoundTrip, read};
-use crate::versions::Message;
+use crate::versions::{Message, RESUMES};
 use crate::write::{Lanes, Outgoing, lanes, write};
 
 /// Between two signs of life.
@@ -46,20 +46,54 @@ pub struct Link {
     pub node: RemoteNode,
 }
 
-/// The worker's side: greets, then carries between the stream and the worker, which has the other end of the pair, until either is
-/// over; answers why.
-pub async fn carry_worker<S>(
-    mut stream: S,
+/// A stream whose ends have greeted each other.
+#[derive(Debug)]
+pub struct Greeted<S> {
+    stream: S,
+    version: u16,
+}
+
+impl<S> Greeted<S> {
+    /// Whether the other end knows [`prism_link::ToControl::Resume`].
+    pub fn resumes(&self) -> bool {
+        self.version >= RESUMES
+    }
+}
+
+/// Greets the control plane at the other end of a stream.
+///
+/// # Errors
+/// When it does not greet in time, speaks no version that this program speaks, or is something else.
+pub async fn greet_control<S>(mut stream: S) -> Result<Greeted<S>, WireError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let version = greeted(&mut stream).await?;
+    Ok(Greeted { stream, version })
+}
+
+/// The worker's side: greets, then carries as [`carry_greeted`] does. For who does not ask what the other end knows.
+pub async fn carry_worker<S>(stream: S, end: ControlEnd, service: Arc<dyn NodeService>) -> WireError
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    match greet_control(stream).await {
+        Ok(greeted) => carry_greeted(greeted, end, service).await,
+        Err(why) => why,
+    }
+}
+
+/// The worker's side: carries between the stream and the worker, which has the other end of the pair, until either is over; answers
+/// why.
+pub async fn carry_greeted<S>(
+    greeted: Greeted<S>,
     end: ControlEnd,
     service: Arc<dyn NodeService>,
 ) -> WireError
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    let version = match greeted(&mut stream).await {
-        Ok(version) => version,
-        Err(why) => return why,
-    };
+    let Greeted { stream, version } = greeted;
     let (lanes, waiting) = lanes();
     let (from, to) = tokio::io::split(stream);
     let round_trip = RoundTrip::default();

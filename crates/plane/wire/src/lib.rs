@@ -20,5 +20,5 @@ mod versions;
 mod write;
 
 pub use ask::RemoteNode;
-pub use carry::{Link, carry_control, carry_worker};
+pub use carry::{Greeted, Link, carry_control, carry_greeted, carry_worker, greet_control};
 pub use error::{WireError, versions};

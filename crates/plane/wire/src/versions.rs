@@ -1,7 +1,7 @@
 //! The session's messages in each version that is spoken. What a version does not have is not said in it; what has another form in it
 //! is written and read in that form.
 //!
-//! Version 1 knows no leases, and a job's spec ends before `single_instance`.
+//! Version 1 knows no leases, and a job's spec ends before `single_instance`. Version 2 compares nothing: who opens a session lists all.
 
 use bytes::Bytes as Blob;
 use prism_link::{JobBundle, ToControl, ToWorker};
@@ -10,11 +10,14 @@ use prism_types::JobId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The oldest and the newest version that this program speaks: its own, and that of the release before.
-pub(crate) const OURS: (u16, u16) = (1, 2);
+/// The oldest and the newest version that this program speaks: its own, and those of the releases before.
+pub(crate) const OURS: (u16, u16) = (1, 3);
 
 /// The first version that has leases.
 pub(crate) const LEASES: u16 = 2;
+
+/// The first version in which what both ends see the same is not said.
+pub(crate) const RESUMES: u16 = 3;
 
 /// Place of [`ToWorker::Job`] among its variants, which is its first byte.
 const JOB: u8 = 1;
@@ -28,23 +31,40 @@ pub(crate) trait Message: Serialize + DeserializeOwned {
     fn read(version: u16, bytes: &[u8]) -> Option<Self>;
 }
 
+fn since_of_report(said: &ToControl) -> u16 {
+    match said {
+        ToControl::Renew { .. } => LEASES,
+        ToControl::Resume(_) | ToControl::Held(_) => RESUMES,
+        _ => OURS.0,
+    }
+}
+
+fn since_of_order(said: &ToWorker) -> u16 {
+    match said {
+        ToWorker::Renewed { .. } => LEASES,
+        ToWorker::Compare(_) | ToWorker::Unwanted { .. } => RESUMES,
+        _ => OURS.0,
+    }
+}
+
 impl Message for ToControl {
     fn write(&self, version: u16) -> Option<Vec<u8>> {
         match self {
-            Self::Renew { .. } if version < LEASES => None,
+            said if since_of_report(said) > version => None,
             said => postcard::to_stdvec(said).ok(),
         }
     }
 
-    fn read(_: u16, bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes(bytes).ok()
+    fn read(version: u16, bytes: &[u8]) -> Option<Self> {
+        let said = postcard::from_bytes(bytes).ok();
+        said.filter(|said| since_of_report(said) <= version)
     }
 }
 
 impl Message for ToWorker {
     fn write(&self, version: u16) -> Option<Vec<u8>> {
         match self {
-            Self::Renewed { .. } if version < LEASES => None,
+            said if since_of_order(said) > version => None,
             Self::Job(bundle) if version < LEASES => write_first(bundle),
             said => postcard::to_stdvec(said).ok(),
         }
@@ -53,7 +73,10 @@ impl Message for ToWorker {
     fn read(version: u16, bytes: &[u8]) -> Option<Self> {
         match bytes.split_first() {
             Some((&JOB, body)) if version < LEASES => read_first(body),
-            _ => postcard::from_bytes(bytes).ok(),
+            _ => {
+                let said = postcard::from_bytes(bytes).ok();
+                said.filter(|said| since_of_order(said) <= version)
+            }
         }
     }
 }
@@ -80,7 +103,9 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use prism_link::Readings;
+    use prism_link::resume::{Difference, Holdings, Told};
+    use prism_link::{Hello, Holding, Readings, Resume};
+    use prism_types::{NodeId, SandboxId, TaskRef, TimeMs};
 
     use super::*;
 
@@ -97,8 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn what_both_versions_have_comes_back_in_both() {
-        for version in [1, 2] {
+    fn what_all_versions_have_comes_back_in_all() {
+        for version in [1, 2, 3] {
             let job = bundle(false);
             let bytes = job.write(version).unwrap();
             assert_eq!(ToWorker::read(version, &bytes), Some(job));
@@ -123,8 +148,73 @@ mod tests {
             let job = bundle(single);
             assert_eq!(ToWorker::read(2, &job.write(2).unwrap()), Some(job));
         }
-        assert_eq!(ToControl::read(2, &ask.write(2).unwrap()), Some(ask));
-        assert_eq!(ToWorker::read(2, &answer.write(2).unwrap()), Some(answer));
+        let (asked, answered) = (ask.write(2).unwrap(), answer.write(2).unwrap());
+        assert!(ToControl::read(1, &asked).is_none() && ToWorker::read(1, &answered).is_none());
+        assert_eq!(ToControl::read(2, &asked), Some(ask));
+        assert_eq!(ToWorker::read(2, &answered), Some(answer));
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            node: NodeId::new(1, 2),
+            name: "n".parse().unwrap(),
+            labels: Default::default(),
+            capacity: Default::default(),
+            facts: Default::default(),
+            tasks: Vec::new(),
+            sandboxes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_version_without_comparison_is_told_nothing_of_it() {
+        let task = TaskRef {
+            job: JobId::new(1, 2),
+            index: 3,
+            attempt: 4,
+        };
+        let holdings = Holdings {
+            tasks: vec![(task, Holding::Running(TimeMs(5)))],
+            sandboxes: vec![(SandboxId::new(1, 2), None)],
+            jobs: vec![(task.job, 6)],
+        };
+        let told = Told::new([7; 16], holdings.clone());
+        let reports = [
+            ToControl::Resume(Box::new(Resume {
+                hello: hello(),
+                summary: told.summary(),
+            })),
+            ToControl::Held(Box::new(Difference {
+                buckets: vec![0, 9],
+                holdings,
+            })),
+        ];
+        let orders = [
+            ToWorker::Compare(vec![[8; 16], [0; 16]]),
+            ToWorker::Unwanted {
+                tasks: vec![task],
+                sandboxes: Vec::new(),
+            },
+        ];
+        for version in [1, 2] {
+            for report in &reports {
+                assert!(report.write(version).is_none());
+                let bytes = report.write(3).unwrap();
+                assert!(ToControl::read(version, &bytes).is_none());
+                assert_eq!(ToControl::read(3, &bytes).as_ref(), Some(report));
+            }
+            for order in &orders {
+                assert!(order.write(version).is_none());
+                let bytes = order.write(3).unwrap();
+                assert!(ToWorker::read(version, &bytes).is_none());
+                assert_eq!(ToWorker::read(3, &bytes).as_ref(), Some(order));
+            }
+        }
+        // What they say instead is the same in all.
+        let greeting = ToControl::Hello(Box::new(hello()));
+        let bytes = greeting.write(1).unwrap();
+        assert_eq!(greeting.write(3).as_ref(), Some(&bytes));
+        assert_eq!(ToControl::read(2, &bytes), Some(greeting));
     }
 
     #[test]

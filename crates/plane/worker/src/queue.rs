@@ -179,6 +179,11 @@ impl Queue {
         self.jobs.keys().any(of)
     }
 
+    /// How many of a job may run at once; 0 if nothing of it is here.
+    pub(crate) fn lanes(&self, job: JobId) -> u32 {
+        self.jobs.get(&job).map_or(0, |q| q.lanes)
+    }
+
     /// Whether anything of a job is here.
     pub(crate) fn holds(&self, job: JobId) -> bool {
         self.jobs.contains_key(&job)

@@ -8,16 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prism_faults::point;
-use prism_link::{
-    BoxFuture, Hello, Holding, NodeService, SandboxStatus, ToControl, ToWorker, WorkerEnd,
-};
+use prism_link::resume::Told;
+use prism_link::{BoxFuture, NodeService, ToWorker, WorkerEnd};
 use prism_runtime::{EventSink, HostFiles, RunEvent, Runtime, RuntimeError};
 use prism_spec::JobSpec;
 use prism_types::{JobId, RunId, TaskRef, TimeMs};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::facts::{self, Meter};
+use crate::facts::Meter;
 use crate::lease::{Lease, boot_now};
 use crate::queue::Queue;
 use crate::sandboxes::Table;
@@ -25,6 +24,7 @@ use crate::scratch::Spares;
 use crate::{Config, retention, service};
 
 mod events;
+mod greeting;
 mod orders;
 mod reports;
 
@@ -106,6 +106,8 @@ pub struct Worker {
     pressure: bool,
     /// The last greeting was made without the runtime, and says that this node can do nothing.
     blind: bool,
+    /// What was held as the session began, until the control plane has said what of it is not wanted.
+    told: Option<Told>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -183,6 +185,7 @@ impl Worker {
             unwritten: BTreeMap::new(),
             unexpected: BTreeSet::new(),
             blind: false,
+            told: None,
             reports,
             lease: Lease::default(),
             unwanted: BTreeSet::new(),
@@ -236,8 +239,8 @@ impl Worker {
             let shared = self.shared.clone();
             let ahead = shared.clone();
             tokio::task::spawn_blocking(move || ahead.spares.fill(&*ahead.files));
-            let hello = self.hello();
-            self.reports.open(ToControl::Hello(Box::new(hello)));
+            let greeting = self.opening(end.resumes);
+            self.reports.open(greeting);
             let mut orders: Vec<ToWorker> = Vec::new();
             let mut heartbeat =
                 tokio::time::interval(Duration::from_millis(self.shared.config.heartbeat.0));
@@ -252,7 +255,10 @@ impl Worker {
                 tokio::select! {
                     n = end.from_control.recv_many(&mut orders, 64) => {
                         if n == 0 { break; }
-                        self.on_orders(orders.drain(..)).await;
+                        if let Err(why) = self.on_orders(orders.drain(..)).await {
+                            tracing::warn!(why, "the session ends: what the control plane says cannot be");
+                            break;
+                        }
                     }
                     Some(batch) = self.events.recv() => self.on_events(batch),
                     Some(done) = self.reports.collected() => self.reports.on_collected(done),
@@ -278,91 +284,6 @@ impl Worker {
                 self.start_tasks();
             }
         })
-    }
-
-    /// What is held, from the runtime's own account.
-    fn hello(&mut self) -> Hello {
-        let observed = self.shared.runtime.observe().unwrap_or_else(|e| {
-            tracing::warn!(error = %e, "the runtime does not say what runs; reporting nothing");
-            Vec::new()
-        });
-        let mut tasks: Vec<(TaskRef, Holding)> = self
-            .queue
-            .waiting()
-            .map(|t| (t, Holding::Waiting))
-            .collect();
-        let mut sandboxes = Vec::new();
-        for o in observed {
-            if let Some(task) = o.id.as_task() {
-                match o.exited {
-                    Some(report) => {
-                        tasks.push((task, Holding::Over));
-                        self.reports.task_over(task, report, None);
-                    }
-                    None => {
-                        tasks.push((task, Holding::Running(o.started)));
-                        self.queue.adopt(task);
-                        self.live().insert(task);
-                    }
-                }
-            } else if let Some(found) = self.observed_sandbox(&o) {
-                sandboxes.push(found);
-            }
-        }
-        self.greeting(tasks, sandboxes)
-    }
-
-    /// Tells the control plane anew what this node is and can do.
-    fn greet_again(&mut self) {
-        let hello = self.greeting(Vec::new(), Vec::new());
-        self.reports.push(ToControl::Hello(Box::new(hello)));
-    }
-
-    fn greeting(
-        &mut self,
-        tasks: Vec<(TaskRef, Holding)>,
-        sandboxes: Vec<(prism_types::SandboxId, SandboxStatus)>,
-    ) -> Hello {
-        let config = &self.shared.config;
-        let capabilities = self.shared.runtime.capabilities();
-        self.blind = capabilities.iter().all(|c| !c.works);
-        let mut facts = facts::facts(&config.data_dir, &capabilities, config.allow_plain);
-        facts.images = self.shared.files.images().unwrap_or_default();
-        Hello {
-            node: config.node,
-            name: config.name.clone(),
-            labels: config.labels.clone(),
-            capacity: config
-                .capacity
-                .unwrap_or_else(|| facts::capacity(&config.data_dir)),
-            facts,
-            tasks,
-            sandboxes,
-        }
-    }
-
-    fn observed_sandbox(
-        &self,
-        o: &prism_runtime::Observed,
-    ) -> Option<(prism_types::SandboxId, SandboxStatus)> {
-        match (crate::sandboxes::parse(&o.id)?, &o.exited) {
-            (crate::sandboxes::Run::Sandbox(id), None) => {
-                self.shared.table.running(id, o.started);
-                Some((id, SandboxStatus::Running(o.started)))
-            }
-            (crate::sandboxes::Run::Sandbox(id), Some(report)) => {
-                self.reports.sandbox_gone(id, report.clone());
-                Some((id, SandboxStatus::Exited(report.clone())))
-            }
-            (crate::sandboxes::Run::Exec(id, exec), None) => {
-                self.shared.table.exec_started(id, &exec, o.started);
-                None
-            }
-            (crate::sandboxes::Run::Exec(id, exec), Some(report)) => {
-                self.reports.exec_over(id, exec, report.clone());
-                None
-            }
-        }
     }
 
     fn live(&self) -> std::sync::MutexGuard<'_, BTreeSet<TaskRef>> {

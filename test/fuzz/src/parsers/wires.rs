@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prism_identity::{ClusterId, JoinToken, Key, Peer, certificates_in, pins_in, requested};
-use prism_link::{NodeService, Readings, ToControl, pair};
+use prism_link::resume::{Difference, Holdings, Told};
+use prism_link::{Hello, Holding, NodeService, Readings, Resume, ToControl, ToWorker, pair};
 use prism_members::Membership;
 use prism_membership::protocol::{Boot, Engine, Sealer, Setup, Timing, open};
 use prism_membership::{GossipKey, KeyRing, Tags, Who};
-use prism_types::{Id, NodeId, SandboxId, TimeMs};
+use prism_types::{Id, JobId, NodeId, SandboxId, TimeMs};
 use prism_wire::{carry_control, carry_worker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::{Builder, Runtime};
@@ -19,10 +20,14 @@ use super::{Feed, Parser, said};
 
 /// More than any input and all answers to it.
 const PIPE: usize = 1 << 20;
-/// What a connection of version 1 begins with.
-const GREETING: &[u8] = b"PRSM\x01\0\x01\0";
+/// What a connection of the newest version begins with.
+const GREETING: &[u8] = b"PRSM\x01\0\x03\0";
+/// The same of version 1.
+const FIRST: &[u8] = b"PRSM\x01\0\x01\0";
 /// An input that begins with this goes on the stream as it is; another is parts of which frames are made.
 const RAW: u8 = 0xff;
+/// One that begins with this is parts, in version 1.
+const OLD: u8 = 0xfe;
 
 fn runtime() -> Runtime {
     let made = Builder::new_current_thread().enable_time().build();
@@ -50,7 +55,10 @@ fn stream(input: &[u8]) -> Vec<u8> {
     if let [RAW, rest @ ..] = input {
         return [GREETING, rest].concat();
     }
-    let (mut all, mut rest) = (GREETING.to_vec(), input);
+    let (mut all, mut rest) = match input {
+        [OLD, rest @ ..] => (FIRST.to_vec(), rest),
+        all => (GREETING.to_vec(), all),
+    };
     while let [kind, last, number, low, high, more @ ..] = rest {
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(more.len());
         let (body, after) = more.split_at(length);
@@ -75,10 +83,32 @@ fn of_worker() -> Vec<Vec<u8>> {
         credits: 4,
     };
     let started = ToControl::Started(vec![(super::records::task(), TimeMs(5))]);
-    let messages = [beat, started];
+    let told = Told::new([7; 16], Holdings::default());
+    let resume = ToControl::Resume(Box::new(Resume {
+        hello: Hello {
+            node: NodeId::new(1, 2),
+            name: "fz".parse().expect("a name"),
+            labels: Default::default(),
+            capacity: Default::default(),
+            facts: Default::default(),
+            tasks: Vec::new(),
+            sandboxes: Vec::new(),
+        },
+        summary: told.summary(),
+    }));
+    let held = ToControl::Held(Box::new(Difference {
+        buckets: vec![0, 3],
+        holdings: Holdings {
+            tasks: vec![(super::records::task(), Holding::Waiting)],
+            sandboxes: vec![(SandboxId::new(1, 2), None)],
+            jobs: vec![(JobId::new(1, 2), 4)],
+        },
+    }));
+    let messages = [beat, started, resume, held];
     let messages: Vec<Vec<u8>> = messages.iter().flat_map(postcard::to_stdvec).collect();
     let mut all: Vec<Vec<u8>> = messages.iter().map(|m| part(1, true, 0, m)).collect();
     all.push(all.concat());
+    all.push([&[OLD][..], &all[0], &all[1]].concat());
     // Cut into two, with a sign between them; an answer that nobody waits for; a call to an end that answers none.
     let (front, back) = messages[0].split_at(messages[0].len() / 2);
     let sign = part(5, true, 9, b"");
@@ -131,6 +161,16 @@ fn calls() -> Vec<Vec<u8>> {
     };
     let path = postcard::to_stdvec(&("a/b", 0_u64, 64_u64)).unwrap_or_default();
     let write = postcard::to_stdvec(&("a", b"text".as_slice(), 0o644_u32)).unwrap_or_default();
+    let orders = [
+        ToWorker::Compare(vec![[8; 16]; 5]),
+        ToWorker::Unwanted {
+            tasks: vec![super::records::task()],
+            sandboxes: vec![SandboxId::new(1, 2)],
+        },
+        ToWorker::Recall(JobId::new(1, 2)),
+    ];
+    let orders = orders.iter().flat_map(postcard::to_stdvec);
+    let orders = orders.map(|order| part(1, true, 0, &order));
     let mut all = vec![
         call(2, &[]),
         call(7, &path),
@@ -139,6 +179,7 @@ fn calls() -> Vec<Vec<u8>> {
         part(2, true, 16, &[16]),
         part(2, true, 15, b"\x0f\x01/\x00"),
     ];
+    all.extend(orders);
     all.push(all.concat());
     all.push([all[0].clone(), part(4, true, 2, b"")].concat());
     // The same number twice.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use prism_fuzz::{Dice, mutated};
 use prism_identity::{ClusterId, JoinSecret, Key, Role, connect, connect_pinned, connect_unjudged};
+use prism_link::ToControl;
+use prism_link::resume::{Difference, Holdings, Told};
 use prism_members::Membership;
 use prism_types::{Id, NodeId, TokenId};
 use rustls::ClientConfig;
@@ -185,8 +187,8 @@ fn frame(kind: u8, number: u64, body: &[u8]) -> Vec<u8> {
 
 /// What a worker may say in a session, with its greeting.
 fn sessions(me: &Membership) -> Vec<Vec<u8>> {
-    let greeting = b"PRSM\x01\0\x01\0";
-    let hello = prism_link::ToControl::Hello(Box::new(prism_link::Hello {
+    let greeting = b"PRSM\x01\0\x03\0";
+    let hello = prism_link::Hello {
         node: me.node,
         name: "fz1".parse().expect("a name"),
         labels: Default::default(),
@@ -194,10 +196,35 @@ fn sessions(me: &Membership) -> Vec<Vec<u8>> {
         facts: Default::default(),
         tasks: Vec::new(),
         sandboxes: Vec::new(),
-    }));
-    let hello = postcard::to_stdvec(&hello).expect("plain data");
+    };
+    // It holds something that no leader knows of, and is asked what.
+    let tasks = (0..40_u32).map(|index| {
+        let job = prism_types::JobId::new(1, 2);
+        let task = prism_types::TaskRef {
+            job,
+            index,
+            attempt: 1,
+        };
+        (task, prism_link::Holding::Waiting)
+    });
+    let holdings = Holdings {
+        tasks: tasks.collect(),
+        ..Holdings::default()
+    };
+    let summary = Told::new([7; 16], holdings.clone()).summary();
+    let said = [
+        ToControl::Hello(Box::new(hello.clone())),
+        ToControl::Resume(Box::new(prism_link::Resume { hello, summary })),
+        ToControl::Held(Box::new(Difference {
+            buckets: vec![0],
+            holdings,
+        })),
+    ];
+    let [hello, resume, held] =
+        said.map(|said| frame(1, 0, &postcard::to_stdvec(&said).expect("plain data")));
     let bodies = [
-        frame(1, 0, &hello),
+        hello,
+        [resume, held].concat(),
         frame(5, 3, b""),
         frame(3, 1, b"\x01\x00"),
         frame(2, 1, b"\x10"),
@@ -237,6 +264,8 @@ pub async fn of_the_cluster(site: &Site, round: u64) -> Tally {
     let seeds = sessions(&me);
     let mut streams: Vec<Vec<u8>> = (0..STREAMS).map(|_| mutated(&mut dice, &seeds)).collect();
     streams.push(b"PRSM\x07\0\x09\0".to_vec());
+    // As it would be said in truth: it is taken.
+    streams.push(seeds[1].clone());
     streams.push(b"PRSM\x01\0\x01\0\xff\xff\xff\x7f\x01\x01\0\0\0\0\0\0\0\0\0\0".to_vec());
     streams.push(seeds[0][..12].to_vec());
     all += play(streams, |bytes| {

@@ -1,6 +1,7 @@
 //! What must hold, one file each, named as sentences. Each keeps its own account of what really happened, apart from what
 //! Prism keeps, and says in a sentence what does not hold.
 
+pub mod a_comparison_adds_up;
 pub mod a_deposed_leader_writes_nothing;
 pub mod a_key_is_answered_once;
 pub mod a_lease_is_its_sessions_own;

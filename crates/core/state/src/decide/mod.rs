@@ -146,7 +146,7 @@ pub fn propose(state: &State, proposal: &Proposal, now: TimeMs) -> Result<Change
     let Some(key) = &proposal.key else {
         return decide_for(state, &proposal.command, proposal.origin.as_ref(), now);
     };
-    if let Some(reply) = known(state, key, now)? {
+    if let Some(reply) = answered(state, key, now)? {
         return Ok(Changes {
             changes: Vec::new(),
             actions: Vec::new(),
@@ -171,7 +171,15 @@ pub fn propose(state: &State, proposal: &Proposal, now: TimeMs) -> Result<Change
     Ok(decided)
 }
 
-fn known(state: &State, key: &IdempotencyKey, now: TimeMs) -> Result<Option<Reply>, Rejection> {
+/// What a request with this key was answered, if it was carried out before.
+///
+/// # Errors
+/// When the key came with another request, or is none.
+pub fn answered(
+    state: &State,
+    key: &IdempotencyKey,
+    now: TimeMs,
+) -> Result<Option<Reply>, Rejection> {
     if key.key.is_empty() || key.key.len() > KEY_LEN_MAX {
         return Err(Rejection::new(
             Reason::Invalid,

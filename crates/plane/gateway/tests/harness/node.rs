@@ -72,6 +72,7 @@ pub async fn work(end: WorkerEnd, stop: CancellationToken) {
     let WorkerEnd {
         to_control,
         mut from_control,
+        ..
     } = end;
     let beat = || ToControl::Heartbeat {
         readings: Readings {

@@ -14,11 +14,24 @@ use crate::lease::boot_now;
 use crate::{inputs, launch};
 
 impl Worker {
-    pub(super) async fn on_orders(&mut self, orders: impl Iterator<Item = ToWorker>) {
+    /// # Errors
+    /// When the control plane says what makes no sense.
+    pub(super) async fn on_orders(
+        &mut self,
+        orders: impl Iterator<Item = ToWorker>,
+    ) -> Result<(), String> {
         let mut sandboxes: Vec<(SandboxId, Arc<SandboxSpec>)> = Vec::new();
         for order in orders {
             match order {
-                ToWorker::Desired { tasks, sandboxes } => self.on_desired(&tasks, &sandboxes),
+                ToWorker::Desired { tasks, sandboxes } => {
+                    self.told = None;
+                    self.on_desired(
+                        &tasks.into_iter().collect(),
+                        &sandboxes.into_iter().collect(),
+                    );
+                }
+                ToWorker::Compare(sums) => self.on_compare(&sums)?,
+                ToWorker::Unwanted { tasks, sandboxes } => self.on_unwanted(&tasks, &sandboxes)?,
                 ToWorker::Job(bundle) => self.on_job(*bundle).await,
                 ToWorker::Assign { job, lanes, tasks } => {
                     if is_single(&self.jobs, &job) && self.lease.at(boot_now()).is_none() {
@@ -50,6 +63,7 @@ impl Worker {
         if !sandboxes.is_empty() {
             self.start_sandboxes(sandboxes).await;
         }
+        Ok(())
     }
 
     /// A leader has answered: what may run once only has more time.
@@ -66,9 +80,13 @@ impl Worker {
         }
     }
 
-    /// Ends what is held but not wanted.
-    fn on_desired(&mut self, tasks: &[TaskRef], sandboxes: &[SandboxId]) {
-        let wanted: BTreeSet<TaskRef> = tasks.iter().copied().collect();
+    /// Ends what is held but not wanted. From here on the session is open.
+    pub(super) fn on_desired(
+        &mut self,
+        wanted: &BTreeSet<TaskRef>,
+        sandboxes: &BTreeSet<SandboxId>,
+    ) {
+        self.reports.opened();
         let waiting: Vec<TaskRef> = self
             .queue
             .waiting()
@@ -81,13 +99,12 @@ impl Worker {
         let running = self.queue.running();
         self.unwanted = running.filter(|t| !wanted.contains(t)).collect();
         let mut stop: Vec<RunId> = self.unwanted.iter().copied().map(RunId::task).collect();
-        let kept: BTreeSet<SandboxId> = sandboxes.iter().copied().collect();
         stop.extend(
             self.shared
                 .table
                 .ids()
                 .into_iter()
-                .filter(|id| !kept.contains(id))
+                .filter(|id| !sandboxes.contains(id))
                 .map(RunId::sandbox),
         );
         self.stop_runs(&stop, Millis(0));

@@ -36,6 +36,9 @@ pub(super) enum Collected {
 /// The reporting half of the loop.
 pub(super) struct Reports {
     shared: Arc<Shared>,
+    /// What opens the session. Nothing else is said until it is open.
+    first: VecDeque<ToControl>,
+    open: bool,
     outbox: VecDeque<ToControl>,
     started: BTreeMap<TaskRef, TimeMs>,
     finished: Vec<TaskOutcome>,
@@ -61,6 +64,8 @@ impl Reports {
         let (finder, found) = mpsc::channel(1024);
         Self {
             shared,
+            first: VecDeque::new(),
+            open: false,
             outbox: VecDeque::new(),
             started: BTreeMap::new(),
             finished: Vec::new(),
@@ -80,14 +85,25 @@ impl Reports {
     }
 
     /// Starts a session: what an earlier one had not told is told anew by [`Reports::repeat`] and the greeting.
-    pub(super) fn open(&mut self, hello: ToControl) {
+    pub(super) fn open(&mut self, greeting: ToControl) {
+        self.first = VecDeque::from([greeting]);
+        self.open = false;
         self.outbox.clear();
         self.renew = None;
         self.started.clear();
-        self.outbox.push_back(hello);
         for (outcome, _) in std::mem::take(&mut self.unacknowledged).into_values() {
             self.finished.push(outcome);
         }
+    }
+
+    /// Answers a question that is asked before the session is open.
+    pub(super) fn answer(&mut self, message: ToControl) {
+        self.first.push_back(message);
+    }
+
+    /// From here on all is told.
+    pub(super) fn opened(&mut self) {
+        self.open = true;
     }
 
     pub(super) fn push(&mut self, message: ToControl) {
@@ -124,18 +140,22 @@ impl Reports {
 
     /// When news that wait are due.
     pub(super) fn due(&self) -> Option<Instant> {
-        (self.has_news() && !self.is_due()).then(|| self.told + JOIN)
+        (self.open && self.has_news() && !self.is_due()).then(|| self.told + JOIN)
     }
 
     pub(super) fn pending(&self) -> bool {
-        !self.outbox.is_empty()
+        let news = !self.outbox.is_empty()
             || self.heartbeat.is_some()
             || self.renew.is_some()
-            || self.has_news() && self.is_due()
+            || self.has_news() && self.is_due();
+        !self.first.is_empty() || self.open && news
     }
 
     /// The next message. Only called when one is pending.
     pub(super) fn take(&mut self) -> ToControl {
+        if let Some(message) = self.first.pop_front() {
+            return message;
+        }
         if let Some(message) = self.outbox.pop_front() {
             return message;
         }

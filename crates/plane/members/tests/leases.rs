@@ -1,0 +1,136 @@
+//! A leader that does not know whether it still leads gives nobody more time for what may run once only.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
+mod kit;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kit::{hello, nobody, node, until};
+use prism_link::{ToControl, ToWorker, WorkerEnd, pair};
+use prism_state::State;
+use prism_store::{
+    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SnapshotPin, Status, Store,
+    StoreError, Watch,
+};
+use prism_store_kit::FakeStore;
+use prism_types::Fence;
+use tokio_util::sync::CancellationToken;
+
+/// A store that can be made to doubt that its leader leads; it goes on taking commits.
+#[derive(Debug, Default)]
+struct Doubtful {
+    inner: FakeStore,
+    doubts: AtomicBool,
+}
+
+impl Store for Doubtful {
+    fn lead(&self) -> BoxFuture<'_, Result<Leadership, StoreError>> {
+        self.inner.lead()
+    }
+    fn commit(&self, fence: Fence, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        self.inner.commit(fence, batch)
+    }
+    fn confirm(&self, fence: Fence) -> BoxFuture<'_, Result<(), StoreError>> {
+        match self.doubts.load(Ordering::SeqCst) {
+            false => self.inner.confirm(fence),
+            true => Box::pin(async {
+                Err(StoreError::NotLeader {
+                    leader: "another server".to_owned(),
+                })
+            }),
+        }
+    }
+    fn get<'a>(
+        &'a self,
+        key: &'a [u8],
+        at: Option<Revision>,
+    ) -> BoxFuture<'a, Result<Option<Item>, StoreError>> {
+        self.inner.get(key, at)
+    }
+    fn range(
+        &self,
+        range: KeyRange,
+        at: Option<Revision>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        self.inner.range(range, at, limit)
+    }
+    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
+        self.inner.snapshot()
+    }
+    fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {
+        self.inner.watch(prefix, after)
+    }
+    fn compact(&self, to: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.compact(to)
+    }
+    fn status(&self) -> Status {
+        self.inner.status()
+    }
+}
+
+/// The questions that are answered, up to and with this one.
+async fn answered(worker: &mut WorkerEnd, last: u64) -> Vec<u64> {
+    let mut all = Vec::new();
+    while all.last() != Some(&last) {
+        let order = tokio::time::timeout(Duration::from_secs(30), worker.from_control.recv());
+        match order.await.unwrap() {
+            Some(ToWorker::Renewed { sent }) => all.push(sent),
+            Some(_) => {}
+            None => panic!("the session ended after {all:?}"),
+        }
+    }
+    all
+}
+
+/// ADR 18: a lease that a leader gave was asked for before that leader lost the lead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_lease_is_renewed_that_the_store_does_not_confirm() {
+    let store = Arc::new(Doubtful::default());
+    let (control, leader) = prism_control::open(store.clone()).await.unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(leader.run(stop.clone()));
+    let (end, mut worker) = pair();
+    let (served, service) = (control.clone(), nobody().await);
+    tokio::spawn(async move { served.serve_worker(end, service).await });
+    let to = worker.to_control.clone();
+    let ask = |sent| {
+        let to = to.clone();
+        async move { to.send(ToControl::Renew { sent }).await.unwrap() }
+    };
+    let greeting = ToControl::Hello(Box::new(hello(7)));
+    to.send(greeting).await.unwrap();
+    assert!(until(|| async { control.node(node(7)).is_some() }).await);
+    ask(1).await;
+    assert_eq!(answered(&mut worker, 1).await, [1]);
+    store.doubts.store(true, Ordering::SeqCst);
+    for sent in 2..20 {
+        ask(sent).await;
+    }
+    // Reports are taken in order: when this one has come to the state, all questions before it were heard.
+    let mut again = hello(7);
+    again.labels.insert("said".into(), "again".into());
+    to.send(ToControl::Hello(Box::new(again))).await.unwrap();
+    let labelled = || async {
+        let labels = |s: &State| s.node(node(7)).unwrap().record().labels.len();
+        control.read(labels).await == 1
+    };
+    assert!(until(labelled).await);
+    store.doubts.store(false, Ordering::SeqCst);
+    ask(20).await;
+    assert_eq!(
+        answered(&mut worker, 20).await,
+        [20],
+        "nothing of what was asked in doubt is answered"
+    );
+    // A leader that another has taken over from answers none either, and its session ends.
+    let _other = store.lead().await.unwrap();
+    ask(21).await;
+    let _gone = to.send(ToControl::Finished(Vec::new())).await;
+    while let Some(order) = worker.from_control.recv().await {
+        assert!(!matches!(order, ToWorker::Renewed { .. }), "{order:?}");
+    }
+    stop.cancel();
+}

@@ -248,6 +248,7 @@ fn copy(me: &Membership) -> Membership {
         life: me.life,
         roots: me.roots.clone(),
         authority: None,
+        vault: None,
     }
 }
 

@@ -321,7 +321,9 @@ pub(crate) fn reason(error: &rustls::Error) -> NotTrusted {
                 NotTrusted::NotYet
             }
             // Somebody's who has the name of one that is trusted, and not its key: all roots of a cluster have one name.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
                 NotTrusted::Stranger
             }
             other => NotTrusted::Unfit(format!("{other:?}")),

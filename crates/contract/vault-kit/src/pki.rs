@@ -1,6 +1,7 @@
 //! Authorities and what they sign, with the marks of Vault's: no subject, and so a name that is critical; an RSA key above, by default.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{
@@ -14,6 +15,9 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use crate::Manner;
+
+/// The next serial number.
+static SERIAL: AtomicU64 = AtomicU64::new(1 << 62);
 
 /// An issuer of the mount.
 pub(crate) struct Ca {
@@ -129,6 +133,8 @@ pub(crate) fn leaf(csr: &str, asked: &Leaf, by: &Ca, manner: &Manner) -> Result<
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
+    // No two certificates are the same, whenever they are signed.
+    params.serial_number = Some(SERIAL.fetch_add(1, Ordering::Relaxed).into());
     let mut life = (now - asked.earlier, now + asked.seconds);
     let (mut uris, mut dns) = (vec![asked.uri.clone()], None);
     match manner {

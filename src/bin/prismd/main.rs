@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 mod etcd;
+mod issuer;
 mod settings;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -132,6 +133,7 @@ fn node_config(settings: &Settings) -> NodeConfig {
     config.serf = settings.serf;
     config.advertise = settings.advertise.clone();
     config.etcd = settings.etcd.clone();
+    config.vault = settings.vault.clone();
     config.strict_join = settings.strict_join;
     config.announce_mdns = settings.announce_mdns;
     config.remove_gone_after = settings.remove_gone_after;

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use prism_node::{EtcdConfig, ExpectConfig, JoinConfig, TlsFiles};
+use prism_node::{EtcdConfig, ExpectConfig, JoinConfig, TlsFiles, VaultConfig};
 use prism_types::{Labels, Name, nearest};
 use serde::Deserialize;
 
 use crate::etcd::{self, StoreArgs, StoreFile};
+use crate::issuer::{self, IssuerArgs, IssuerFile};
 
 /// Where the API listens unless said otherwise.
 const API: &str = "127.0.0.1:8008";
@@ -34,6 +35,9 @@ Examples:
   prismd --bootstrap --store=etcd --etcd-endpoints=http://127.0.0.1:2379
                                          keep the cluster's state in an etcd that
                                          is there
+  prismd --bootstrap --serf=0.0.0.0:4200 --issuer=vault \
+    --vault-address=https://vault:8200 --vault-ca=F --vault-token-file=G
+                                         let the PKI mount of a Vault sign for members
   prismd --bootstrap-expect=3 --join=a:4200,b:4200,c:4200 --token-file=F
                                          found a cluster with two others; the same F
                                          on each: `prismctl server bootstrap-token`
@@ -115,6 +119,8 @@ pub(crate) struct Args {
     log_format: Option<String>,
     #[command(flatten)]
     store: StoreArgs,
+    #[command(flatten)]
+    issuer: IssuerArgs,
     /// Configuration file (TOML)
     #[arg(long, global = true, env = "PRISM_CONFIG")]
     config: Option<PathBuf>,
@@ -178,6 +184,8 @@ struct File {
     #[serde(flatten)]
     store: StoreFile,
     #[serde(flatten)]
+    issuer: IssuerFile,
+    #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
 
@@ -227,6 +235,7 @@ pub(crate) struct Settings {
     pub(crate) advertise: Option<String>,
     pub(crate) join: JoinConfig,
     pub(crate) etcd: Option<EtcdConfig>,
+    pub(crate) vault: Option<VaultConfig>,
     pub(crate) strict_join: bool,
     pub(crate) remove_gone_after: Option<Duration>,
     pub(crate) announce_mdns: bool,
@@ -294,6 +303,7 @@ impl Settings {
             advertise: args.advertise.or(file.advertise),
             join,
             etcd: etcd::read(args.store, file.store, mode)?,
+            vault: issuer::read(args.issuer, file.issuer, mode)?,
             strict_join,
             announce_mdns: args.announce_mdns || file.announce_mdns.unwrap_or(false),
             remove_gone_after: gone_after(gone.as_deref())?,
@@ -483,7 +493,10 @@ fn read_file(path: &Path) -> Result<File, String> {
         .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     let file: File = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     if let Some(key) = file.unknown.keys().next() {
-        let known = || FILE_KEYS.into_iter().chain(etcd::FILE_KEYS);
+        let known = || {
+            let all = FILE_KEYS.into_iter().chain(etcd::FILE_KEYS);
+            all.chain(issuer::FILE_KEYS)
+        };
         let hint =
             nearest(key, known()).map_or_else(String::new, |n| format!("; did you mean {n:?}"));
         return Err(format!(

@@ -67,6 +67,7 @@ const NEVER: &[(&str, &[&str], &str)] = &[
             "prism-sandbox",
             "prism-raft",
             "prism-etcd",
+            "prism-vault",
             "prism-sys",
             "prism-store",
         ],
@@ -74,12 +75,24 @@ const NEVER: &[(&str, &[&str], &str)] = &[
     ),
     (
         "crates/plane/gateway",
-        &["prism-sandbox", "prism-raft", "prism-etcd", "prism-sys"],
+        &[
+            "prism-sandbox",
+            "prism-raft",
+            "prism-etcd",
+            "prism-vault",
+            "prism-sys",
+        ],
         "the gateway reaches engines through control",
     ),
     (
         "crates/plane/control",
-        &["prism-sandbox", "prism-raft", "prism-etcd", "prism-sys"],
+        &[
+            "prism-sandbox",
+            "prism-raft",
+            "prism-etcd",
+            "prism-vault",
+            "prism-sys",
+        ],
         "control knows the store only as a trait",
     ),
     (

@@ -66,6 +66,10 @@ pub const fn status_of(reason: Reason) -> u16 {
         Reason::Overloaded => 429,
         Reason::Internal => 500,
         Reason::Unsupported => 501,
-        Reason::NoPlacement | Reason::Pressure | Reason::Lost | Reason::NotLeader => 503,
+        Reason::NoPlacement
+        | Reason::Pressure
+        | Reason::Lost
+        | Reason::NotLeader
+        | Reason::Issuer => 503,
     }
 }

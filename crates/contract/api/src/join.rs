@@ -74,6 +74,10 @@ wire! {
         pub cluster: String,
         /// SHA-256 of the root's public key, in hex: the pin of this cluster; `null` when it has no authority yet.
         pub root: Option<String>,
+        /// What signs for members when the cluster has no authority of its own: where it is in Vault; `null` otherwise.
+        pub issuer: Option<String>,
+        /// SHA-256 of the public key of this server's API, in hex, where Vault signs: what its clients pin then; `null` otherwise.
+        pub api: Option<String>,
         /// Where members come to this server, as it listens; `null` when none can.
         pub address: Option<String>,
         /// The change of the root that is under way, or the last one; `null` when there was none.
@@ -104,7 +108,7 @@ wire! {
         pub old_root: String,
         /// Since when.
         pub started: TimeMs,
-        /// When it is over at the latest.
+        /// When it is over at the latest; where Vault signs it ends when nobody is missing, however long that is.
         pub latest: TimeMs,
         /// When it was over; `null`: it is under way.
         pub ended: Option<TimeMs>,

@@ -60,6 +60,8 @@ pub enum Reason {
     Internal,
     /// The disk limit was hit.
     DiskExceeded,
+    /// What issues the cluster's certificates, and is not Prism, is away or refuses.
+    Issuer,
 }
 
 impl Reason {
@@ -89,6 +91,7 @@ impl Reason {
         (Self::Expired, "PRISM-T011"),
         (Self::Unsupported, "PRISM-N001"),
         (Self::DiskExceeded, "PRISM-T012"),
+        (Self::Issuer, "PRISM-E002"),
         (Self::Internal, "PRISM-I001"),
     ];
 
@@ -127,6 +130,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::Unsupported => "unsupported",
             Self::DiskExceeded => "disk_exceeded",
+            Self::Issuer => "issuer",
             Self::Internal => "internal",
         }
     }

@@ -56,11 +56,16 @@ fn fingerprint(digits: &str) -> Option<[u8; 32]> {
 }
 
 pub(crate) async fn get(app: &Arc<App>) -> Answered<Response<Body>> {
+    let authority = app.config.authority.as_ref();
+    let issuer = authority.and_then(|a| a.issuer());
+    let api = authority.and_then(|a| a.api_pin());
     let view = app
         .control
         .read(|s| CaView {
             cluster: s.cluster().map(|id| id.to_string()).unwrap_or_default(),
             root: app.config.pin().map(|pin| hex(&pin.0)),
+            issuer: issuer.clone(),
+            api: api.map(|pin| hex(&pin.0)),
             address: app
                 .config
                 .joining

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Response;
 use prism_api::{CaIssue, CaIssued, CaRotate, RotationView};
-use prism_identity::{pem_of, pins_in, request_in, requested};
+use prism_identity::{Pin, pem_of, pins_in, request_in, requested};
 use prism_state::{Command, Reply, RootRecord, RotationRecord, State};
+use prism_store::BoxFuture;
 use prism_types::{Millis, Reason, Rejection, Scope, TokenId, parse_duration};
 
 use crate::app::App;
@@ -45,11 +46,23 @@ pub trait Authority: Debug + Send + Sync {
         until: i64,
     ) -> Result<Vec<Vec<u8>>, Rejection>;
 
-    /// Makes a root that is to take the place of the one there is, and keeps its key. Its certificate, DER.
+    /// Makes a root that is to take the place of the one there is, and keeps its key; or has it from who signs. Its certificate, DER.
     ///
     /// # Errors
-    /// When it cannot be kept.
-    fn next_root(&self) -> Result<Vec<u8>, Rejection>;
+    /// When it cannot be kept, or there is none.
+    fn next_root(&self) -> BoxFuture<'_, Result<Vec<u8>, Rejection>>;
+
+    /// What signs for members, for people, if the cluster has no authority of its own.
+    fn issuer(&self) -> Option<String>;
+
+    /// What clients of this server pin when that is not the root.
+    fn api_pin(&self) -> Option<Pin>;
+
+    /// Whether the change of the root may be ended by hand.
+    ///
+    /// # Errors
+    /// Why not.
+    fn may_finish(&self) -> Result<(), Rejection>;
 
     /// Who was refused at the listener for members since the start, by a word for why.
     fn refused(&self) -> BTreeMap<&'static str, u64>;
@@ -157,6 +170,9 @@ pub(crate) async fn rotate(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>>
         return Err(Refusal::invalid("finish and again exclude each other"));
     }
     if finish {
+        if let Some(authority) = &app.config.authority {
+            authority.may_finish()?;
+        }
         let end = Command::EndRotation { force: true };
         app.propose(&ask, end).await?;
         return ca::get(app).await;
@@ -175,7 +191,7 @@ pub(crate) async fn rotate(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>>
         ));
     }
     let authority = authority(app)?;
-    let (old, new) = (authority.root()?, authority.next_root()?);
+    let (old, new) = (authority.root()?, authority.next_root().await?);
     let begin = Command::Rotate {
         old: record(old)?,
         new: record(new)?,

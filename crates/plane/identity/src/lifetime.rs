@@ -48,6 +48,15 @@ pub fn renew_at(life: Lifetime, jitter: u32) -> i64 {
     i64::try_from(at).unwrap_or(life.from)
 }
 
+/// How long after a renewal has failed it is tried again, in seconds: a minute, sooner when little of the life is left, and not at once
+/// when none is.
+pub fn again_in(life: Lifetime, now: i64) -> u64 {
+    match u64::try_from(life.until.saturating_sub(now)) {
+        Ok(left @ 1..) => (left / 10).clamp(1, 60),
+        _ => 10,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +72,15 @@ mod tests {
             prop_assert!(at <= life.from.saturating_add(length / 100 * 55 + 100));
             prop_assert!(at <= life.until);
         }
+    }
+
+    #[test]
+    fn a_renewal_that_failed_is_tried_again_in_time() {
+        let day = Lifetime::day(1_000_000);
+        let again = |left: i64| again_in(day, day.until - left);
+        assert_eq!((again(12 * 3600), again(600), again(599)), (60, 60, 59));
+        assert_eq!((again(15), again(1)), (1, 1));
+        assert_eq!((again(0), again(-1), again(i64::MIN / 2)), (10, 10, 10));
     }
 
     #[test]

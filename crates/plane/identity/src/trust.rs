@@ -262,6 +262,11 @@ impl Trust {
             return false;
         };
         let known = self.now().shown.clone();
+        // Issuers are servers and say so. Where somebody else issues, the roots themselves are shown, all that are trusted.
+        if !issuers.is_empty() && issuers.iter().all(|issuer| holder(issuer).is_err()) {
+            let shown: BTreeSet<&[u8]> = issuers.iter().map(AsRef::as_ref).collect();
+            return shown != known.iter().map(Vec::as_slice).collect();
+        }
         let beneath = |root: &Vec<u8>, issuer: &CertificateDer<'_>| {
             self.is_beneath(root, &[leaf.clone(), issuer.clone()], at)
         };
@@ -316,7 +321,9 @@ pub(crate) fn reason(error: &rustls::Error) -> NotTrusted {
                 NotTrusted::NotYet
             }
             // Somebody's who has the name of one that is trusted, and not its key: all roots of a cluster have one name.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
                 NotTrusted::Stranger
             }
             other => NotTrusted::Unfit(format!("{other:?}")),

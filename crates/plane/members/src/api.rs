@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError};
 
 use prism_identity::{IdentityError, Key, Lifetime, NotTrusted, Pin, accept_api, renew_at};
-use prism_types::{NodeId, Rejection, TokenId};
+use prism_types::{NodeId, Reason, Rejection, TokenId};
 use rustls::ServerConfig;
 
 use crate::house::{House, no_issuer, refusal, unix_now};
@@ -37,6 +37,19 @@ impl House {
         key: Key,
         names: Vec<String>,
     ) -> Result<ApiFace, MemberError> {
+        // Whoever listens counts them, and says in its log why.
+        let refused = Arc::new(|_: &NotTrusted| {});
+        if me.vault.is_some() {
+            // Vault signs for members only. The key of the server's own certificate stays the same, so that it can be pinned.
+            let key = Key::from_pem(&me.key.to_pem())?;
+            let config = accept_api(self.client_trust.clone(), (&key, &me.chain), refused)?;
+            return Ok(ApiFace {
+                key,
+                names,
+                config: Arc::new(config),
+                life: me.life,
+            });
+        }
         let authority = me.authority.as_ref().ok_or_else(no_issuer)?;
         let life = Lifetime::day(unix_now());
         let request = key.request()?;
@@ -45,8 +58,6 @@ impl House {
         chain.extend(authority.also.clone());
         // A client knows the roots by their pins.
         chain.extend(me.roots.iter().cloned());
-        // Whoever listens counts them, and says in its log why.
-        let refused = Arc::new(|_: &NotTrusted| {});
         let config = accept_api(self.client_trust.clone(), (&key, &chain), refused)?;
         Ok(ApiFace {
             key,
@@ -95,15 +106,21 @@ impl House {
     /// When it has none.
     pub fn root(&self) -> Result<Vec<u8>, Rejection> {
         let me = self.me();
+        if me.vault.is_some() {
+            return me.roots.first().cloned().ok_or_else(no_issuer);
+        }
         let authority = me.authority.as_ref().ok_or_else(no_issuer)?;
         Ok(authority.root.clone())
     }
 
-    /// The pin of that root.
+    /// What those who use the API pin: that root, or the server's own key where Vault signs.
     ///
     /// # Errors
     /// As of [`House::root`].
-    pub fn root_pin(&self) -> Result<Pin, Rejection> {
+    pub fn api_pin(&self) -> Result<Pin, Rejection> {
+        if self.is_vaulted() {
+            return Ok(self.me().key.pin());
+        }
         let pins = prism_identity::pins_in(&[self.root()?]);
         let pins = pins.map_err(|why| refusal(&why))?;
         pins.into_iter().next().ok_or_else(no_issuer)
@@ -120,6 +137,10 @@ impl House {
         until: i64,
     ) -> Result<Vec<Vec<u8>>, Rejection> {
         self.may_sign()?;
+        if self.is_vaulted() {
+            let why = "Vault signs for this cluster, and for its servers and workers only; nothing was changed: make a token instead, with prismctl token create";
+            return Err(Rejection::new(Reason::Unsupported, why));
+        }
         let me = self.me();
         let authority = me.authority.as_ref().ok_or_else(no_issuer)?;
         let now = unix_now();

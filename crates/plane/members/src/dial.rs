@@ -16,8 +16,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::exchange::{self, Answer, AsServer, Ask, Directions, Given, PATIENCE, WhoLeads};
-use crate::{Authority, MemberError, Membership, alpn};
+use crate::exchange::{
+    self, Answer, AsServer, Ask, AskByVault, Directions, Given, GivenByVault, PATIENCE, WhoLeads,
+};
+use crate::{Authority, MemberError, Membership, Vaulted, alpn};
 
 /// How often one is sent on to another server.
 const HOPS: usize = 4;
@@ -33,6 +35,8 @@ pub struct Joining {
     pub server: Option<String>,
     /// Whether it takes the cluster's state to be in an etcd; told by servers only, and refused when it is not so.
     pub on_etcd: bool,
+    /// Whether it takes Vault to sign for the cluster; told by servers only, and refused when it is not so.
+    pub by_vault: bool,
 }
 
 /// A connection for a session.
@@ -174,7 +178,9 @@ pub fn join<'a>(
         let issuer = Key::generate()?;
         let mut address = address;
         for _ in 0..HOPS {
+            let by_vault = who.by_vault && who.server.is_some();
             let protocol = match who.on_etcd && who.server.is_some() {
+                _ if by_vault => alpn::JOIN_VAULT,
                 true => alpn::JOIN_ETCD,
                 false => alpn::JOIN,
             };
@@ -193,8 +199,22 @@ pub fn join<'a>(
                 request: key.request()?,
                 server: server.transpose()?,
             };
-            match ask(address, &mut stream, &question).await? {
-                Answer::Given(given) => return member(address, who, key, issuer, *given),
+            let answer = match by_vault {
+                true => {
+                    let question = AskByVault {
+                        ask: question,
+                        on_etcd: who.on_etcd,
+                    };
+                    ask(address, &mut stream, &question).await?
+                }
+                false => ask(address, &mut stream, &question).await?,
+            };
+            match answer {
+                Answer::ByVault(given) if by_vault => return vaulted(address, who, key, *given),
+                Answer::Given(given) if !by_vault => {
+                    return member(address, who, key, issuer, *given);
+                }
+                Answer::Given(_) | Answer::ByVault(_) => return Err(other_role(address)),
                 Answer::No(why) => return Err(why.into()),
                 Answer::Elsewhere(leader) => address = led(address, &leader).await?,
             }
@@ -230,10 +250,7 @@ fn member(
                 also: None,
             })
         }
-        _ => {
-            let what = "a certificate for another role";
-            return Err(MemberError::Protocol { address, what });
-        }
+        _ => return Err(other_role(address)),
     };
     let role = match authority {
         Some(_) => Role::Server,
@@ -248,7 +265,41 @@ fn member(
         life: issued.life,
         roots: given.roots,
         authority,
+        vault: None,
     })
+}
+
+fn other_role(address: SocketAddr) -> MemberError {
+    let what = "a certificate for another role";
+    MemberError::Protocol { address, what }
+}
+
+/// The server that one has become in a cluster whose certificates Vault signs.
+fn vaulted(
+    address: SocketAddr,
+    who: &Joining,
+    key: Key,
+    answer: GivenByVault,
+) -> Result<Membership, MemberError> {
+    let GivenByVault {
+        given,
+        number,
+        secret,
+    } = answer;
+    let issued = issued(address, &key, &given)?;
+    let mut me = Membership {
+        cluster: given.cluster,
+        node: who.node,
+        role: Role::Server,
+        key,
+        chain: Vec::new(),
+        life: issued.life,
+        roots: given.roots,
+        authority: None,
+        vault: Some(Vaulted { number, secret }),
+    };
+    me.take_signed(issued);
+    Ok(me)
 }
 
 fn mutual(me: &Membership, trust: Arc<Trust>) -> Result<ClientConfig, IdentityError> {
@@ -340,6 +391,7 @@ pub fn renew(
                     me.roots = given.roots;
                     return Ok(());
                 }
+                Answer::ByVault(_) => return Err(other_role(address)),
                 Answer::No(why) => return Err(why.into()),
                 Answer::Elsewhere(leader) => address = led(address, &leader).await?,
             }

@@ -110,6 +110,32 @@ pub(crate) struct Given {
     pub(crate) server: Option<ForServer>,
 }
 
+/// What a new server asks that has its certificates from Vault.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AskByVault {
+    pub(crate) ask: Ask,
+    /// Whether it takes the cluster's state to be in an etcd.
+    pub(crate) on_etcd: bool,
+}
+
+/// What it is given.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct GivenByVault {
+    pub(crate) given: Given,
+    /// Its number in the configuration of the store.
+    pub(crate) number: u64,
+    /// What servers seal for each other follows from it.
+    pub(crate) secret: [u8; 32],
+}
+
+impl std::fmt::Debug for GivenByVault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GivenByVault")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
 /// An answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
@@ -117,6 +143,8 @@ pub(crate) enum Answer {
     No(Rejection),
     /// Ask the server at this address, which leads.
     Elsewhere(String),
+    /// To a new server of a cluster whose certificates Vault signs.
+    ByVault(Box<GivenByVault>),
 }
 
 fn invalid(what: impl Into<String>) -> io::Error {
@@ -173,6 +201,7 @@ pub async fn check_messages(bytes: &[u8]) -> String {
     }
     let all = [
         one::<Ask>(bytes, "join").await,
+        one::<AskByVault>(bytes, "join by Vault").await,
         one::<WhoLeads>(bytes, "where").await,
         one::<Vec<u8>>(bytes, "request").await,
         one::<crate::rotation::AskRoot>(bytes, "root").await,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prism_control::{Control, Seat, Seats};
@@ -24,6 +24,7 @@ use crate::cohort::Belongs;
 use crate::exchange::{Answer, Ask, ForServer, Given};
 use crate::guests::{Counts, Guests};
 use crate::rotation::{PACE, Watch};
+use crate::vault::{Beneath, other_issuer};
 use crate::whereabouts::Whereabouts;
 use crate::{Dialled, MemberError, Membership};
 
@@ -70,6 +71,7 @@ impl std::fmt::Debug for Links {
 pub(crate) enum Purpose {
     Join,
     JoinEtcd,
+    JoinVault,
     Renew,
     Session,
     Where,
@@ -80,13 +82,14 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    const ALL: [(Self, &[u8]); 9] = [
+    const ALL: [(Self, &[u8]); 10] = [
         (Self::Where, alpn::WHERE),
         (Self::Raft, alpn::RAFT),
         (Self::Api, alpn::API),
         (Self::Root, alpn::ROOT),
         (Self::Join, alpn::JOIN),
         (Self::JoinEtcd, alpn::JOIN_ETCD),
+        (Self::JoinVault, alpn::JOIN_VAULT),
         (Self::Renew, alpn::RENEW),
         (Self::Session, alpn::SESSION),
         (Self::Cohort, alpn::COHORT),
@@ -100,7 +103,7 @@ impl Purpose {
 
 /// How it shows itself, for each purpose.
 struct Faces {
-    join: [Arc<ServerConfig>; 2],
+    join: [Arc<ServerConfig>; 3],
     /// For what all members come for.
     members: [Arc<ServerConfig>; 3],
     /// For what only servers come for.
@@ -117,6 +120,8 @@ pub struct House {
     pub(crate) client_trust: Arc<Trust>,
     pub(crate) api: Mutex<Option<ApiFace>>,
     pub(crate) rotation: Mutex<Watch>,
+    /// What signs for members, if that is not the cluster's own authority.
+    pub(crate) vault: OnceLock<Arc<prism_vault::Vault>>,
     me: Mutex<Membership>,
     faces: Mutex<Arc<Faces>>,
     pub(crate) whereabouts: Whereabouts,
@@ -150,7 +155,7 @@ fn faces(me: &Membership, trust: &Arc<Trust>, guests: &Arc<Guests>) -> Result<Fa
     };
     let shown = (&me.key, &me.chain[..]);
     let mut with_root = me.chain.clone();
-    with_root.extend(me.roots.iter().cloned());
+    with_root.extend(me.roots.iter().filter(|r| !me.chain.contains(r)).cloned());
     let speaks = |config: Result<ServerConfig, IdentityError>, protocol: &[u8]| {
         config.map(|mut config| {
             config.alpn_protocols = vec![protocol.to_vec()];
@@ -163,7 +168,11 @@ fn faces(me: &Membership, trust: &Arc<Trust>, guests: &Arc<Guests>) -> Result<Fa
         |roles, protocol: &[u8]| speaks(accept(trust.clone(), roles, shown, refused()), protocol);
     let stranger = |protocol: &[u8]| speaks(accept_strangers((&me.key, &with_root)), protocol);
     Ok(Faces {
-        join: [stranger(alpn::JOIN)?, stranger(alpn::JOIN_ETCD)?],
+        join: [
+            stranger(alpn::JOIN)?,
+            stranger(alpn::JOIN_ETCD)?,
+            stranger(alpn::JOIN_VAULT)?,
+        ],
         members: [
             face(members, alpn::RENEW)?,
             face(members, alpn::SESSION)?,
@@ -234,6 +243,7 @@ impl House {
             client_trust: me.trust()?,
             api: Mutex::default(),
             rotation: Mutex::default(),
+            vault: OnceLock::new(),
             trust,
             guests,
             cluster: me.cluster,
@@ -331,10 +341,9 @@ impl House {
     /// What it tells them.
     pub(crate) fn belongs(&self) -> Option<Belongs> {
         let me = self.me();
-        let root = me.authority.as_ref()?.root_key.as_ref()?;
         Some(Belongs {
             cluster: self.cluster,
-            pin: root.key().pin().0,
+            pin: me.root_pin()?.0,
             address: self.links.address.clone(),
         })
     }
@@ -349,6 +358,7 @@ impl House {
             }
             Purpose::Join => faces.join[0].clone(),
             Purpose::JoinEtcd => faces.join[1].clone(),
+            Purpose::JoinVault => faces.join[2].clone(),
             Purpose::Renew => faces.members[0].clone(),
             Purpose::Session => faces.members[1].clone(),
             Purpose::Where => faces.members[2].clone(),
@@ -370,10 +380,13 @@ impl House {
         }
     }
 
-    /// Decides about a node that asks to join. The certificate is signed after the commit.
-    pub(crate) async fn admit(&self, ask: Ask, address: IpAddr, on_etcd: bool) -> Answer {
-        if ask.server.is_some() && on_etcd != self.links.on_etcd {
+    /// Decides about a node that asks to join. The certificate is signed after the commit, but by Vault before it: that may fail.
+    pub(crate) async fn admit(&self, ask: Ask, address: IpAddr, beneath: Beneath) -> Answer {
+        if ask.server.is_some() && beneath.on_etcd != self.links.on_etcd {
             return Answer::No(other_store(self.links.on_etcd));
+        }
+        if ask.server.is_some() && beneath.by_vault != self.is_vaulted() {
+            return Answer::No(other_issuer(self.is_vaulted()));
         }
         let control = match self.leader() {
             Ok(control) => control,
@@ -381,7 +394,7 @@ impl House {
         };
         self.admitted(&control, ask, address)
             .await
-            .map_or_else(Answer::No, |given| Answer::Given(Box::new(given)))
+            .unwrap_or_else(Answer::No)
     }
 
     async fn admitted(
@@ -389,7 +402,7 @@ impl House {
         control: &Control,
         ask: Ask,
         address: IpAddr,
-    ) -> Result<Given, Rejection> {
+    ) -> Result<Answer, Rejection> {
         let key = requested(&ask.request).map_err(|why| refusal(&why))?;
         self.may_sign_with(control).await?;
         let (role, kind) = match ask.server {
@@ -406,16 +419,26 @@ impl House {
             address: address.to_canonical(),
             server: ask.server.as_ref().map(|s| s.address.clone()),
         };
+        let signed = self
+            .sign_first(control, &join, (&ask.request, role))
+            .await?;
         control.propose(Command::Join(join), None).await?;
-        let mut given = self.sign(&ask.request, role, ask.node)?;
+        let by_vault = signed.is_some();
+        let mut given = match signed {
+            Some(given) => given,
+            None => self.sign(&ask.request, role, ask.node)?,
+        };
         if let Some(server) = ask.server {
             let number = control.read(|s| s.server(ask.node).map(|s| s.number)).await;
             let number = number.ok_or_else(|| {
                 Rejection::retryable(Reason::Internal, "the new server has no number yet")
             })?;
+            if by_vault {
+                return Ok(Answer::ByVault(Box::new(self.as_vaulted(given, number)?)));
+            }
             given.server = Some(self.as_server(&server.request, ask.node, number)?);
         }
-        Ok(given)
+        Ok(Answer::Given(Box::new(given)))
     }
 
     /// What a new server is given beside its certificate.
@@ -460,7 +483,8 @@ impl House {
                 format!("node {id} is no member with this key; it is to join again"),
             ));
         }
-        self.sign(request, peer.holder.role, id)
+        let signed = self.sign_by_vault(request, peer.holder.role, id).await?;
+        signed.map_or_else(|| self.sign(request, peer.holder.role, id), Ok)
     }
 
     fn sign(&self, request: &[u8], role: Role, id: NodeId) -> Result<Given, Rejection> {
@@ -484,6 +508,13 @@ impl House {
             let _zero_will_do = getrandom::fill(&mut jitter);
             let jitter = u32::from_le_bytes(jitter);
             let mut failed = false;
+            let vaulted = self.is_vaulted();
+            if vaulted {
+                tokio::spawn(
+                    self.clone()
+                        .renew_by_vault(dir.clone(), jitter, stop.clone()),
+                );
+            }
             loop {
                 let here = match seats.look() {
                     Seat::Here(control) => Some(control),
@@ -502,6 +533,7 @@ impl House {
                 let rotating = self.follow(here.as_ref(), &dir).await;
                 let at = renew_at(self.me().life, jitter);
                 let at = self.api_renewal(jitter).map_or(at, |api| api.min(at));
+                let at = if vaulted { i64::MAX } else { at };
                 let left = u64::try_from(at.saturating_sub(unix_now())).unwrap_or(0);
                 let wait = match (left, failed) {
                     (0, true) => AGAIN,
@@ -604,6 +636,7 @@ mod tests {
             Answer::Given(given) => Ok(given.cluster),
             Answer::No(why) => Err(why.reason),
             Answer::Elsewhere(_) => Err(Reason::NotLeader),
+            Answer::ByVault(_) => Err(Reason::Internal),
         };
         assert_eq!(renewed(&own).await, Err(Reason::NotLeader), "nobody leads");
         seat.send_replace(Seat::There("10.0.0.2:4200".to_owned()));

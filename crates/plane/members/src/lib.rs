@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `prism/join/1` | a new node, with a join token | to become a member |
 //! | `prism/join-etcd/1` | a new server, with a join token | the same, where an etcd keeps the state |
+//! | `prism/join-vault/1` | a new server, with a join token | the same, where Vault signs |
 //! | `prism/renew/1` | members | a new certificate for the key they have |
 //! | `prism/session/1` | workers and servers | the session of what runs work there ([`prism_wire`]) |
 //! | `prism/where/1` | members | to learn who leads; a server says where it is |
@@ -28,6 +29,8 @@ mod house;
 mod listener;
 mod membership;
 mod rotation;
+mod vault;
+mod vault_root;
 mod whereabouts;
 
 pub use authority::Authority;
@@ -38,12 +41,14 @@ pub use guests::Counts;
 pub use house::{Hook, House, Links, Stream, unix_now};
 pub use listener::{UNKNOWN, serve};
 pub use membership::Membership;
+pub use vault::Vaulted;
 pub use whereabouts::note_token;
 
 /// Protocol names, as in TLS.
 pub(crate) mod alpn {
     pub(crate) const JOIN: &[u8] = b"prism/join/1";
     pub(crate) const JOIN_ETCD: &[u8] = b"prism/join-etcd/1";
+    pub(crate) const JOIN_VAULT: &[u8] = b"prism/join-vault/1";
     pub(crate) const RENEW: &[u8] = b"prism/renew/1";
     pub(crate) const SESSION: &[u8] = b"prism/session/1";
     pub(crate) const WHERE: &[u8] = b"prism/where/1";

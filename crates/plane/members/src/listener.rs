@@ -19,9 +19,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::cohort::Said;
-use crate::exchange::{self, Answer, Ask, PATIENCE, WhoLeads};
+use crate::exchange::{self, Answer, AskByVault, PATIENCE, WhoLeads};
 use crate::house::{Hook, House, Purpose};
 use crate::rotation::AskRoot;
+use crate::vault::Beneath;
 
 /// Most who are not known yet, usually.
 pub const UNKNOWN: usize = 1_024;
@@ -164,8 +165,8 @@ async fn welcome(
     };
     let leave = place.leave.clone();
     let done = match purpose {
-        Purpose::Join | Purpose::JoinEtcd => tokio::select! {
-            done = join(&mut stream, from.ip(), &house, purpose == Purpose::JoinEtcd) => done,
+        Purpose::Join | Purpose::JoinEtcd | Purpose::JoinVault => tokio::select! {
+            done = join(&mut stream, from.ip(), &house, purpose) => done,
             () = leave.cancelled() => return,
         },
         Purpose::Renew => renew(&mut stream, &house).await,
@@ -256,13 +257,23 @@ async fn join(
     stream: &mut TlsStream<TcpStream>,
     from: IpAddr,
     house: &House,
-    on_etcd: bool,
+    purpose: Purpose,
 ) -> Result<(), Ended> {
-    let ask: Ask = exchange::receive(stream).await?;
+    let by_vault = purpose == Purpose::JoinVault;
+    let AskByVault { ask, on_etcd } = match by_vault {
+        true => exchange::receive(stream).await?,
+        false => AskByVault {
+            ask: exchange::receive(stream).await?,
+            on_etcd: purpose == Purpose::JoinEtcd,
+        },
+    };
     let (node, name) = (ask.node, ask.name.clone());
-    let answer = house.admit(ask, from, on_etcd).await;
+    let beneath = Beneath { on_etcd, by_vault };
+    let answer = house.admit(ask, from, beneath).await;
     match &answer {
-        Answer::Given(_) => tracing::info!(%node, %name, %from, "a node has joined"),
+        Answer::Given(_) | Answer::ByVault(_) => {
+            tracing::info!(%node, %name, %from, "a node has joined");
+        }
         Answer::Elsewhere(leader) => {
             tracing::debug!(%node, %leader, "a node is sent to the leader")
         }

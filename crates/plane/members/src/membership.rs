@@ -13,7 +13,7 @@ use prism_runtime::sealed;
 use prism_types::NodeId;
 use serde::{Deserialize, Serialize};
 
-use crate::{Authority, MemberError};
+use crate::{Authority, MemberError, Vaulted};
 
 /// Its file, in the data directory.
 const FILE: &str = "identity.json";
@@ -39,6 +39,8 @@ pub struct Membership {
     pub roots: Vec<Vec<u8>>,
     /// What it signs with, if it is a server.
     pub authority: Option<Authority>,
+    /// If it is a server of a cluster whose certificates Vault signs; then there is no authority here.
+    pub vault: Option<Vaulted>,
 }
 
 /// As it is written.
@@ -54,6 +56,15 @@ struct Kept {
     roots: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     authority: Option<KeptAuthority>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    vault: Option<KeptVault>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptVault {
+    number: u64,
+    secret: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,6 +146,7 @@ impl Membership {
             chain: issued.chain,
             life: issued.life,
             authority: Some(authority),
+            vault: None,
         })
     }
 
@@ -152,6 +164,7 @@ impl Membership {
             life: self.life,
             roots: self.roots.clone(),
             authority: None,
+            vault: None,
         })
     }
 
@@ -226,6 +239,10 @@ impl Membership {
                 others: a.others.iter().map(kept_root).collect(),
                 also: a.also.as_ref().map(|der| text(der)),
             }),
+            vault: self.vault.as_ref().map(|v| KeptVault {
+                number: v.number,
+                secret: text(&v.secret),
+            }),
         };
         let path = Self::path(dir);
         let temporary = path.with_extension("tmp");
@@ -268,6 +285,10 @@ fn read(path: &Path, sealed: &[u8]) -> io::Result<Membership> {
         .authority
         .map(|a| authority(path, kept.cluster, &a))
         .transpose()?;
+    let vault = kept.vault.map(|v| vaulted(path, &v)).transpose()?;
+    if authority.is_some() && vault.is_some() {
+        return Err(wrong(path, "it has an authority of its own and Vault's"));
+    }
     Ok(Membership {
         cluster: kept.cluster,
         node: kept.node,
@@ -277,6 +298,16 @@ fn read(path: &Path, sealed: &[u8]) -> io::Result<Membership> {
         roots: all_bytes(path, &kept.roots)?,
         chain,
         authority,
+        vault,
+    })
+}
+
+fn vaulted(path: &Path, kept: &KeptVault) -> io::Result<Vaulted> {
+    let secret = BASE64.decode(&kept.secret).ok();
+    let secret = secret.and_then(|bytes| bytes.try_into().ok());
+    Ok(Vaulted {
+        number: kept.number,
+        secret: secret.ok_or_else(|| wrong(path, "the secret of the servers is none"))?,
     })
 }
 

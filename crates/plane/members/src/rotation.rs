@@ -46,13 +46,17 @@ impl std::fmt::Debug for GivenRoot {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     /// As the cluster says.
-    record: Option<RotationRecord>,
+    pub(crate) record: Option<RotationRecord>,
     /// Since when its last step is known here.
     since: Option<Instant>,
     /// Who has shown a certificate of the new root, and is not noted yet.
     seen: BTreeSet<NodeId>,
     /// Said once.
     left_behind: bool,
+    /// Who was given a certificate of the new root that Vault signed.
+    pub(crate) given: BTreeSet<NodeId>,
+    /// When Vault was asked last for what the end of the change needs.
+    pub(crate) asked: Option<Instant>,
 }
 
 /// How a server stands.
@@ -115,7 +119,8 @@ impl Membership {
     pub fn sealing_secrets(&self) -> Vec<[u8; 32]> {
         let all = self.authority.iter();
         let all = all.flat_map(|a| a.root_key.iter().chain(&a.others));
-        all.map(Root::sealing_secret).collect()
+        let common = self.vault.iter().map(|own| own.secret);
+        all.map(Root::sealing_secret).chain(common).collect()
     }
 
     /// A new issuer with certificates of both roots, and a certificate of its own beneath it.
@@ -157,6 +162,11 @@ impl House {
         };
         self.note_step(&rotation);
         self.trust_clients(&rotation);
+        if self.is_vaulted()
+            && let Err(why) = self.step_by_vault(&rotation, dir).await
+        {
+            tracing::warn!(%why, "the change of the root does not go on; it is tried again");
+        }
         // A few steps at most, then it is looked at again.
         for _ in 0..4 {
             let next = standing(&self.me()).map_or(Todo::Nothing, |me| todo(&me, &rotation));
@@ -191,7 +201,7 @@ impl House {
         self.me().sealing_secrets()
     }
 
-    fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {
+    pub(crate) fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {
         self.rotation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -201,6 +211,7 @@ impl House {
         if watch.record.as_ref().map(step) != Some(step(rotation)) {
             watch.since = Some(Instant::now());
             watch.seen.clear();
+            watch.given.clear();
             watch.left_behind = false;
         }
         watch.record = Some(rotation.clone());
@@ -298,7 +309,10 @@ impl House {
     /// Tells the cluster who has come along, and ends the change when all have.
     async fn report(&self, rotation: &RotationRecord, leader: Option<&Control>) {
         let me = self.me().node;
-        let moved = standing(&self.me()).is_some_and(|s| todo(&s, rotation) == Todo::Nothing);
+        let moved = match self.is_vaulted() {
+            true => self.is_beneath_new(rotation),
+            false => standing(&self.me()).is_some_and(|s| todo(&s, rotation) == Todo::Nothing),
+        };
         let Some(control) = leader else {
             if moved
                 && !rotation.moved.contains(&me)
@@ -325,8 +339,13 @@ impl House {
                 }
             }
         }
-        let now = control.now();
-        if control.read(|s| s.rotation_is_due(now)).await {
+        let (now, vaulted) = (control.now(), self.is_vaulted());
+        let due = |s: &prism_state::State| match vaulted {
+            // Until Vault signs with the new root nobody has a certificate of it, however long that is.
+            true => s.rotating().is_some() && s.names_waiting().is_empty(),
+            false => s.rotation_is_due(now),
+        };
+        if control.read(due).await {
             let ended = control.propose(Command::EndRotation { force: false }, None);
             if let Err(why) = ended.await {
                 tracing::warn!(%why, "the change of the root is not ended; it is tried again");
@@ -336,10 +355,11 @@ impl House {
 
     /// Has those come again who are connected with what was good before: workers a few at a time, so that not all come at once.
     fn recall(&self, rotation: &RotationRecord) {
-        let (since, seen) = {
+        let (since, seen, given) = {
             let watch = self.watch();
-            (watch.since, watch.seen.clone())
+            (watch.since, watch.seen.clone(), watch.given.clone())
         };
+        let vaulted = self.is_vaulted();
         let Some(since) = since else { return };
         let over = rotation.ended.is_some();
         let recalled = self.guests.recall(RECALLED, |peer, entered| {
@@ -349,6 +369,8 @@ impl House {
             let before = entered < since;
             match (over, worker) {
                 (true, _) => before,
+                // It has a certificate of the new root when Vault signs with that, and no sooner.
+                (false, true) if vaulted && !given.contains(&id) => !moved && before,
                 (false, true) => !moved && (before || entered.elapsed() > PATIENT),
                 (false, false) => false,
             }

@@ -25,6 +25,7 @@ fn later(me: &Membership, server: &Membership, life: Lifetime) -> Membership {
         life: issued.life,
         roots: me.roots.clone(),
         authority: None,
+        vault: None,
     }
 }
 

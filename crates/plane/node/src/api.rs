@@ -12,6 +12,7 @@ use prism_control::Seats;
 use prism_gateway::{Authority, Face};
 use prism_identity::{NotTrusted, Pin, Trust, accept_api_files, certificates_in, pins_in};
 use prism_members::{House, Links};
+use prism_store::BoxFuture;
 use prism_types::{Reason, Rejection, TokenId};
 use rustls::ServerConfig;
 use tokio::task::JoinHandle;
@@ -92,9 +93,29 @@ impl Authority for Desk {
         self.house()?.sign_client(request, id, until)
     }
 
-    fn next_root(&self) -> Result<Vec<u8>, Rejection> {
-        let made = self.house()?.next_root(&self.data);
-        made.map_err(|why| Rejection::new(Reason::Internal, why.to_string()))
+    fn next_root(&self) -> BoxFuture<'_, Result<Vec<u8>, Rejection>> {
+        Box::pin(async move {
+            let house = self.house()?;
+            if house.issuer().is_some() {
+                return house.next_vault_root().await;
+            }
+            let made = house.next_root(&self.data);
+            made.map_err(|why| Rejection::new(Reason::Internal, why.to_string()))
+        })
+    }
+
+    fn issuer(&self) -> Option<String> {
+        self.house().ok()?.issuer()
+    }
+
+    fn api_pin(&self) -> Option<Pin> {
+        let house = self.house().ok()?;
+        house.issuer()?;
+        house.api_pin().ok()
+    }
+
+    fn may_finish(&self) -> Result<(), Rejection> {
+        self.house().map_or(Ok(()), |house| house.may_finish())
     }
 
     fn refused(&self) -> BTreeMap<&'static str, u64> {
@@ -181,6 +202,9 @@ pub(crate) async fn serve(
                 api: None,
             };
             let house = House::new(links, me).map_err(NodeError::Member)?;
+            if let Some(vault) = &opening.vault {
+                house.issue_by(vault.clone());
+            }
             let tend = house.clone().tend(config.data_dir.clone(), stop.clone());
             tasks.push(tokio::spawn(tend));
             Some(house)
@@ -212,7 +236,7 @@ pub(crate) async fn serve(
     })?;
     let names = names(config, api, opening.advertised.as_deref());
     house.open_api(names).map_err(NodeError::Member)?;
-    let pin = house.root_pin().map_err(NodeError::Refused)?;
+    let pin = house.api_pin().map_err(NodeError::Refused)?;
     let first = house.api_face().ok_or_else(|| {
         let why = "the API has no certificate";
         NodeError::Refused(Rejection::new(Reason::Internal, why))

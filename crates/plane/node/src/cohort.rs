@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use crate::identity::Identity;
 use crate::node::NodeError;
-use crate::worker_node::{enter, joining_key};
+use crate::worker_node::{Serves, enter, joining_key};
 use crate::{JoinConfig, NodeConfig};
 
 /// What is kept until this server is a member, or has founded.
@@ -129,17 +129,18 @@ pub(crate) async fn gather(
     );
     tokio::select! {
         () = cohort.serve(listener) => Err(NodeError::NoServer),
-        outcome = drive(data, &token, kept, &cohort, own) => outcome,
+        outcome = drive(config, &token, kept, &cohort, own) => outcome,
     }
 }
 
 async fn drive(
-    data: &Path,
+    config: &NodeConfig,
     token: &CommonToken,
     mut kept: Kept,
     cohort: &Cohort,
     own: &Identity,
 ) -> Result<Outcome, NodeError> {
+    let data = &config.data_dir;
     let (mut since, mut said) = (Instant::now(), (String::new(), Instant::now()));
     let mut say = |why: String| {
         if said.0 != why || said.1.elapsed() > SAY {
@@ -170,7 +171,7 @@ async fn drive(
             Step::Stop(why) => {
                 return Err(NodeError::Foreign(why.to_string()));
             }
-            Step::Join(belongs) => match joined(data, token, &belongs, own, &me.address).await {
+            Step::Join(belongs) => match joined(config, token, &belongs, own, &me.address).await {
                 Ok(me) => return Ok(Outcome::Joined(Box::new(me))),
                 Err(NodeError::Member(MemberError::Refused(why))) if !why.retryable => {
                     return Err(NodeError::Member(MemberError::Refused(why)));
@@ -189,18 +190,24 @@ async fn drive(
 
 /// Joins the cluster that another has founded.
 async fn joined(
-    data: &Path,
+    config: &NodeConfig,
     token: &CommonToken,
     belongs: &Belongs,
     own: &Identity,
     address: &str,
 ) -> Result<Membership, NodeError> {
+    let data = &config.data_dir;
     let joining = JoinConfig {
         servers: vec![belongs.address.clone()],
         token: Some(token.join(Pin(belongs.pin))),
     };
     let key = joining_key(data)?;
-    let me = enter(data, &joining, own, &key, Some((address.to_owned(), false))).await?;
+    let serves = Serves {
+        address: address.to_owned(),
+        on_etcd: false,
+        by_vault: config.vault.is_some(),
+    };
+    let me = enter(data, &joining, own, &key, Some(serves)).await?;
     let _only_a_copy = fs::remove_file(data.join("joining.key"));
     forget(data)?;
     Ok(me)

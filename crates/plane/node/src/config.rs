@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub join: Option<JoinConfig>,
     /// The etcd that keeps the cluster's state; `None`: the servers do. Its name and address are set by the node.
     pub etcd: Option<prism_etcd::Config>,
+    /// The Vault that signs for the cluster's members; `None`: its own authority does.
+    pub vault: Option<prism_vault::Config>,
     /// Others with which it founds a cluster, unless it is of one or hears of one; they are among those that it joins.
     pub expect: Option<ExpectConfig>,
     /// Whether it does not start while any server of `join` can't be reached or is of another cluster.
@@ -67,6 +69,7 @@ impl NodeConfig {
             advertise: None,
             join: None,
             etcd: None,
+            vault: None,
             expect: None,
             strict_join: false,
             announce_mdns: false,

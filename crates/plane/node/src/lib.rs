@@ -37,5 +37,6 @@ pub use node::{JOIN_ANEW, Node, NodeError, start};
 pub use prism_control::ControlError;
 pub use prism_etcd::{Config as EtcdConfig, Login as EtcdLogin, Tls as EtcdTls};
 pub use prism_identity::{ClusterId, CommonToken, JoinToken};
+pub use prism_vault::Config as VaultConfig;
 pub use recover::{LeftBehind, Survey, Survivor, survey};
 pub use worker_node::{JoinConfig, WorkerNode, start_worker};

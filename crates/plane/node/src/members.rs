@@ -14,6 +14,7 @@ use prism_members::{House, Links, MemberError, Membership, UNKNOWN, unix_now};
 use prism_membership::mdns::Announcement;
 use prism_state::{Command, MemberRecord, MemberRole};
 use prism_types::{Name, Reason, Rejection, TimeMs, TokenId};
+use prism_vault::Vault;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ use crate::gossip::{Rumours, Setting};
 use crate::identity::{self, Identity};
 use crate::keeper::Keeper;
 use crate::node::NodeError;
-use crate::worker_node::{enter, fresh_id, joining_key, lock, resolve};
+use crate::worker_node::{Serves, enter, fresh_id, joining_key, lock, resolve};
 use crate::{JoinConfig, NodeConfig, advertise, lan, strict};
 
 /// Where a server that joins others listens, unless it is told.
@@ -51,6 +52,23 @@ pub(crate) struct Opening {
     pub(crate) own: Option<Identity>,
     /// Where it listens.
     listens: Option<SocketAddr>,
+    /// What signs for members, if that is not the cluster's own authority.
+    pub(crate) vault: Option<Arc<Vault>>,
+}
+
+/// What signs for a cluster is what it was founded with.
+fn same_issuer(data: &Path, me: &Membership, by_vault: bool) -> Result<(), NodeError> {
+    let data = data.display();
+    match (me.vault.is_some(), by_vault) {
+        (true, false) => Err(NodeError::Foreign(format!(
+            "{data} is of a server of a cluster for which Vault signs: start it with --issuer=vault and its neighbours"
+        ))),
+        (false, true) => Err(NodeError::Foreign(format!(
+            "{data} is of a server of a cluster with an authority of its own: start it without --issuer=vault; a cluster for which Vault \
+             signs is founded with that, and can be given the other's work by a backup and its restore"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What a directory says of who it is.
@@ -78,6 +96,11 @@ pub(crate) async fn prepare(
     let joins = config.join.as_ref().filter(|_| kept.is_none());
     // One that has decided to found goes on with that.
     let founding = kept.is_none() && config.expect.is_some() && cohort::founds(data)?;
+    if let Some(me) = &kept {
+        same_issuer(data, me, config.vault.is_some())?;
+    }
+    let vault = config.vault.clone().map(Vault::new).transpose();
+    let vault = vault.map_err(NodeError::Vault)?.map(Arc::new);
     let mut opening = Opening {
         founds: kept.is_none() && (config.join.is_none() || founding),
         me: kept,
@@ -91,6 +114,7 @@ pub(crate) async fn prepare(
         listener: None,
         own: None,
         listens: None,
+        vault,
     };
     let number = opening.number();
     if joins.is_some() || config.etcd.is_some() {
@@ -185,8 +209,12 @@ impl Opening {
             }
             None => {
                 let key = joining_key(data)?;
-                let server = Some((address.to_owned(), config.etcd.is_some()));
-                let me = enter(data, joining, &own, &key, server).await?;
+                let serves = Serves {
+                    address: address.to_owned(),
+                    on_etcd: config.etcd.is_some(),
+                    by_vault: config.vault.is_some(),
+                };
+                let me = enter(data, joining, &own, &key, Some(serves)).await?;
                 let _only_a_copy = fs::remove_file(data.join("joining.key"));
                 self.me = Some(me);
             }
@@ -197,8 +225,7 @@ impl Opening {
 
     /// Its number in the configuration of the store.
     pub(crate) fn number(&self) -> u64 {
-        let authority = self.me.as_ref().and_then(|me| me.authority.as_ref());
-        authority.map_or(1, |authority| authority.number)
+        self.me.as_ref().map_or(1, Membership::number)
     }
 
     /// Who this node is.
@@ -245,7 +272,14 @@ impl Opening {
     ) -> Result<(), NodeError> {
         if let Some(me) = &mut self.me {
             // It may have been off for longer than its certificate is good.
-            me.renew_own(unix_now()).map_err(NodeError::Member)?;
+            match &self.vault {
+                Some(vault) => {
+                    if let Err(why) = me.renew_by(vault).await {
+                        tracing::error!(%why, "this server's certificate is not renewed; it is tried again");
+                    }
+                }
+                None => drop(me.renew_own(unix_now()).map_err(NodeError::Member)?),
+            }
             me.save(data).map_err(NodeError::Member)?;
         }
         let Some(control) = seats
@@ -265,7 +299,10 @@ impl Opening {
             }
             Some(me) => me,
             none => {
-                let me = Membership::found(cluster, own.id, unix_now());
+                let me = match &self.vault {
+                    Some(vault) => Membership::found_by(vault, cluster, own.id).await,
+                    None => Membership::found(cluster, own.id, unix_now()),
+                };
                 none.insert(me.map_err(NodeError::Member)?)
             }
         };
@@ -296,11 +333,7 @@ impl Opening {
         let (Some(me), Some(address)) = (&self.me, &self.advertised) else {
             return Ok(None);
         };
-        let pin = me
-            .authority
-            .as_ref()
-            .and_then(|a| Some(a.root_key.as_ref()?.pin()));
-        let pin = pin.ok_or_else(|| {
+        let pin = me.root_pin().ok_or_else(|| {
             let why =
                 "this server does not have the root of its cluster; restore its identity.json";
             NodeError::Refused(Rejection::new(Reason::Lost, why))
@@ -311,7 +344,7 @@ impl Opening {
         }))
     }
 
-    /// This server's gossip, if it is a member, listens, and has the root's key.
+    /// This server's gossip, if it is a member, listens, and has what servers seal with.
     pub(crate) fn gossip(
         &self,
         config: &NodeConfig,
@@ -319,8 +352,10 @@ impl Opening {
         desk: &Arc<crate::api::Desk>,
     ) -> Option<Arc<Rumours>> {
         let me = self.me.as_ref()?;
-        me.authority.as_ref()?.root_key.as_ref()?;
         let first = me.sealing_secrets();
+        if first.is_empty() {
+            return None;
+        }
         let desk = desk.clone();
         Some(Rumours::new(Setting {
             cluster: me.cluster.0,
@@ -381,6 +416,9 @@ impl Opening {
             })),
         };
         let house = House::new(links, me).map_err(NodeError::Member)?;
+        if let Some(vault) = &self.vault {
+            house.issue_by(vault.clone());
+        }
         // Nobody who was removed comes in between.
         house.settle(data).await;
         let serve = prism_members::serve(listener, house.clone(), UNKNOWN, stop.clone());

@@ -106,6 +106,8 @@ pub enum NodeError {
     TakenOut(String),
     /// A newer version wrote the directory.
     Newer(String),
+    /// How Vault is asked cannot be as it was told.
+    Vault(prism_vault::VaultError),
     /// A server that it was told of is not there, and it is to be strict about that.
     Strict(String, String),
 }
@@ -171,6 +173,7 @@ impl std::fmt::Display for NodeError {
                 f,
                 "the certificate of the API cannot be used: {e}; nothing was started"
             ),
+            Self::Vault(e) => write!(f, "{e}; nothing was started"),
             Self::Strict(server, why) => write!(
                 f,
                 "{server} was named to join, and with --strict-join it has to be there: {why}; nothing was started"
@@ -199,6 +202,8 @@ impl NodeError {
             }
             Self::Control(ControlError::TakenOut(_)) | Self::TakenOut(_) => Fault::DataForeign,
             Self::Control(_) => Fault::DiskFailed,
+            Self::Vault(prism_vault::VaultError::File { .. }) => Fault::File,
+            Self::Vault(_) => Fault::Usage,
             Self::Listen(..) | Self::Serf(..) => Fault::Listen,
             Self::Member(e) => return Self::member_code(e),
             Self::Foreign(_) | Self::Newer(_) => Fault::DataForeign,
@@ -268,6 +273,10 @@ impl NodeError {
                 "start it with the store it had, or use another directory: --data-dir DIR"
             }
             Self::TlsFiles(_) => "see --tls-cert and --tls-key: PEM, and of one another",
+            Self::Vault(_) => "see --vault-address and its neighbours: prismd --help",
+            Self::Member(MemberError::Refused(why)) if why.reason == Reason::Issuer => {
+                "see Vault, its role and this server's token for it, then start prismd again"
+            }
             Self::Strict(..) => "start that server first, or this one without --strict-join",
             Self::Advertise(_) => "say where the others reach this server: --advertise ADDRESS",
             Self::Member(MemberError::Kept(_)) | Self::Foreign(_) | Self::InUse(_) => {

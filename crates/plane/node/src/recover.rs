@@ -106,7 +106,7 @@ pub fn survey(data: &Path) -> BoxFuture<'_, Result<Survivor, NodeError>> {
                 me.node
             ))
         })?;
-        let number = me.authority.as_ref().map_or(1, |a| a.number);
+        let number = me.number();
         let store = data.join("store");
         let remains = prism_raft::remains(&store, number).await;
         let remains = remains.map_err(NodeError::Store)?;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use prism_identity::{ClusterId, JoinToken, Key, Role, renew_at};
+use prism_identity::{ClusterId, JoinToken, Key, Role, again_in, renew_at};
 use prism_link::NodeService;
 use prism_members::{
     Dialled, Joining, Leads, MemberError, Membership, dial_session, join, renew, unix_now,
@@ -37,9 +37,6 @@ const SERVERS_MAX: usize = 64;
 
 /// A session of this length was a good one: the next attempt is soon.
 const GOOD: Duration = Duration::from_secs(10);
-
-/// How soon a renewal that failed is tried again.
-const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
 /// How a worker comes to its cluster.
 #[derive(Clone, Debug)]
@@ -257,20 +254,31 @@ pub(crate) fn joining_key(data: &Path) -> Result<Key, NodeError> {
     Ok(key)
 }
 
-/// Joins: tries each server in turn, and says of the last why not. A server says where it is, and whether an etcd keeps its state.
+/// What a server says of itself when it joins.
+pub(crate) struct Serves {
+    /// Where the others reach it, `HOST:PORT`.
+    pub(crate) address: String,
+    /// Whether an etcd keeps its state.
+    pub(crate) on_etcd: bool,
+    /// Whether it asks Vault for certificates.
+    pub(crate) by_vault: bool,
+}
+
+/// Joins: tries each server in turn, and says of the last why not.
 pub(crate) async fn enter(
     data: &Path,
     joining: &JoinConfig,
     own: &Identity,
     key: &Key,
-    server: Option<(String, bool)>,
+    server: Option<Serves>,
 ) -> Result<Membership, NodeError> {
     let token = joining.token.ok_or(NodeError::NoToken)?;
     let who = Joining {
         node: own.id,
         name: own.name.clone(),
-        on_etcd: server.as_ref().is_some_and(|(_, on_etcd)| *on_etcd),
-        server: server.map(|(address, _)| address),
+        on_etcd: server.as_ref().is_some_and(|s| s.on_etcd),
+        by_vault: server.as_ref().is_some_and(|s| s.by_vault),
+        server: server.map(|s| s.address),
     };
     let mut last = None;
     for server in &joining.servers {
@@ -509,10 +517,15 @@ async fn keep_certificate(member: Arc<Member>, data: std::path::PathBuf, stop: C
         if unix_now() < at {
             continue;
         }
-        if let Err(why) = member.renew(&data).await {
+        let renewed = member.renew(&data).await;
+        if let Err(why) = &renewed {
             tracing::warn!(%why, "this node's certificate is not renewed; it is tried again");
+        }
+        // One that lives for minutes only may be due again at once.
+        if renewed.is_err() || renew_at(member.me.lock().await.life, jitter) <= unix_now() {
+            let again = again_in(member.me.lock().await.life, unix_now());
             tokio::select! {
-                () = tokio::time::sleep(spread(RENEW_AGAIN)) => {}
+                () = tokio::time::sleep(spread(Duration::from_secs(again))) => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -30,6 +30,7 @@ pages![
     "PRISM-D005",
     "PRISM-D006",
     "PRISM-E001",
+    "PRISM-E002",
     "PRISM-I001",
     "PRISM-N001",
     "PRISM-P001",

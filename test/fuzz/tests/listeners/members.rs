@@ -287,6 +287,7 @@ fn copy(me: &Membership) -> Membership {
         life: me.life,
         roots: me.roots.clone(),
         authority: None,
+        vault: None,
     }
 }
 

@@ -113,6 +113,7 @@ impl Site {
             // Nobody answers there.
             server: (role == "server").then(|| "127.0.0.1:9".to_owned()),
             on_etcd: false,
+            by_vault: false,
         };
         let key = Key::generate().expect("random numbers");
         let joined = prism_members::join(self.members, &token, &who, key).await;

@@ -232,6 +232,7 @@ pub fn joining(n: u128) -> Joining {
         name: format!("w{n}").parse().unwrap(),
         server: None,
         on_etcd: false,
+        by_vault: false,
     }
 }
 

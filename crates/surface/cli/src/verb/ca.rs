@@ -95,10 +95,16 @@ pub async fn run(command: CaCommand, server: &Server, out: &Out) -> Done {
             };
             let answer = server.ask(Ask::new(Op::CaRotate).json(&body)).await?;
             status(&answer, out)?;
-            out.note(if finish {
-                "the change of the root is over"
-            } else {
-                "the root is being changed; see how far it is with: prismctl ca status"
+            let by_vault = typed::<CaView>(&answer)?.issuer.is_some();
+            out.note(match (finish, by_vault) {
+                (true, _) => "the change of the root is over",
+                (false, false) => {
+                    "the root is being changed; see how far it is with: prismctl ca status"
+                }
+                (false, true) => {
+                    "both roots are trusted. When a day has gone by, let Vault sign with the new one: vault write MOUNT/root/replace \
+                     default=next; see how far it is with: prismctl ca status"
+                }
             });
         }
         CaCommand::Status => status(&server.ask(Ask::new(Op::CaGet)).await?, out)?,
@@ -128,7 +134,7 @@ pub async fn run(command: CaCommand, server: &Server, out: &Out) -> Done {
 }
 
 /// How far a change of the root is, in lines for people.
-fn told(rotation: &RotationView, now: prism_types::TimeMs) -> String {
+fn told(rotation: &RotationView, by_vault: bool, now: prism_types::TimeMs) -> String {
     let age = |at| human::age(at, now);
     let RotationView {
         old_root, moved, ..
@@ -148,11 +154,14 @@ fn told(rotation: &RotationView, now: prism_types::TimeMs) -> String {
         (false, 0) => names.join(", "),
         (false, more) => format!("{} and {more} more", names.join(", ")),
     };
+    let until = match by_vault {
+        true => "nobody is missing".to_owned(),
+        false => format!("{} at the latest", human::moment(rotation.latest)),
+    };
     format!(
-        "new root  {}\nchanging  since {} ago, until {} at the latest: {moved} members have certificates of it\nmissing   {waiting}\n",
+        "new root  {}\nchanging  since {} ago, until {until}: {moved} members have certificates of it\nmissing   {waiting}\n",
         rotation.root,
         age(rotation.started),
-        human::moment(rotation.latest),
     )
 }
 
@@ -166,12 +175,18 @@ fn status(answer: &Value, out: &Out) -> Result<(), Failure> {
     if let Some(root) = &ca.root {
         out.print(&format!("root      {root}\n"))?;
     }
+    if let Some(issuer) = &ca.issuer {
+        out.print(&format!("issuer    Vault: {issuer}\n"))?;
+    }
+    if let Some(api) = &ca.api {
+        out.print(&format!("api       pinned by its own key: {api}\n"))?;
+    }
     match &ca.address {
         Some(address) => out.print(&format!("members   come to {address}\n"))?,
         None => out.print("members   cannot come: this server was started without --serf\n")?,
     }
     if let Some(rotation) = &ca.rotation {
-        out.print(&told(rotation, now))?;
+        out.print(&told(rotation, ca.issuer.is_some(), now))?;
     }
     let mut members = Table::new([
         ("member", Column::Cut),

@@ -121,6 +121,7 @@ impl Played {
             name: format!("w{n}").parse()?,
             server: None,
             on_etcd: false,
+            by_vault: false,
         };
         let me = join(self.address, &self.token, &who, Key::generate()?).await?;
         let worker = self.session(&me).await?;

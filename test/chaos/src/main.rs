@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
-use prism_chaos::{Wanted, run};
+use prism_chaos::{Keeper, Wanted, run};
 
 /// Set for the process inside of the namespace.
 const INSIDE: &str = "PRISM_CHAOS_INSIDE";
@@ -55,14 +55,20 @@ fn parse() -> Result<Wanted> {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
             None => (arg, args.next()),
         };
-        let value = value.with_context(|| format!("{name} expects a number"))?;
-        let value: u64 = value
-            .parse()
-            .with_context(|| format!("{name}: expected a number, found {value:?}"))?;
+        let value = value.with_context(|| format!("{name} expects a value"))?;
+        let number = || {
+            let number = value.parse::<u64>();
+            number.with_context(|| format!("{name}: expected a number, found {value:?}"))
+        };
         match name.as_str() {
-            "--minutes" => wanted.minutes = value,
-            "--seed" => wanted.seed = Some(value),
-            _ => bail!("no argument {name:?}: expected --minutes N, --seed S"),
+            "--minutes" => wanted.minutes = number()?,
+            "--seed" => wanted.seed = Some(number()?),
+            "--store" => {
+                let keeper = Keeper::named(&value);
+                wanted.keeper = keeper
+                    .with_context(|| format!("{name}: expected raft or etcd, found {value:?}"))?;
+            }
+            _ => bail!("no argument {name:?}: expected --minutes N, --seed S, --store raft|etcd"),
         }
     }
     ensure!(wanted.minutes > 0, "--minutes: expected at least 1");

@@ -23,6 +23,7 @@ mod log;
 mod machine;
 mod network;
 mod peers;
+mod pipeline;
 mod queue;
 mod raft;
 mod remains;

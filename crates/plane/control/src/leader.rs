@@ -301,9 +301,11 @@ impl Leader {
         if state.next_timer().is_some_and(|t| t <= now) {
             round.command(&mut state, &Command::Tick, now);
         }
-        let plan = prism_scheduler::plan(&state, &self.control.views(), &self.placement);
-        if !plan.is_empty() {
-            round.command(&mut state, &Command::Assign(plan), now);
+        if prism_scheduler::has_work(&state) {
+            let plan = prism_scheduler::plan(&state, &self.control.views(), &self.placement);
+            if !plan.is_empty() {
+                round.command(&mut state, &Command::Assign(plan), now);
+            }
         }
         if !round.changes.is_empty() {
             let committed = self.commit(&round.changes).await;

@@ -62,15 +62,15 @@ where
     };
     let (lanes, waiting) = lanes();
     let (from, to) = tokio::io::split(stream);
-    let round_trip = RoundTrip::default();
-    let began = Instant::now();
+    // It answers signs of life and sends none of its own: with one side's both hear of each other, and of thousands of workers each sign
+    // costs the control plane something.
     let readers = Readers {
         session: end.to_worker,
         calls: None,
         answers: Some(Answers::new(service, lanes.clone())),
         lanes: lanes.clone(),
-        round_trip: round_trip.clone(),
-        began,
+        round_trip: RoundTrip::default(),
+        began: Instant::now(),
         version,
         heard: Heard::first(),
     };
@@ -78,8 +78,7 @@ where
     tokio::select! {
         why = read(from, readers, TO_WORKER) => why,
         written = write(to, waiting, None, &finish) => over(written),
-        why = feed(end.from_worker, version, lanes.clone(), &finish) => why,
-        why = signs(lanes, round_trip, began) => why,
+        why = feed(end.from_worker, version, lanes, &finish) => why,
     }
 }
 
@@ -171,7 +170,7 @@ async fn feed<M: Message>(
     std::future::pending().await
 }
 
-/// Sends a sign of life now and then, and sees how long the answer takes.
+/// Sends a sign of life now and then, which the other end answers; that shows life in both directions, and how long the way is.
 async fn signs(lanes: Lanes, round_trip: RoundTrip, began: Instant) -> WireError {
     let mut times = interval(SIGN);
     times.set_missed_tick_behavior(MissedTickBehavior::Delay);

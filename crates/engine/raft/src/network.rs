@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
@@ -63,8 +63,8 @@ pub(crate) struct Way {
     /// How a stream for entries is made.
     dial: Option<Arc<dyn Dial>>,
     address: String,
-    /// The stream for entries, while none are under way.
-    idle: Idle,
+    /// The stream for entries, while none are under way. Never locked: a way is shared between threads, and streams are not.
+    idle: Mutex<Idle>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -82,7 +82,7 @@ impl RaftNetworkFactory<Types> for Network {
             calls,
             dial: self.dial.clone(),
             address,
-            idle: Idle::default(),
+            idle: Mutex::default(),
         }
     }
 }
@@ -251,7 +251,9 @@ impl RaftNetworkV2<Types> for Way {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let halves = match (self.idle.from.take(), self.idle.to.take()) {
+            let idle = self.idle.get_mut();
+            let idle = idle.unwrap_or_else(PoisonError::into_inner);
+            let halves = match (idle.from.take(), idle.to.take()) {
                 (Some(from), Some(to)) => (from, to),
                 _ => match &self.dial {
                     Some(dial) => {
@@ -261,7 +263,7 @@ impl RaftNetworkV2<Types> for Way {
                     None => return Err(Unreachable::from_string("no way to others").into()),
                 },
             };
-            Ok(pipeline::send_all(halves, &mut self.idle, input))
+            Ok(pipeline::send_all(halves, idle, input))
         })
     }
 

@@ -25,10 +25,19 @@ const UNDER_WAY: usize = 8;
 pub(crate) type Results<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
 
 /// The halves of a stream on which nothing is under way. A half that is missing was on the way when something went wrong.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Idle {
     pub(crate) from: Option<ReadHalf<Box<dyn Pipe>>>,
     pub(crate) to: Option<WriteHalf<Box<dyn Pipe>>>,
+}
+
+impl std::fmt::Debug for Idle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Idle")
+            .field("from", &self.from.is_some())
+            .field("to", &self.to.is_some())
+            .finish()
+    }
 }
 
 /// A message whose answer is waited for.

@@ -489,12 +489,11 @@ fn late_nodes(
     now: TimeMs,
 ) -> Vec<(NodeId, NodeState)> {
     let mut late = Vec::new();
+    let heard_of = control.all_heard();
     for node in state.nodes() {
         let record = node.record();
-        let heard = control
-            .last_heard(record.id)
-            .unwrap_or_default()
-            .max(started);
+        let heard = heard_of.get(&record.id).copied();
+        let heard = heard.unwrap_or_default().max(started);
         let want = match now.since(heard).0 {
             OFFLINE_AFTER_MS.. => NodeState::Offline,
             SUSPECT_AFTER_MS.. => NodeState::Suspect,

@@ -23,7 +23,6 @@ mod log;
 mod machine;
 mod network;
 mod peers;
-mod pipeline;
 mod queue;
 mod raft;
 mod remains;

@@ -3,11 +3,9 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
-use openraft::base::BoxFuture;
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
@@ -23,7 +21,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::exchange::{self, Answer, Hello, Piece, Question, VERSION};
 use crate::peers::{Dial, Pipe};
-use crate::pipeline::{self, Idle, Results};
 use crate::raft::{SnapshotMeta, Types, Vote};
 use crate::snapshot::SnapshotFile;
 
@@ -60,11 +57,6 @@ pub(crate) struct Way {
     me: u64,
     target: u64,
     calls: mpsc::Sender<Call>,
-    /// How a stream for entries is made.
-    dial: Option<Arc<dyn Dial>>,
-    address: String,
-    /// The stream for entries, while none are under way. Never locked: a way is shared between threads, and streams are not.
-    idle: Mutex<Idle>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -74,38 +66,18 @@ impl RaftNetworkFactory<Types> for Network {
         let (calls, inbox) = mpsc::channel(1);
         let (me, address) = (self.me, node.addr.clone());
         if let Some(dial) = self.dial.clone() {
-            tokio::spawn(carry(dial, address.clone(), hello(me, target), inbox));
+            let hello = Hello {
+                version: VERSION,
+                from: me,
+                to: target,
+            };
+            tokio::spawn(carry(dial, address, hello, inbox));
         }
-        Way {
-            me,
-            target,
-            calls,
-            dial: self.dial.clone(),
-            address,
-            idle: Mutex::default(),
-        }
+        Way { me, target, calls }
     }
 }
 
-fn hello(from: u64, to: u64) -> Hello {
-    Hello {
-        version: VERSION,
-        from,
-        to,
-    }
-}
-
-/// A stream of which the other end knows who is here.
-async fn open(dial: &Arc<dyn Dial>, address: &str, hello: Hello) -> io::Result<Box<dyn Pipe>> {
-    within(DIAL, "no stream in time", async {
-        let mut made = dial.dial(hello.to, address).await?;
-        exchange::send(&mut made, &exchange::encode(&hello)?).await?;
-        Ok(made)
-    })
-    .await
-}
-
-pub(crate) fn patience(bytes: usize) -> Duration {
+fn patience(bytes: usize) -> Duration {
     ANSWER + Duration::from_secs(bytes as u64 >> 20)
 }
 
@@ -113,7 +85,7 @@ fn late(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what.to_owned())
 }
 
-pub(crate) async fn within<T>(
+async fn within<T>(
     limit: Duration,
     what: &str,
     work: impl Future<Output = io::Result<T>>,
@@ -158,7 +130,14 @@ async fn ask(
 ) -> io::Result<Answer> {
     let open = match stream {
         Some(open) => open,
-        None => stream.insert(self::open(dial, address, hello).await?),
+        None => {
+            let made = within(DIAL, "no stream in time", async {
+                let mut made = dial.dial(hello.to, address).await?;
+                exchange::send(&mut made, &exchange::encode(&hello)?).await?;
+                Ok(made)
+            });
+            stream.insert(made.await?)
+        }
     };
     within(call.patience, "no answer in time", async {
         exchange::send(open, &call.message).await?;
@@ -241,31 +220,6 @@ impl Way {
 
 impl RaftNetworkV2<Types> for Way {
     type SnapshotData = SnapshotFile;
-
-    fn stream_append<'s, S>(
-        &'s mut self,
-        input: S,
-        _option: RPCOption,
-    ) -> BoxFuture<'s, Result<Results<'s>, RPCError<Types>>>
-    where
-        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
-    {
-        Box::pin(async move {
-            let idle = self.idle.get_mut();
-            let idle = idle.unwrap_or_else(PoisonError::into_inner);
-            let halves = match (idle.from.take(), idle.to.take()) {
-                (Some(from), Some(to)) => (from, to),
-                _ => match &self.dial {
-                    Some(dial) => {
-                        let opened = open(dial, &self.address, hello(self.me, self.target));
-                        tokio::io::split(opened.await.map_err(Unreachable::from_string)?)
-                    }
-                    None => return Err(Unreachable::from_string("no way to others").into()),
-                },
-            };
-            Ok(pipeline::send_all(halves, idle, input))
-        })
-    }
 
     async fn append_entries(
         &mut self,

@@ -4,22 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 
 use openraft::alias::SnapshotOf;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
-use prism_store::BoxFuture;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use openraft::raft::AppendEntriesResponse;
 
 use crate::cluster::Heard;
 use crate::exchange::{self, Answer, Hello, OLDEST, Piece, Question, VERSION};
 use crate::peers::Pipe;
 use crate::raft::{Raft, Types};
 use crate::snapshot::SnapshotFile;
-
-/// Questions that may wait for their answers on one stream; whoever asks more waits.
-const UNDER_WAY: usize = 16;
 
 /// A snapshot that comes in; its file goes when it is dropped.
 struct Incoming {
@@ -75,62 +68,15 @@ pub(crate) async fn serve(here: Here<'_>, mut stream: impl Pipe) -> io::Result<(
         exchange::send(&mut stream, &answer).await?;
         return Err(io::Error::other(why));
     }
-    let (from, to) = tokio::io::split(stream);
-    let (answers, waiting) = mpsc::channel(UNDER_WAY);
-    let ((), ()) = futures::try_join!(ask(here, from, answers), tell(to, waiting))?;
-    Ok(())
-}
-
-/// Takes questions in until there are no more. Entries are handed on while those before them are still being synced.
-async fn ask<'a>(
-    here: Here<'a>,
-    mut from: impl AsyncRead + Unpin,
-    answers: mpsc::Sender<BoxFuture<'a, Answer>>,
-) -> io::Result<()> {
     let mut incoming = None;
     loop {
-        let question: Question = match exchange::receive(&mut from).await {
+        let question: Question = match exchange::receive(&mut stream).await {
             Ok(question) => question,
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(e) => return Err(e),
         };
-        let answer: BoxFuture<'_, Answer> = match question {
-            Question::Append(request) => {
-                let mut answer = Box::pin(append(here, request));
-                // From its first look on consensus has it, before all that comes later.
-                match futures::poll!(&mut answer) {
-                    Poll::Ready(answer) => Box::pin(std::future::ready(answer)),
-                    Poll::Pending => answer,
-                }
-            }
-            other => Box::pin(std::future::ready(answer(here, &mut incoming, other).await)),
-        };
-        if answers.send(answer).await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-/// Tells the answers, in the order of the questions.
-async fn tell(
-    mut to: impl AsyncWrite + Unpin,
-    mut waiting: mpsc::Receiver<BoxFuture<'_, Answer>>,
-) -> io::Result<()> {
-    while let Some(answer) = waiting.recv().await {
-        exchange::send(&mut to, &exchange::encode(&answer.await)?).await?;
-    }
-    Ok(())
-}
-
-async fn append(here: Here<'_>, request: AppendEntriesRequest<Types>) -> Answer {
-    match here.raft.append_entries(request).await {
-        Ok(answer) => {
-            if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-                here.heard.now();
-            }
-            Answer::Append(answer)
-        }
-        Err(why) => Answer::No(why.to_string()),
+        let answer = answer(here, &mut incoming, question).await;
+        exchange::send(&mut stream, &exchange::encode(&answer)?).await?;
     }
 }
 
@@ -138,7 +84,15 @@ async fn answer(here: Here<'_>, incoming: &mut Option<Incoming>, question: Quest
     let raft = here.raft;
     let no = |why: &dyn ToString| Answer::No(why.to_string());
     match question {
-        Question::Append(request) => append(here, request).await,
+        Question::Append(request) => match raft.append_entries(request).await {
+            Ok(answer) => {
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    here.heard.now();
+                }
+                Answer::Append(answer)
+            }
+            Err(why) => no(&why),
+        },
         Question::Vote(request) => match raft.vote(request).await {
             Ok(answer) => Answer::Vote(answer),
             Err(why) => no(&why),

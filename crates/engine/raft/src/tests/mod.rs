@@ -1,7 +1,6 @@
 //! Tests that need the inside of the crate. Here: a disk that fails, with the store in a child process, because that is
 //! what ends.
 
-mod pipeline;
 mod storage;
 
 use std::fs::File;

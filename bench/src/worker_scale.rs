@@ -27,7 +27,7 @@ const LISTS: usize = 20;
 pub fn run(scale: Scale) -> Result<Value> {
     let mut metrics = Map::new();
     tasks(scale, &mut metrics)?;
-    let sizes = scale.pick(vec![100, 1_000, 2_500, 5_000], vec![10, 20]);
+    let sizes = scale.pick(vec![100, 1_000, 2_500, 5_000], vec![10, 20, 30]);
     block_on(sessions(scale, sizes, &mut metrics))?;
     metrics.insert("quick".to_owned(), json!(scale.quick));
     Ok(Value::Object(metrics))
@@ -64,9 +64,14 @@ async fn sessions(scale: Scale, sizes: Vec<usize>, metrics: &mut Map<String, Val
     let quiet = scale.pick(Duration::from_secs(20), Duration::from_secs(2));
     for size in sizes {
         if played.live.is_empty() {
-            let took = played.grow(size.min(AT_ONCE), AT_ONCE).await?;
-            metrics.insert("joined_at_once".to_owned(), json!(played.live.len()));
+            let (begin, many) = (Instant::now(), size.min(AT_ONCE));
+            let took = played.grow(many, AT_ONCE).await?;
+            there(&server, many).await?;
+            let all = begin.elapsed();
+            metrics.insert("joined_at_once".to_owned(), json!(many));
             metrics.insert("join_s".to_owned(), json!(round(took.as_secs_f64())));
+            // Until the server says that all of them are well, too.
+            metrics.insert("join_100_s".to_owned(), json!(round(all.as_secs_f64())));
         }
         played.grow(size, ABREAST).await?;
         there(&server, size).await?;
@@ -89,26 +94,53 @@ async fn sessions(scale: Scale, sizes: Vec<usize>, metrics: &mut Map<String, Val
     server.stop()
 }
 
+/// Files that are open at once at most, here and in the server, which inherits the limit.
+const FILES: u64 = 65_536;
+
 /// Many sockets are open at once; as many as the host lets.
 fn raise_files() -> Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
+    let to = |most: Option<u64>| Rlimit {
+        current: most,
+        maximum: most,
     };
-    Ok(setrlimit(Resource::Nofile, raised)?)
+    // Only root may have more than it was given.
+    let more = limit.maximum.map(|given| given.max(FILES));
+    let raised = setrlimit(Resource::Nofile, to(more));
+    Ok(raised.or_else(|_| setrlimit(Resource::Nofile, to(limit.maximum)))?)
+}
+
+/// Processor time of a process over a while, in percent of one processor.
+struct Meter {
+    pid: u32,
+    begin: Instant,
+    ticks: u64,
+}
+
+impl Meter {
+    fn start(pid: u32) -> Self {
+        Self {
+            pid,
+            begin: Instant::now(),
+            ticks: procs::ticks(pid),
+        }
+    }
+
+    fn percent(&self) -> f64 {
+        let ticks = procs::ticks(self.pid).saturating_sub(self.ticks) as f64;
+        let used = ticks / rustix::param::clock_ticks_per_second() as f64;
+        round(100.0 * used / self.begin.elapsed().as_secs_f64())
+    }
 }
 
 /// What it takes to keep them.
 async fn keep(server: &Server, size: usize, rss: u64, quiet: Duration) -> Result<Value> {
     // What joining left behind is not the cost of keeping.
     tokio::time::sleep(HEARTBEAT * 2).await;
-    let (begin, before) = (Instant::now(), procs::ticks(server.pid));
+    let meters = [server.pid, std::process::id()].map(Meter::start);
     tokio::time::sleep(quiet).await;
-    let ticks = procs::ticks(server.pid).saturating_sub(before) as f64;
-    let used = ticks / rustix::param::clock_ticks_per_second() as f64;
-    let cpu = 100.0 * used / begin.elapsed().as_secs_f64();
+    let [cpu, own] = meters.map(|meter| meter.percent());
     let grown = procs::rss_kib(server.pid).saturating_sub(rss);
     let (mut first, mut all) = (Vec::new(), Vec::new());
     for _ in 0..LISTS {
@@ -128,7 +160,9 @@ async fn keep(server: &Server, size: usize, rss: u64, quiet: Duration) -> Result
     let ms = |times| round(median(times).as_secs_f64() * 1000.0);
     Ok(json!({
         "workers": size,
-        "heartbeat_cpu_percent": round(cpu),
+        "heartbeat_cpu_percent": cpu,
+        // Of the played workers all together: none of it is the server's.
+        "played_cpu_percent": own,
         "node_ls_ms": ms(first),
         "node_ls_all_ms": ms(all),
         "kib_per_worker": round(grown as f64 / size as f64),

@@ -35,7 +35,7 @@ fn check(name: &str, metrics: &[&str], may_be_null: &[&str]) -> Value {
             "{name}: {metric} in {text}"
         );
     }
-    let curves = ["task-overhead", "burst", "sandbox-start"];
+    let curves = ["task-overhead", "burst", "sandbox-start", "worker-scale"];
     let curve = object["metrics"]["curve"].as_array();
     assert!(
         curve.is_some_and(|c| c.len() >= 3) || !curves.contains(&name),
@@ -110,8 +110,14 @@ fn burst() {
 fn store_commit() {
     check(
         "store-commit",
-        &["per_s_1", "per_s_64", "per_s_1024", "ratio"],
-        &[],
+        &[
+            "per_s_1",
+            "per_s_64",
+            "per_s_1024",
+            "ratio",
+            "per_s_1024_3_servers",
+        ],
+        &["etcd_per_s_1024"],
     );
 }
 
@@ -122,11 +128,17 @@ fn placement() {
 
 #[test]
 fn worker_scale() {
-    check(
-        "worker-scale",
-        &["tasks_per_s_1", "tasks_per_s_8", "tasks_per_s_64"],
-        &[],
-    );
+    let metrics = [
+        "tasks_per_s_1",
+        "tasks_per_s_8",
+        "tasks_per_s_64",
+        "join_100_s",
+        "workers",
+        "heartbeat_cpu_percent",
+        "node_ls_ms",
+        "kib_per_worker",
+    ];
+    check("worker-scale", &metrics, &[]);
 }
 
 /// Needs `prismd`, as the next one.

@@ -32,8 +32,10 @@ usage: cargo xtask COMMAND
   bench NAME [--json]               run one bench; it prints one JSON object
   bench --list                      name the benches
   torture [--minutes N] [--seed S]  load, kills and faults at random, checked against what was acknowledged
-  chaos [--minutes N] [--seed S]    three servers and five workers in network namespaces: kills, pauses, partitions, NAT,
-                                    disks; what clients saw is checked for linearizability, results for exactly once
+  chaos [--minutes N] [--seed S] [--store raft|etcd]
+                                    three servers and five workers in network namespaces: kills, pauses, partitions, NAT,
+                                    delays, disks; what clients saw is checked for linearizability, results for exactly
+                                    once (--store etcd: the same on an etcd of three members, which is killed too)
   plots [--kept]                    run the benches that have a curve and draw docs/performance (--kept: only draw)
 ";
 

@@ -39,6 +39,8 @@ struct Met {
 #[derive(Debug, Default)]
 pub struct Counts {
     seed: u64,
+    /// The kinds of fault that belong to the run.
+    wanted: &'static [Fault],
     calls: BTreeMap<&'static str, Three>,
     errors: BTreeMap<String, u64>,
     faults: BTreeMap<Fault, Met>,
@@ -51,10 +53,11 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Nothing yet.
-    pub fn new(seed: u64) -> Self {
+    /// Nothing yet, of a run of which these kinds of fault are to be given.
+    pub fn new(seed: u64, wanted: &'static [Fault]) -> Self {
         Self {
             seed,
+            wanted,
             ..Self::default()
         }
     }
@@ -119,7 +122,7 @@ impl Counts {
         if self.wrong.is_some() {
             return self.wrong.clone();
         }
-        if let Some(fault) = Fault::ALL.iter().find(|f| !self.faults.contains_key(f)) {
+        if let Some(fault) = self.wanted.iter().find(|f| !self.faults.contains_key(f)) {
             return Some(format!("{} was never applied", fault.name()));
         }
         let percent = self.percent();
@@ -157,7 +160,8 @@ impl Counts {
                 ((*kind).to_owned(), of)
             })
             .collect();
-        let faults: serde_json::Map<_, _> = Fault::ALL
+        let faults: serde_json::Map<_, _> = self
+            .wanted
             .iter()
             .map(|fault| {
                 let met = self.faults.get(fault).copied().unwrap_or_default();

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use prism_e2e::chaos::Random;
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
+use crate::etcd::MEMBERS;
 use crate::member::Kind;
-use crate::site::{SERVERS, Site};
+use crate::site::{Keeper, SERVERS, Site};
 
 /// What a server ends with after a sync that failed.
 const DISK_FAILED: i32 = 70;
@@ -47,26 +48,51 @@ pub enum Fault {
     FullDisk,
     /// A sync of a server's log fails: it has to end, and is started again.
     SyncFails,
+    /// Packets from and to a server or a member of the etcd take longer, each a time of its own, so that they overtake each other.
+    Delay,
+    /// `kill -9` of a member of the etcd, which is started again.
+    KillEtcd,
+    /// The same of two of its three members: nothing can be committed meanwhile.
+    KillEtcds,
+    /// A member of the etcd is stopped for a while.
+    PauseEtcd,
+    /// All members are: who asks gets no answer, and what was under way may be done later.
+    PauseEtcds,
+    /// A member of the etcd is cut off from everything.
+    CutEtcd,
+}
+
+/// Those that need nothing but members.
+macro_rules! all_and {
+    ($($more:ident),*) => {
+        &[
+            Self::KillServer,
+            Self::KillLeader,
+            Self::KillWorker,
+            Self::PauseServer,
+            Self::PauseLeader,
+            Self::PauseWorker,
+            Self::Partition,
+            Self::IsolateLeader,
+            Self::OneWay,
+            Self::Flapping,
+            Self::CutWorker,
+            Self::RouterRestart,
+            Self::FullDisk,
+            Self::Delay,
+            $(Self::$more),*
+        ]
+    };
 }
 
 impl Fault {
-    /// All kinds.
-    pub const ALL: &[Self] = &[
-        Self::KillServer,
-        Self::KillLeader,
-        Self::KillWorker,
-        Self::PauseServer,
-        Self::PauseLeader,
-        Self::PauseWorker,
-        Self::Partition,
-        Self::IsolateLeader,
-        Self::OneWay,
-        Self::Flapping,
-        Self::CutWorker,
-        Self::RouterRestart,
-        Self::FullDisk,
-        Self::SyncFails,
-    ];
+    /// The kinds that make sense with what keeps the state. An etcd syncs its own log, and the servers have none.
+    pub const fn of(keeper: Keeper) -> &'static [Self] {
+        match keeper {
+            Keeper::Raft => all_and![SyncFails],
+            Keeper::Etcd => all_and![KillEtcd, KillEtcds, PauseEtcd, PauseEtcds, CutEtcd],
+        }
+    }
 
     /// Its name in the report.
     pub const fn name(self) -> &'static str {
@@ -85,6 +111,12 @@ impl Fault {
             Self::RouterRestart => "router_restart",
             Self::FullDisk => "full_disk",
             Self::SyncFails => "sync_fails",
+            Self::Delay => "delay",
+            Self::KillEtcd => "kill_etcd",
+            Self::KillEtcds => "kill_etcds",
+            Self::PauseEtcd => "pause_etcd",
+            Self::PauseEtcds => "pause_etcds",
+            Self::CutEtcd => "cut_etcd",
         }
     }
 
@@ -100,7 +132,10 @@ impl Fault {
         };
         match self {
             Self::KillServer | Self::KillLeader | Self::KillWorker => kill(site, random, at)?,
-            Self::PauseServer | Self::PauseLeader | Self::PauseWorker => pause(site, random, at)?,
+            Self::PauseServer | Self::PauseLeader | Self::PauseWorker => {
+                let member = &site.members[at];
+                pause(&[(&member.name, member.pid())], random)?;
+            }
             Self::Partition => partition(site, random, at)?,
             Self::IsolateLeader | Self::CutWorker => isolate(site, random, at)?,
             Self::OneWay => one_way(site, random, at)?,
@@ -111,6 +146,16 @@ impl Fault {
             }
             Self::FullDisk => full_disk(site, random, at)?,
             Self::SyncFails => sync_fails(site, random, at)?,
+            Self::Delay => return delay(site, random),
+            Self::KillEtcd => return kill_etcds(site, random, 1),
+            Self::KillEtcds => return kill_etcds(site, random, 2),
+            Self::PauseEtcd => return pause_etcds(site, random, 1),
+            Self::PauseEtcds => return pause_etcds(site, random, MEMBERS),
+            Self::CutEtcd => {
+                let which = random.below(MEMBERS as u64) as usize;
+                isolate(site, random, site.members.len() + which)?;
+                return Ok(site.etcds[which].name.clone());
+            }
         }
         Ok(site.members[at].name.clone())
     }
@@ -143,24 +188,90 @@ fn kill(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
     member.start(&[])
 }
 
-/// Stops it for 0.2 to 20 seconds, short times as often as long ones.
-fn pause(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
-    let member = &site.members[at];
-    member.signal(Signal::STOP);
+/// The letter of a process's state, such as `T` when it is stopped.
+fn state(pid: Option<u32>) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid?)).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+fn signal(pid: Option<u32>, signal: Signal) -> Result<()> {
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid.and_then(Pid::from_raw).context("it does not run")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// Stops programs for 0.2 to 20 seconds, short times as often as long ones.
+fn pause(who: &[(&str, Option<u32>)], random: &mut Random) -> Result<()> {
+    for (name, pid) in who {
+        signal(*pid, Signal::STOP).with_context(|| format!("stopping {name}"))?;
+    }
     let began = Instant::now();
-    while member.state() != Some('T') {
-        ensure!(began.elapsed() < SHOWS, "{} does not stop", member.name);
-        std::thread::sleep(Duration::from_millis(1));
+    for (name, pid) in who {
+        while state(*pid) != Some('T') {
+            ensure!(began.elapsed() < SHOWS, "{name} does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     let doubled = random.moment(6_600).as_secs_f64();
     std::thread::sleep(Duration::from_secs_f64(0.2 * doubled.exp2()));
-    ensure!(
-        member.state() == Some('T'),
-        "{} went on by itself",
-        member.name
-    );
-    member.signal(Signal::CONT);
+    for (name, pid) in who {
+        ensure!(state(*pid) == Some('T'), "{name} went on by itself");
+        signal(*pid, Signal::CONT).with_context(|| format!("continuing {name}"))?;
+    }
     Ok(())
+}
+
+/// So many members of the etcd, one beside the other.
+fn etcds(random: &mut Random, count: usize) -> Vec<usize> {
+    let first = random.below(MEMBERS as u64) as usize;
+    (0..count).map(|n| (first + n) % MEMBERS).collect()
+}
+
+fn named(site: &Site, etcds: &[usize]) -> String {
+    let names = etcds.iter().map(|at| site.etcds[*at].name.as_str());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn kill_etcds(site: &mut Site, random: &mut Random, count: usize) -> Result<String> {
+    let these = etcds(random, count);
+    for at in &these {
+        site.etcds[*at].kill()?;
+    }
+    hold(random);
+    for at in &these {
+        site.etcds[*at].start()?;
+    }
+    Ok(named(site, &these))
+}
+
+fn pause_etcds(site: &Site, random: &mut Random, count: usize) -> Result<String> {
+    let these = etcds(random, count);
+    let who = these.iter().map(|at| &site.etcds[*at]);
+    let who: Vec<_> = who.map(|e| (e.name.as_str(), e.pid())).collect();
+    pause(&who, random)?;
+    Ok(named(site, &these))
+}
+
+/// A server's packets, or those of a member of the etcd, take up to 20 to 320 ms longer each way: from what a long line costs to what
+/// lets elections be lost.
+fn delay(site: &mut Site, random: &mut Random) -> Result<String> {
+    let which = random.below((SERVERS + site.etcds.len()) as u64) as usize;
+    let (at, name) = match which.checked_sub(SERVERS) {
+        Some(etcd) => (site.members.len() + etcd, &site.etcds[etcd].name),
+        None => (which, &site.members[which].name),
+    };
+    let name = name.clone();
+    let most = 20 << random.below(5);
+    site.delay(at, (most / 10, most))?;
+    std::thread::sleep(Duration::from_secs(2));
+    hold(random);
+    let done = site.prompt()?;
+    ensure!(done.frames > 0, "no packet of {name} was delayed");
+    ensure!(done.overtaken > 0, "no packet of {name} was overtaken");
+    let (frames, overtaken) = (done.frames, done.overtaken);
+    Ok(format!(
+        "{name} ({frames} packets by up to {most} ms, {overtaken} overtaken)"
+    ))
 }
 
 /// Takes a cut back, not before it met a packet: an idle worker is silent for seconds, and longer when it waits to dial again.
@@ -183,6 +294,8 @@ fn partition(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
             Kind::Server | Kind::Worker => random.below(2) == 0,
         }),
     );
+    // On either side there may be a majority of the etcd, or none of it.
+    these.extend((site.members.len()..site.ends()).filter(|_| random.below(2) == 0));
     site.split(&these)?;
     hold(random);
     mended(site)
@@ -190,7 +303,7 @@ fn partition(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
 
 fn isolate(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
     let mut these = vec![at];
-    if site.members[at].kind == Kind::Far {
+    if site.members.get(at).is_some_and(|m| m.kind == Kind::Far) {
         let far = (0..site.members.len()).filter(|other| site.members[*other].kind == Kind::Far);
         these = far.collect();
     }
@@ -201,7 +314,7 @@ fn isolate(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
 
 fn one_way(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
     let deaf = random.below(2) == 0;
-    for other in (0..site.members.len()).filter(|other| *other != at) {
+    for other in (0..site.ends()).filter(|other| *other != at) {
         match deaf {
             true => site.cut(other, at)?,
             false => site.cut(at, other)?,

@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod counts;
+mod delay;
 mod desk;
+mod etcd;
 mod fault;
 mod jobs;
 pub mod linear;
@@ -16,5 +18,7 @@ mod member;
 pub mod register;
 mod run;
 mod site;
+mod ways;
 
 pub use run::run;
+pub use site::Keeper;

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
-use prism_chaos::run;
+use prism_chaos::{Keeper, run};
 use prism_e2e::chaos::Wanted;
 
 /// Set for the process inside of the namespace.
@@ -16,7 +16,7 @@ const INSIDE: &str = "PRISM_CHAOS_INSIDE";
 fn main() -> ExitCode {
     match inside()
         .and_then(|()| wanted())
-        .and_then(|wanted| run(&wanted))
+        .and_then(|(wanted, keeper)| run(&wanted, keeper))
     {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -48,7 +48,23 @@ fn inside() -> Result<()> {
     Err(error).context("starting unshare")
 }
 
-/// Ten minutes unless told otherwise; longer until each kind of fault was given once.
-fn wanted() -> Result<Wanted> {
-    Wanted::of_arguments(10)
+/// Ten minutes unless told otherwise, and longer until each kind of fault was given once; and what keeps the state (`--store`).
+fn wanted() -> Result<(Wanted, Keeper)> {
+    let mut keeper = Keeper::Raft;
+    let mut rest = Vec::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let store = match arg.strip_prefix("--store") {
+            Some("") => args.next(),
+            Some(value) if value.starts_with('=') => Some(value[1..].to_owned()),
+            _ => {
+                rest.push(arg);
+                continue;
+            }
+        };
+        let store = store.unwrap_or_default();
+        keeper = Keeper::named(&store)
+            .with_context(|| format!("--store: expected raft or etcd, found {store:?}"))?;
+    }
+    Ok((Wanted::of(rest, 10)?, keeper))
 }

@@ -46,6 +46,8 @@ pub struct Member {
     pub name: String,
     /// Where its packets seem to come from; the first is where it is reached.
     pub addresses: Vec<String>,
+    /// What it is told at each start of what keeps the cluster's state.
+    pub store: Vec<String>,
 }
 
 impl Member {
@@ -70,6 +72,7 @@ impl Member {
             kind,
             name,
             addresses,
+            store: Vec::new(),
         })
     }
 
@@ -93,6 +96,7 @@ impl Member {
         command
             .arg(format!("--name={}", self.name))
             .arg(format!("--data-dir={}", self.data().display()))
+            .args(&self.store)
             .args(first);
         match self.kind {
             Kind::Server => {
@@ -146,12 +150,6 @@ impl Member {
         if let Some(running) = &self.running {
             running.signal(signal);
         }
-    }
-
-    /// The letter of its state in `/proc`, such as `T` when it is stopped.
-    pub fn state(&self) -> Option<char> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?;
-        stat.rsplit_once(") ")?.1.chars().next()
     }
 
     /// `kill -9`, of the process alone; whether it ran.

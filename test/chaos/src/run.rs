@@ -14,7 +14,7 @@ use crate::jobs::{self, Job};
 use crate::linear::{Span, Verdict, check};
 use crate::load::{self, Histories, Register};
 use crate::register::{Answer, Ask, Call};
-use crate::site::Site;
+use crate::site::{Keeper, Site};
 
 /// Clients of the registers.
 const CLIENTS: usize = 4;
@@ -31,13 +31,14 @@ fn held(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
 ///
 /// # Errors
 /// When the cluster cannot be made here.
-pub fn run(wanted: &Wanted) -> Result<bool> {
+pub fn run(wanted: &Wanted, keeper: Keeper) -> Result<bool> {
     let mut random = wanted.random("chaos");
     let seed = random.seed();
-    println!("chaos: {} minutes, seed {seed}", wanted.minutes);
+    let minutes = wanted.minutes;
+    println!("chaos: {minutes} minutes on {}, seed {seed}", keeper.name());
     let began = Instant::now();
-    let counts = Mutex::new(Counts::new(seed));
-    let mut site = Site::new().context("the cluster does not come about")?;
+    let counts = Mutex::new(Counts::new(seed, Fault::of(keeper)));
+    let mut site = Site::new(keeper).context("the cluster does not come about")?;
     println!("{:>4} s  all are there", began.elapsed().as_secs());
     let done = catch_unwind(AssertUnwindSafe(|| {
         everything(wanted, &mut site, &mut random, &counts)
@@ -60,8 +61,8 @@ pub fn run(wanted: &Wanted) -> Result<bool> {
     };
     let kept = keep(seed, &logs)?;
     println!(
-        "chaos: FAILED: {complaint}\nlogs: {kept}\nagain: cargo xtask chaos --minutes {} --seed {seed}",
-        wanted.minutes
+        "chaos: FAILED: {complaint}\nlogs: {kept}\nagain: cargo xtask chaos --store {} --minutes {minutes} --seed {seed}",
+        keeper.name()
     );
     Ok(false)
 }
@@ -124,10 +125,11 @@ fn faults(
     counts: &Mutex<Counts>,
 ) -> Result<()> {
     let began = Instant::now();
-    let mut first: Vec<Fault> = Fault::ALL.to_vec();
+    let all = Fault::of(site.keeper());
+    let mut first: Vec<Fault> = all.to_vec();
     while !first.is_empty() || began.elapsed() < Duration::from_secs(wanted.minutes * 60) {
         let fault = match first.len() as u64 {
-            0 => *random.of_these(Fault::ALL),
+            0 => *random.of_these(all),
             n => first.swap_remove(random.below(n) as usize),
         };
         std::thread::sleep(Duration::from_millis(500) + random.moment(2_500));
@@ -139,11 +141,8 @@ fn faults(
         let after = site
             .takes_writes()
             .with_context(|| format!("after {} of {whom}", fault.name()))?;
-        for member in &mut site.members {
-            member
-                .assert_runs()
-                .with_context(|| format!("after {} of {whom}", fault.name()))?;
-        }
+        site.assert_runs()
+            .with_context(|| format!("after {} of {whom}", fault.name()))?;
         let mut counts = held(counts);
         counts.survived(fault, after);
         println!(

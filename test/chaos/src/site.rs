@@ -1,5 +1,6 @@
 //! The cluster: three servers and five workers, each a process in a network namespace with a disk of its own, on one bridge; two of the
-//! workers are behind a router that translates addresses. The harness is in the bridge's namespace, and so are the clients.
+//! workers are behind a router that translates addresses. If an etcd keeps the state, its three members are on the bridge too. The
+//! harness is in the bridge's namespace, and so are the clients.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,9 @@ use prism_e2e::Place;
 use prism_e2e::net::{Machine, wire};
 use rustix::process::Signal;
 
+use crate::delay::Delay;
 use crate::desk::{Access, Desk};
+use crate::etcd::{self, Etcd};
 use crate::member::{Kind, Member};
 
 /// Servers, workers on the bridge, and workers behind the router.
@@ -18,6 +21,9 @@ pub const SERVERS: usize = 3;
 pub const NEAR: usize = 3;
 /// See [`SERVERS`].
 pub const FAR: usize = 2;
+
+/// The number of the router's place on the bridge; those of members are their own, those of the etcd's come after it.
+pub(crate) const ROUTER_PORT: usize = SERVERS + NEAR;
 
 /// The longest time in which a cluster has to take writes again after a fault is over; generous, for a busy machine.
 pub const WELL_AGAIN: Duration = Duration::from_secs(60);
@@ -36,11 +42,41 @@ ip link add br0 type bridge
 ip addr add 10.73.0.254/24 dev br0
 ip link set br0 up";
 
+/// What keeps the cluster's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// The servers.
+    Raft,
+    /// An etcd of three members.
+    Etcd,
+}
+
+impl Keeper {
+    /// As it is named on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raft => "raft",
+            Self::Etcd => "etcd",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Raft, Self::Etcd]
+            .into_iter()
+            .find(|k| k.name() == name)
+    }
+}
+
 /// The cluster.
 #[derive(Debug)]
 pub struct Site {
+    // The first to go: it needs the devices of the others.
+    pub(crate) delay: Option<Delay>,
     /// Servers first, then workers on the bridge, then those behind the router.
     pub members: Vec<Member>,
+    /// Members of the etcd that keeps the state, if one does.
+    pub etcds: Vec<Etcd>,
     /// The router.
     pub router: Machine,
     /// Which of its addresses the router has.
@@ -48,7 +84,7 @@ pub struct Site {
     /// How its servers are reached.
     pub access: Access,
     // The last to go: its processes hold the namespaces.
-    holders: Place,
+    pub(crate) holders: Place,
 }
 
 /// A machine on the bridge.
@@ -81,20 +117,37 @@ fn behind(holders: &Place, router: &Machine, number: usize) -> Result<Machine> {
     Ok(machine)
 }
 
+/// The members of an etcd, which has begun.
+fn etcds(holders: &Place) -> Result<Vec<Etcd>> {
+    let mut all = Vec::new();
+    for n in 0..etcd::MEMBERS {
+        let machine = on_bridge(holders, ROUTER_PORT + 1 + n, &etcd::address(n))?;
+        all.push(Etcd::new(n, machine));
+    }
+    etcd::begin(&mut all)?;
+    Ok(all)
+}
+
 impl Site {
     /// Makes the network, founds the cluster and waits until all are there.
     ///
     /// # Errors
     /// When the machine does not allow it, or the cluster does not come about.
-    pub fn new() -> Result<Self> {
+    pub fn new(keeper: Keeper) -> Result<Self> {
         wire(&[], BRIDGE)?;
         let holders = Place::new();
+        let etcds = match keeper {
+            Keeper::Raft => Vec::new(),
+            Keeper::Etcd => etcds(&holders)?,
+        };
         let mut members = Vec::new();
         for n in 0..SERVERS {
             let address = format!("10.73.0.{}", n + 1);
             let machine = on_bridge(&holders, n, &address)?;
             let name = format!("s{}", n + 1);
-            members.push(Member::new(Kind::Server, name, vec![address], machine)?);
+            let mut server = Member::new(Kind::Server, name, vec![address], machine)?;
+            server.store = etcd::arguments(&etcds);
+            members.push(server);
         }
         for n in 0..NEAR {
             let address = format!("10.73.0.{}", n + 11);
@@ -102,7 +155,7 @@ impl Site {
             let name = format!("w{}", n + 1);
             members.push(Member::new(Kind::Worker, name, vec![address], machine)?);
         }
-        let router = on_bridge(&holders, SERVERS + NEAR, ROUTER[0])?;
+        let router = on_bridge(&holders, ROUTER_PORT, ROUTER[0])?;
         router.shell(
             "echo 1 > /proc/sys/net/ipv4/ip_forward; iptables -w -t nat -A POSTROUTING -o eth0 -j MASQUERADE",
         )?;
@@ -113,7 +166,9 @@ impl Site {
             members.push(Member::new(Kind::Far, name, addresses, machine)?);
         }
         let mut site = Self {
+            delay: None,
             members,
+            etcds,
             router,
             at: 0,
             access: Access::default(),
@@ -121,6 +176,14 @@ impl Site {
         };
         site.found()?;
         Ok(site)
+    }
+
+    /// What keeps its state.
+    pub fn keeper(&self) -> Keeper {
+        match self.etcds.is_empty() {
+            true => Keeper::Raft,
+            false => Keeper::Etcd,
+        }
     }
 
     /// The first server founds the cluster, the others join it.
@@ -185,25 +248,41 @@ impl Site {
         let began = Instant::now();
         let total = u32::try_from(self.members.len())?;
         loop {
-            let voters = desk
-                .peers()
-                .map(|all| all.iter().filter(|p| p.voter).count());
+            let servers = desk.peers().map(|all| self.settled(&all));
             let nodes = desk.nodes();
             let is_well =
                 |n: &NodeCounts| n.healthy + n.cordoned >= total && n.offline + n.suspect == 0;
-            if matches!(voters, Ok(SERVERS)) && nodes.as_ref().is_ok_and(is_well) {
+            if matches!(servers, Ok(SERVERS)) && nodes.as_ref().is_ok_and(is_well) {
                 return Ok(began.elapsed());
             }
-            for member in &mut self.members {
-                member.assert_runs()?;
-            }
+            self.assert_runs()?;
             ensure!(
                 began.elapsed() < ALL_THERE,
-                "not all are there after {} s: voters {voters:?}, nodes {nodes:?}",
+                "not all are there after {} s: servers {servers:?}, nodes {nodes:?}",
                 ALL_THERE.as_secs()
             );
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Servers that are all that they are to be: they vote, or an etcd does that and one of them leads.
+    fn settled(&self, all: &[PeerView]) -> usize {
+        match self.etcds.is_empty() {
+            true => all.iter().filter(|p| p.voter).count(),
+            false if all.iter().any(|p| p.leader) => all.len(),
+            false => 0,
+        }
+    }
+
+    /// Complains when a program has ended by itself.
+    ///
+    /// # Errors
+    /// Then, with what it said.
+    pub fn assert_runs(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            member.assert_runs()?;
+        }
+        self.etcds.iter_mut().try_for_each(Etcd::assert_runs)
     }
 
     /// Waits until a write is taken at every server; how long it took.
@@ -248,80 +327,6 @@ impl Site {
         self.members.iter().position(|m| m.name == name.as_str())
     }
 
-    /// The machine whose packets a member gets and sends: its own, or the router that it is behind.
-    fn gate(&self, at: usize) -> &Machine {
-        match self.members[at].kind {
-            Kind::Far => &self.router,
-            Kind::Server | Kind::Worker => &self.members[at].machine,
-        }
-    }
-
-    /// From now on `to` gets nothing that `from` sends.
-    ///
-    /// # Errors
-    /// When the rule cannot be made.
-    pub fn cut(&self, from: usize, to: usize) -> Result<()> {
-        let rules: Vec<String> = self.members[from]
-            .addresses
-            .iter()
-            .map(|a| format!("iptables -w -A chaos -s {a} -j DROP"))
-            .collect();
-        self.gate(to).shell(&rules.join("\n")).map(drop)
-    }
-
-    /// From now on nothing goes between these and all others.
-    ///
-    /// # Errors
-    /// When a rule cannot be made.
-    pub fn split(&self, these: &[usize]) -> Result<()> {
-        // What is behind the router goes with it, on whichever side the first of it is.
-        let far = |at: &usize| self.members[*at].kind == Kind::Far;
-        let others = (0..self.members.len()).filter(|at| !these.contains(at));
-        for other in others {
-            for this in these {
-                if far(&other) && far(this) {
-                    continue;
-                }
-                self.cut(*this, other)?;
-                self.cut(other, *this)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Every machine that can be told to drop something.
-    fn machines(&self) -> impl Iterator<Item = &Machine> {
-        let own = self.members.iter().map(|m| &m.machine);
-        own.chain([&self.router])
-    }
-
-    /// How many packets were dropped by what [`Site::cut`] did and is not ended.
-    ///
-    /// # Errors
-    /// When the rules cannot be read.
-    pub fn dropped(&self) -> Result<u64> {
-        let mut dropped = 0;
-        for machine in self.machines() {
-            let listed = machine.shell("iptables -w -nvxL chaos")?;
-            let packets = listed.lines().filter(|l| l.contains("DROP"));
-            dropped += packets
-                .filter_map(|l| l.split_whitespace().next()?.parse::<u64>().ok())
-                .sum::<u64>();
-        }
-        Ok(dropped)
-    }
-
-    /// Ends everything that [`Site::cut`] did.
-    ///
-    /// # Errors
-    /// When the rules cannot be removed.
-    pub fn mend(&self) -> Result<()> {
-        for machine in self.machines() {
-            machine.shell("iptables -w -F chaos")?;
-        }
-        Ok(())
-    }
-
     /// The router forgets whom it translates for and is away for so long; then it has another address.
     ///
     /// # Errors
@@ -344,6 +349,13 @@ impl Site {
     /// When something cannot be undone.
     pub fn heal(&mut self) -> Result<()> {
         self.mend()?;
+        self.prompt()?;
+        for etcd in &mut self.etcds {
+            etcd.signal(Signal::CONT);
+            if !etcd.is_up() {
+                etcd.start()?;
+            }
+        }
         for member in &mut self.members {
             member.disk.free();
             if let Some(shim) = &member.shim {
@@ -368,6 +380,9 @@ impl Site {
         for member in self.members.drain(..) {
             member.assert_nothing_left()?;
         }
+        for mut etcd in self.etcds.drain(..) {
+            etcd.kill()?;
+        }
         drop(self.router);
         self.holders.kill_all();
         let left = self.holders.processes();
@@ -381,6 +396,8 @@ impl Site {
     /// What every program printed, for the file of a failed run.
     pub fn logs(&self) -> Vec<(String, String)> {
         let all = self.members.iter();
-        all.map(|m| (m.name.clone(), m.printed())).collect()
+        let all = all.map(|m| (m.name.clone(), m.printed()));
+        let etcds = self.etcds.iter().map(|e| (e.name.clone(), e.printed()));
+        all.chain(etcds).collect()
     }
 }

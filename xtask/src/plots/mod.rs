@@ -83,6 +83,29 @@ const PLOTS: &[Plot] = &[
             ("p99", |p| p["p99_ms"].as_f64()),
         ],
     },
+    Plot {
+        bench: "worker-scale",
+        file: "worker-scale",
+        title: "What workers cost a server that only keeps them",
+        across: "workers with a session",
+        up: "percent of a processor",
+        only: |_| true,
+        x: |p| p["workers"].as_f64(),
+        series: &[("all", |p| p["heartbeat_cpu_percent"].as_f64())],
+    },
+    Plot {
+        bench: "worker-scale",
+        file: "worker-scale-list",
+        title: "How long a list of nodes takes",
+        across: "workers with a session",
+        up: "milliseconds",
+        only: |_| true,
+        x: |p| p["workers"].as_f64(),
+        series: &[
+            ("first 100", |p| p["node_ls_ms"].as_f64()),
+            ("all", |p| p["node_ls_all_ms"].as_f64()),
+        ],
+    },
 ];
 
 /// Measures and draws; with `--kept`, draws what was measured before.
@@ -171,8 +194,10 @@ mod tests {
     #[test]
     fn every_plot_is_drawn_from_a_curve_like_its_benchs() {
         let result = json!({"metrics": {"curve": [
-            {"tasks": 10, "us_per_task": 3.0, "count": 10, "up_s": 1.0, "down_s": 0.5, "alive": 0, "at_once": 1, "p50_ms": 1.0, "p99_ms": 2.0},
-            {"tasks": 100, "us_per_task": 4.0, "count": 100, "up_s": 2.0, "down_s": 0.5, "alive": 0, "at_once": 1, "p50_ms": 1.5, "p99_ms": 9.0},
+            {"tasks": 10, "us_per_task": 3.0, "count": 10, "up_s": 1.0, "down_s": 0.5, "alive": 0, "at_once": 1, "p50_ms": 1.0, "p99_ms": 2.0,
+             "workers": 100, "heartbeat_cpu_percent": 1.0, "node_ls_ms": 1.0, "node_ls_all_ms": 1.0},
+            {"tasks": 100, "us_per_task": 4.0, "count": 100, "up_s": 2.0, "down_s": 0.5, "alive": 0, "at_once": 1, "p50_ms": 1.5, "p99_ms": 9.0,
+             "workers": 5000, "heartbeat_cpu_percent": 9.0, "node_ls_ms": 5.0, "node_ls_all_ms": 90.0},
         ]}, "host": {"cpus": 2, "kernel": "6.1.0-x"}});
         for plot in PLOTS {
             let svg = draw(plot, &result).unwrap();

@@ -24,6 +24,11 @@ pub use config::{Config, NodeView, Weights};
 pub use explain::{Explanation, NodeVerdict, Verdict, explain_job, explain_sandbox};
 pub use score::Score;
 
+/// Whether anything may want a place. Without it there is nothing to plan, however many nodes there are.
+pub fn has_work(state: &State) -> bool {
+    state.queue().next().is_some() || state.sandboxes_pending().next().is_some()
+}
+
 /// Plans placements for what waits: sandboxes first (someone is waiting for them), then tasks by priority and age, fairly
 /// between jobs of one priority. Nodes without a view are not used.
 ///

@@ -1,6 +1,6 @@
 //! The handle that the gateway and the sessions hold: propose, read, look at live nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -252,11 +252,31 @@ impl Control {
         live.max((past > TimeMs(0)).then_some(past))
     }
 
+    /// When each node was last heard of, of all at once.
+    pub(crate) fn all_heard(&self) -> HashMap<NodeId, TimeMs> {
+        let live = self.sessions();
+        let past = self.all_past();
+        let mut all: HashMap<NodeId, TimeMs> = past.iter().map(|(id, p)| (*id, p.heard)).collect();
+        for (id, session) in live.iter() {
+            let heard = all.entry(*id).or_default();
+            *heard = (*heard).max(session.live.last_heartbeat);
+        }
+        all
+    }
+
     pub(crate) fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Session>> {
         self.shared
             .sessions
             .lock()
             .expect("no holder of this lock panics")
+    }
+
+    /// A node has greeted: it was heard of, although it has no session yet.
+    pub(crate) fn note_greeting(&self, node: NodeId) {
+        let now = self.now();
+        let mut all = self.all_past();
+        let past = all.entry(node).or_default();
+        past.heard = past.heard.max(now);
     }
 
     /// Keeps what is known of a node as its session ends.

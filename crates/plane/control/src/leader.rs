@@ -301,9 +301,11 @@ impl Leader {
         if state.next_timer().is_some_and(|t| t <= now) {
             round.command(&mut state, &Command::Tick, now);
         }
-        let plan = prism_scheduler::plan(&state, &self.control.views(), &self.placement);
-        if !plan.is_empty() {
-            round.command(&mut state, &Command::Assign(plan), now);
+        if prism_scheduler::has_work(&state) {
+            let plan = prism_scheduler::plan(&state, &self.control.views(), &self.placement);
+            if !plan.is_empty() {
+                round.command(&mut state, &Command::Assign(plan), now);
+            }
         }
         if !round.changes.is_empty() {
             let committed = self.commit(&round.changes).await;
@@ -487,12 +489,11 @@ fn late_nodes(
     now: TimeMs,
 ) -> Vec<(NodeId, NodeState)> {
     let mut late = Vec::new();
+    let heard_of = control.all_heard();
     for node in state.nodes() {
         let record = node.record();
-        let heard = control
-            .last_heard(record.id)
-            .unwrap_or_default()
-            .max(started);
+        let heard = heard_of.get(&record.id).copied();
+        let heard = heard.unwrap_or_default().max(started);
         let want = match now.since(heard).0 {
             OFFLINE_AFTER_MS.. => NodeState::Offline,
             SUSPECT_AFTER_MS.. => NodeState::Suspect,

@@ -156,6 +156,9 @@ impl Control {
         // A node whose connection broke may be back before that was noticed here.
         self.end_session(node);
         let over = CancellationToken::new();
+        // Before it is in the state: who looks at the leases between that and the session would find a node that was never heard of, and
+        // give it up.
+        self.note_greeting(node);
         self.register(&hello).await?;
         let held = match summary {
             None => Held::listed(&hello),

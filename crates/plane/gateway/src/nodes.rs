@@ -9,7 +9,7 @@ use prism_api::{
 };
 use prism_control::Control;
 use prism_link::{NodeFacts, Readings};
-use prism_state::{Command, IdempotencyKey, Node, Phase, answered};
+use prism_state::{Command, IdempotencyKey, Node, Phase, State, answered};
 use prism_types::{Millis, NodeState, Reason, parse_duration};
 
 use crate::app::App;
@@ -100,17 +100,26 @@ pub(crate) fn resources_view(control: &Control, node: &Node) -> NodeResources {
 
 pub(crate) async fn list(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
     let filter = list::Filter::of(ask)?;
-    let mut all: Vec<NodeView> = app
-        .control
-        .read(|s| {
-            s.nodes()
-                .filter(|n| filter.takes_labels(&n.record().labels))
-                .map(|n| view(&app.control, n))
-                .collect()
-        })
-        .await;
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    answer::json(&list::slice(ask, all, "n", |n| n.name.clone())?)
+    let limit = list::limit(ask)?;
+    let after: Option<String> = list::cursor(ask, "n")?;
+    let page = |s: &State| -> Vec<NodeView> {
+        let mut nodes: Vec<(&str, &Node)> = s
+            .nodes()
+            .filter(|n| filter.takes_labels(&n.record().labels))
+            .map(|n| (n.record().name.as_str(), n))
+            .filter(|(name, _)| after.as_ref().is_none_or(|after| *name > after.as_str()))
+            .collect();
+        // Of thousands only the page is put in order, and only what is on it is looked at.
+        if nodes.len() > limit {
+            nodes.select_nth_unstable_by_key(limit, |(name, _)| *name);
+            nodes.truncate(limit + 1);
+        }
+        nodes.sort_unstable_by_key(|(name, _)| *name);
+        let views = nodes.into_iter().map(|(_, n)| view(&app.control, n));
+        views.collect()
+    };
+    let found = app.control.read(page).await;
+    answer::json(&list::page(found, limit, "n", |n| n.name.clone()))
 }
 
 pub(crate) async fn get(app: &Arc<App>, ask: &Ask) -> Answered<Response<Body>> {
@@ -221,7 +230,7 @@ pub(crate) async fn drain(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> 
 /// Forgets a node that has no work; one that has joined is no member any more, and is kept out.
 pub(crate) async fn remove(app: &Arc<App>, ask: Ask) -> Answered<Response<Body>> {
     let text = ask.param("id")?;
-    let found = |s: &prism_state::State| {
+    let found = |s: &State| {
         let node = s.find_node(text).map(|n| n.record().id);
         let mut members = s.members();
         let named = members.find(|m| m.name.as_str() == text || m.id.to_string() == text);

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cohort::Said;
 use crate::exchange::{self, Answer, AskByVault, PATIENCE, WhoLeads};
@@ -146,8 +147,10 @@ async fn welcome(
 ) {
     // Small messages that are waited for.
     let _best_effort = stream.set_nodelay(true);
+    // What is large and soon over is on the heap by itself here and below, so that what stays for days is small.
+    let shaking = Box::pin(tokio::time::timeout(PATIENCE, shake(stream, &house)));
     let shaken = tokio::select! {
-        shaken = tokio::time::timeout(PATIENCE, shake(stream, &house)) => shaken,
+        shaken = shaking => shaken,
         () = place.leave.cancelled() => return,
     };
     let (purpose, mut stream) = match shaken {
@@ -166,24 +169,24 @@ async fn welcome(
     let leave = place.leave.clone();
     let done = match purpose {
         Purpose::Join | Purpose::JoinEtcd | Purpose::JoinVault => tokio::select! {
-            done = join(&mut stream, from.ip(), &house, purpose) => done,
+            done = Box::pin(join(&mut stream, from.ip(), &house, purpose)) => done,
             () = leave.cancelled() => return,
         },
-        Purpose::Renew => renew(&mut stream, &house).await,
-        Purpose::Where => directions(&mut stream, &house).await,
-        Purpose::Root => root(&mut stream, &house).await,
-        Purpose::Cohort => cohort(&mut stream, &house).await,
+        Purpose::Renew => Box::pin(renew(&mut stream, &house)).await,
+        Purpose::Where => Box::pin(directions(&mut stream, &house)).await,
+        Purpose::Root => Box::pin(root(&mut stream, &house)).await,
+        Purpose::Cohort => Box::pin(cohort(&mut stream, &house)).await,
         Purpose::Raft | Purpose::Api => {
             drop(place);
             let hook = match purpose {
                 Purpose::Raft => house.links.raft.clone(),
                 _ => house.links.api.clone(),
             };
-            linked(stream, &house, hook, &stop).await
+            Box::pin(linked(stream, &house, hook, &stop)).await
         }
         Purpose::Session => {
             drop(place);
-            session(stream, &house, &stop).await
+            Box::pin(session(stream, &house, &stop)).await
         }
     };
     match done {
@@ -385,9 +388,10 @@ async fn session(
     let control = house.links.seats.here();
     let control = control.ok_or_else(|| over("this server does not lead"))?;
     let (end, far) = prism_link::pair();
-    let carried = prism_wire::carry_control(stream, far).await;
+    let carried = Box::pin(prism_wire::carry_control(stream, far)).await;
     let (link, carried) = match carried {
-        Ok(carried) => carried,
+        // In a task of its own: what a frame wakes looks at the stream and not at all that may end the session, and the other way round.
+        Ok((link, carried)) => (link, AbortOnDropHandle::new(tokio::spawn(carried))),
         Err(why) => return Err(not_begun(&control, member, why).await),
     };
     let name = control.read(|s| s.member(member).map(|m| m.name.clone()));
@@ -400,6 +404,7 @@ async fn session(
     let gone = async {
         tokio::select! {
             why = carried => {
+                let why = why.unwrap_or_else(|panic| WireError::Broken(io::Error::other(panic)));
                 if let WireError::Protocol(_) = &why {
                     house.guests.refuse("malformed");
                 }

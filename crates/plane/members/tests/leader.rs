@@ -77,6 +77,25 @@ async fn a_leader_that_was_held_up_gives_nobody_up() {
     assert!(until(late).await);
 }
 
+/// Between the greeting that makes it known and its session there may be a look at the leases: it was heard of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_greeted_was_heard_of_before_its_session_is_there() {
+    let c = cluster().await;
+    let (end, worker) = pair();
+    // It is to be told first what it should hold, and there is no room for that.
+    let full = ToWorker::SandboxStop(Vec::new());
+    while end.to_worker.try_send(full.clone()).is_ok() {}
+    let (control, service) = (c.control.clone(), nobody().await);
+    let serving = tokio::spawn(async move { control.serve_worker(end, service).await });
+    let greeting = ToControl::Hello(Box::new(hello(7)));
+    worker.to_control.send(greeting).await.unwrap();
+    let known = || async { c.control.read(|s| s.node(node(7)).is_some()).await };
+    assert!(until(known).await);
+    assert!(c.control.node(node(7)).is_none(), "it has no session yet");
+    assert!(c.control.last_heard(node(7)).is_some());
+    serving.abort();
+}
+
 const JOBS: u32 = 1_200;
 
 fn job(control: &Control) -> Command {

@@ -1,13 +1,13 @@
 //! Carrying a session: one end of a pair of queues on each side, and between them a stream.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prism_link::{ControlEnd, NodeService, WorkerEnd};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 use crate::WireError;
 use crate::answer::Answers;
@@ -21,6 +21,9 @@ use crate::write::{Lanes, Outgoing, lanes, write};
 
 /// Between two signs of life.
 const SIGN: Duration = Duration::from_secs(5);
+
+/// Between two moments at which signs are sent.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// How long the other end may take to greet.
 const GREETING: Duration = Duration::from_secs(10);
@@ -96,15 +99,15 @@ where
     let Greeted { stream, version } = greeted;
     let (lanes, waiting) = lanes();
     let (from, to) = tokio::io::split(stream);
-    let round_trip = RoundTrip::default();
-    let began = Instant::now();
+    // It answers signs of life and sends none of its own: with one side's both hear of each other, and of thousands of workers each sign
+    // costs the control plane something.
     let readers = Readers {
         session: end.to_worker,
         calls: None,
         answers: Some(Answers::new(service, lanes.clone())),
         lanes: lanes.clone(),
-        round_trip: round_trip.clone(),
-        began,
+        round_trip: RoundTrip::default(),
+        began: Instant::now(),
         version,
         heard: Heard::first(),
     };
@@ -112,8 +115,7 @@ where
     tokio::select! {
         why = read(from, readers, TO_WORKER) => why,
         written = write(to, waiting, None, &finish) => over(written),
-        why = feed(end.from_worker, version, lanes.clone(), &finish) => why,
-        why = signs(lanes, round_trip, began) => why,
+        why = feed(end.from_worker, version, lanes, &finish) => why,
     }
 }
 
@@ -205,13 +207,20 @@ async fn feed<M: Message>(
     std::future::pending().await
 }
 
-/// Sends a sign of life now and then, and sees how long the answer takes.
+/// Sends a sign of life now and then, which the other end answers; that shows life in both directions, and how long the way is.
 async fn signs(lanes: Lanes, round_trip: RoundTrip, began: Instant) -> WireError {
-    let mut times = interval(SIGN);
-    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        times.tick().await;
         let number = round_trip.sent(began.elapsed());
         lanes.sign(Kind::Ping, number);
+        sleep_until(together(Instant::now() + SIGN)).await;
     }
+}
+
+/// The last moment before this one at which all connections of this process send their signs. To be woken for many at once costs a
+/// fraction of being woken for each.
+fn together(at: Instant) -> Instant {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let since = at.saturating_duration_since(*FIRST.get_or_init(Instant::now));
+    let over = since.as_micros() % TOGETHER.as_micros();
+    at - Duration::from_micros(u64::try_from(over).unwrap_or(0))
 }

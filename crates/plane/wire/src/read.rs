@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::WireError;
 use crate::answer::Answers;
@@ -124,9 +124,15 @@ where
     R: AsyncRead + Unpin,
     M: Message,
 {
-    match read_all(from, &readers, limits).await {
-        Err(why) => why,
-        Ok(never) => match never {},
+    // One timer for all frames: it is set anew when it has run down and not at each of them.
+    let silent = readers.heard.silent_for(SILENCE);
+    tokio::select! {
+        biased;
+        read = read_all(from, &readers, limits) => match read {
+            Err(why) => why,
+            Ok(never) => match never {},
+        },
+        () = silent => WireError::Silent(SILENCE.as_secs()),
     }
 }
 
@@ -142,8 +148,7 @@ where
     let mut from = tokio::io::BufReader::new(from);
     let mut parts = Assembler::new(limits);
     loop {
-        let frame = timeout(SILENCE, next(&mut from)).await;
-        let (head, body) = frame.map_err(|_| WireError::Silent(SILENCE.as_secs()))??;
+        let (head, body) = next(&mut from).await?;
         readers.heard.again();
         match head.kind {
             Kind::Ping => readers.lanes.sign(Kind::Pong, head.number),

@@ -19,9 +19,17 @@ impl Wanted {
     /// # Errors
     /// What is wrong with them, and what was expected.
     pub fn of_arguments(minutes: u64) -> Result<Self> {
+        Self::of(std::env::args().skip(1), minutes)
+    }
+
+    /// The same of these.
+    ///
+    /// # Errors
+    /// As of [`Wanted::of_arguments`].
+    pub fn of(args: impl IntoIterator<Item = String>, minutes: u64) -> Result<Self> {
         let seed = None;
         let mut wanted = Self { minutes, seed };
-        let mut args = std::env::args().skip(1);
+        let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let (name, value) = match arg.split_once('=') {
                 Some((name, value)) => (name.to_owned(), Some(value.to_owned())),

@@ -91,8 +91,8 @@ fn a_machine_that_comes_back_keeps_what_is_wanted_and_drops_the_rest() {
     let mut server = Server::start_with(&["--serf=127.0.0.1:0"]);
     let own = nodes(&server)[0]["name"].clone();
     let (text, at) = token(&server, &[]);
-    let mut machine = Machine::new();
-    machine.join(&server, "w1", &at, &text);
+    let mut machine = Worker::new("w1");
+    machine.join(&server, &at, &text, &[]);
     let cordon = ["node", "cordon", own.as_str().expect("a name")];
     server.ctl(&cordon).expect(0);
     let small = json!({"cpu": "10m", "memory": "16Mi"});
@@ -129,7 +129,7 @@ fn a_machine_that_comes_back_keeps_what_is_wanted_and_drops_the_rest() {
     machine.kill();
     server.ctl(&["job", "cancel", &dropped]).expect(0);
     server.api().delete("/api/v1/sandboxes/away");
-    machine.again(&at);
+    machine.launch(&at, None, &[]);
     assert_eq!(server.finished(&dropped)["status"], "CANCELLED");
     until("it to be dropped", || {
         let node = node(&server, "w1")?;

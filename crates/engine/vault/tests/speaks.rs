@@ -80,13 +80,11 @@ async fn what_it_signs_comes_back_and_the_token_is_read_at_each_use() {
     );
 }
 
-#[tokio::test]
-async fn whatever_it_answers_is_bounded_in_time_and_bytes_and_told_in_words() {
-    let (dir, mut stand_in) = (tempfile::tempdir().unwrap(), StandIn::start(TOKEN));
-    let vault = Vault::new(config(dir.path(), &stand_in)).unwrap();
+/// What it answers, of which kind that is, and what is said of it.
+fn answers() -> Vec<(Manner, &'static str, &'static str)> {
     let sealed = vec!["Vault is sealed".to_owned()];
     let echo = vec![format!("bad token \r\n {TOKEN}"), "x".repeat(5_000)];
-    let cases = [
+    vec![
         (
             Manner::Refuse(503, sealed),
             "is away",
@@ -153,8 +151,14 @@ async fn whatever_it_answers_is_bounded_in_time_and_bytes_and_told_in_words() {
             "",
         ),
         (Manner::Raw(String::new()), "is away", ""),
-    ];
-    for (manner, kind, says) in cases {
+    ]
+}
+
+#[tokio::test]
+async fn whatever_it_answers_is_bounded_in_time_and_bytes_and_told_in_words() {
+    let (dir, mut stand_in) = (tempfile::tempdir().unwrap(), StandIn::start(TOKEN));
+    let vault = Vault::new(config(dir.path(), &stand_in)).unwrap();
+    for (manner, kind, says) in answers() {
         stand_in.behave(manner.clone());
         let why = refused(&vault).await.to_string();
         assert!(

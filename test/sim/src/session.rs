@@ -157,6 +157,36 @@ fn tasks_of(job: &DesiredJob) -> impl Iterator<Item = (TaskRef, bool)> {
     each.map(|t| (task_of(job.job, t.index, t.attempt), t.stop.is_some()))
 }
 
+impl Serve {
+    /// The node is in the state: finds out what it holds; false when it has to be asked for that.
+    fn registered(&mut self, state: &State, sim: &mut Sim, conn: u64) -> bool {
+        self.step = Step::Settle;
+        let Some(summary) = self.summary else {
+            self.held = Held::listed(&self.hello);
+            return true;
+        };
+        let own = seen(state, self.node);
+        match compare(summary, own.clone()) {
+            Compared::Known(items) => self.held = Held::summed(items),
+            Compared::Differs(_) if sim.has(Bug::DifferenceMissed) => {
+                self.held = Held::summed(own.into_iter().collect());
+            }
+            Compared::Differs(comparison) => {
+                self.step = Step::Compare;
+                let sums = comparison.sums();
+                self.comparison = Some(comparison);
+                let question = ToWorker::Compare(sums);
+                sim.stream(conn, false, Frame::Down(Box::new(question)));
+                return false;
+            }
+        }
+        if !self.held.tasks.is_empty() {
+            sim.sometimes("a worker came back with what it was thought to have");
+        }
+        true
+    }
+}
+
 impl Server {
     /// A worker says something.
     pub fn on_frame(&mut self, sim: &mut Sim, conn: u64, message: ToControl) {
@@ -266,31 +296,8 @@ impl Server {
             return;
         };
         let node = serve.node;
-        if serve.step == Step::Register {
-            serve.step = Step::Settle;
-            match serve.summary {
-                None => serve.held = Held::listed(&serve.hello),
-                Some(summary) => {
-                    let own = seen(&control.state, node);
-                    match compare(summary, own.clone()) {
-                        Compared::Known(items) => serve.held = Held::summed(items),
-                        Compared::Differs(_) if sim.has(Bug::DifferenceMissed) => {
-                            serve.held = Held::summed(own.into_iter().collect());
-                        }
-                        Compared::Differs(comparison) => {
-                            serve.step = Step::Compare;
-                            let sums = comparison.sums();
-                            serve.comparison = Some(comparison);
-                            let question = ToWorker::Compare(sums);
-                            sim.stream(conn, false, Frame::Down(Box::new(question)));
-                            return;
-                        }
-                    }
-                    if !serve.held.tasks.is_empty() {
-                        sim.sometimes("a worker came back with what it was thought to have");
-                    }
-                }
-            }
+        if serve.step == Step::Register && !serve.registered(&control.state, sim, conn) {
+            return;
         }
         if serve.step == Step::Settle {
             serve.step = Step::Return;

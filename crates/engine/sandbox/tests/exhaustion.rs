@@ -165,6 +165,8 @@ fn doubling_fork_bomb() {
     let mut bomb =
         street.guilty("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass");
     bomb.limits.timeout = Some(Millis(1_500));
+    // Room for all of them: it is their number that is to hold it.
+    bomb.limits.memory = Bytes(512 << 20);
     let run = street.endure(bomb);
     check!(run.0.cause == StopCause::Timeout, run);
     check!(

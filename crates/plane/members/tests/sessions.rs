@@ -187,7 +187,7 @@ async fn one_of_another_version_is_refused_with_what_both_speak() {
         // What is spoken here comes in any case, and then the end.
         let mut said = Vec::new();
         let _ended = dialled.stream.read_to_end(&mut said).await;
-        assert_eq!(said[..8], *b"PRSM\x01\0\x02\0");
+        assert_eq!(said[..8], *b"PRSM\x01\0\x03\0");
     }
     assert_eq!(c.house.counts().refused.get("version"), Some(&2));
     assert!(c.control.node(node(7)).is_none());

@@ -162,6 +162,25 @@ fn report() -> RunReport {
     }
 }
 
+async fn submit(control: &Control, tasks: u32) -> JobId {
+    let body = serde_json::json!({
+        "job": "many", "command": ["run"], "array": tasks,
+        "resources": {"cpu": "1", "memory": "1Mi"},
+    });
+    let parsed = prism_spec::parse_wire(WireKind::Job, body.to_string().as_bytes()).unwrap();
+    let (ms, entropy) = control.mint();
+    let id = JobId::new(ms, entropy);
+    let submission = Submission {
+        id,
+        spec: Arc::new(parsed.spec),
+        blobs: Vec::new(),
+        seed: 1,
+    };
+    let submit = Command::SubmitJob(submission);
+    control.propose(submit, None).await.unwrap();
+    id
+}
+
 impl Site {
     async fn session(&mut self, newest: u16) -> Session {
         let (at_worker, at_control, way, wires) = connection(newest).await;
@@ -169,10 +188,11 @@ impl Site {
         let control = self.control.clone();
         tokio::spawn(async move {
             let (link, carried) = carry_control(at_control, far).await.unwrap();
-            let served = control.serve_worker(control_end, Arc::new(link.node));
+            let mut served = control.serve_worker(control_end, Arc::new(link.node));
             tokio::select! {
-                served = served => served.unwrap(),
-                _over = carried => {}
+                served = &mut served => served.unwrap(),
+                // Its queue ends with that, and so does the session.
+                _over = carried => served.await.unwrap(),
             }
         });
         let greeted = greet_control(at_worker).await.unwrap();
@@ -206,25 +226,6 @@ impl Site {
             self.control.readings(NODE).is_none()
         })
         .await;
-    }
-
-    async fn submit(&self, tasks: u32) -> JobId {
-        let body = serde_json::json!({
-            "job": "many", "command": ["run"], "array": tasks,
-            "resources": {"cpu": "1", "memory": "1Mi"},
-        });
-        let parsed = prism_spec::parse_wire(WireKind::Job, body.to_string().as_bytes()).unwrap();
-        let (ms, entropy) = self.control.mint();
-        let id = JobId::new(ms, entropy);
-        let submission = Submission {
-            id,
-            spec: Arc::new(parsed.spec),
-            blobs: Vec::new(),
-            seed: 1,
-        };
-        let submit = Command::SubmitJob(submission);
-        self.control.propose(submit, None).await.unwrap();
-        id
     }
 
     /// Waits until so many were ever launched, says of those after `from` that they run, and that the leader knows.
@@ -337,8 +338,13 @@ async fn a_resume_without_a_difference_costs_as_little_however_much_runs() {
         for jobs in [1, runs] {
             let mut site = site(runs).await;
             let session = site.session(3).await;
-            for _ in 0..jobs {
-                site.submit(runs / jobs).await;
+            // All at once: they are decided and placed together.
+            let submitting = (0..jobs).map(|_| {
+                let control = site.control.clone();
+                tokio::spawn(async move { submit(&control, runs / jobs).await })
+            });
+            for submitted in submitting.collect::<Vec<_>>() {
+                submitted.await.unwrap();
             }
             site.run(0, runs as usize).await;
             let name = format!("{runs} runs of {jobs} jobs");
@@ -370,8 +376,8 @@ async fn after_a_cut_what_is_superseded_is_stopped_and_what_is_valid_is_kept() {
     for newest in [2, 3] {
         let mut site = site(RUNS + 20).await;
         let session = site.session(newest).await;
-        let job = site.submit(RUNS).await;
-        let cancelled = site.submit(20).await;
+        let job = submit(&site.control, RUNS).await;
+        let cancelled = submit(&site.control, 20).await;
         site.run(0, RUNS as usize + 20).await;
         site.cut(session).await;
         let task = |index, attempt| TaskRef {

@@ -101,6 +101,15 @@ pub struct Program {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BootMs(pub u64);
 
+impl BootMs {
+    /// The moment that the clock tells as so many seconds and nanoseconds beyond them.
+    pub fn of(seconds: i64, nanos: i64) -> Self {
+        let seconds = u64::try_from(seconds).unwrap_or_default();
+        let millis = u64::try_from(nanos / 1_000_000).unwrap_or_default();
+        Self(seconds * 1_000 + millis)
+    }
+}
+
 /// A thing to start: a task (with a program), or a sandbox (without: it lives until stopped, and programs are exec'd in it).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {

@@ -9,7 +9,6 @@
 )]
 
 pub mod beneath;
-pub mod clock;
 pub mod creds;
 pub mod filter;
 pub mod first;

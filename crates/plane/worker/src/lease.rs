@@ -4,10 +4,12 @@
 
 use prism_runtime::BootMs;
 use prism_types::LEASE_KILL;
+use rustix::time::{ClockId, clock_gettime};
 
 /// The moment now.
 pub(crate) fn boot_now() -> BootMs {
-    BootMs(prism_sys::clock::boot_ms())
+    let now = clock_gettime(ClockId::Boottime);
+    BootMs::of(now.tv_sec, now.tv_nsec)
 }
 
 /// Until when.

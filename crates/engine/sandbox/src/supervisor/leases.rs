@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use prism_runtime::BootMs;
-use prism_sys::clock::boot_ms;
 use prism_types::{LEASE_KILL, Millis, RunId, RunReport, StopCause};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
 };
 
 use super::state::{Supervisor, now};
 
 /// The moment now.
 fn boot_now() -> BootMs {
-    BootMs(boot_ms())
+    let now = clock_gettime(ClockId::Boottime);
+    BootMs::of(now.tv_sec, now.tv_nsec)
 }
 
 /// Which runs end when: by run, and in the order of their ends, as the next one is asked for in every round of the loop.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use prism_runtime::Isolation::{Plain, Sandboxed};
 use prism_runtime::{BootMs, RunEvent, Runtime};
-use prism_sys::clock::boot_ms;
 use prism_types::{ExitStatus, Millis, StopCause};
 
 use super::support::{Node, id};
@@ -45,13 +44,18 @@ pub fn stopping_has_grace() {
     }
 }
 
+fn boot_now() -> BootMs {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    BootMs::of(now.tv_sec, now.tv_nsec)
+}
+
 /// With nobody there to end it: the daemon is gone meanwhile.
 pub fn a_lease_ends_a_run_that_is_not_renewed() {
     let mut node = Node::new();
     let script = "echo up; while :; do sleep 0.01; done";
     let leased = |name: &str, ms: u64| {
         let mut launch = node.task(name, Sandboxed, script);
-        launch.lease = Some(BootMs(boot_ms() + ms));
+        launch.lease = Some(BootMs(boot_now().0 + ms));
         launch
     };
     let batch = vec![
@@ -69,7 +73,7 @@ pub fn a_lease_ends_a_run_that_is_not_renewed() {
         node.wait_start(&id(name));
     }
     let all = ["renewed", "without", "ahead"].map(id);
-    let until = BootMs(boot_ms() + 30_000);
+    let until = BootMs(boot_now().0 + 30_000);
     node.rt().renew(&all, until).unwrap();
     // What is answered after it: it has come.
     node.rt().observe().unwrap();

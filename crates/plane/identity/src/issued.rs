@@ -62,7 +62,7 @@ pub enum NotAsAsked {
 }
 
 fn parsed(certificate: &[u8]) -> Result<X509Certificate<'_>, NotAsAsked> {
-    let damaged = |why: String| NotAsAsked::Damaged(why);
+    let damaged = NotAsAsked::Damaged;
     if certificate.len() > MOST {
         return Err(damaged(format!("it has more than {MOST} bytes")));
     }

@@ -82,76 +82,32 @@ async fn what_it_signs_comes_back_and_the_token_is_read_at_each_use() {
 
 /// What it answers, of which kind that is, and what is said of it.
 fn answers() -> Vec<(Manner, &'static str, &'static str)> {
-    let sealed = vec!["Vault is sealed".to_owned()];
-    let echo = vec![format!("bad token \r\n {TOKEN}"), "x".repeat(5_000)];
-    vec![
-        (
-            Manner::Refuse(503, sealed),
-            "is away",
-            "503: Vault is sealed",
-        ),
-        (
-            Manner::Refuse(429, vec![]),
-            "is away",
-            "it does not say why",
-        ),
-        (
-            Manner::Refuse(400, echo.clone()),
-            "refuses",
-            "bad token (the token)",
-        ),
-        (Manner::Refuse(403, vec![]), "refuses", "vault token lookup"),
-        (Manner::Refuse(204, vec![]), "not do so as Vault", "204"),
-        (
-            Manner::Giant(1 << 20),
-            "not do so as Vault",
-            "more than 131072 bytes",
-        ),
-        (
-            Manner::SendOn,
-            "not do so as Vault",
-            "/v1/elsewhere, which is not followed",
-        ),
-        (
-            Manner::Says("{".to_owned()),
-            "not do so as Vault",
-            "not understood",
-        ),
-        (
-            Manner::Says(String::new()),
-            "not do so as Vault",
-            "not understood",
-        ),
-        (
-            Manner::Says("<html>".to_owned()),
-            "not do so as Vault",
-            "not understood",
-        ),
-        (
-            Manner::Says("{\"data\":{}}".to_owned()),
-            "not do so as Vault",
-            "certificate",
-        ),
-        (
-            Manner::Raw("no HTTP\r\n\r\n".to_owned()),
-            "not do so as Vault",
-            "",
-        ),
-        (
-            Manner::Raw(format!(
-                "HTTP/1.1 200 OK\r\nx: {}\r\n\r\n",
-                "y".repeat(64 << 10)
-            )),
-            "not do so as Vault",
-            "",
-        ),
-        (
-            Manner::Raw("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".to_owned()),
-            "",
-            "",
-        ),
+    let strange = "not do so as Vault";
+    let refuse = |status, errors: &[&str]| {
+        let errors = errors.iter().map(|e| (*e).to_owned());
+        Manner::Refuse(status, errors.collect())
+    };
+    let echo = format!("bad token \r\n {TOKEN}");
+    let long = "x".repeat(5_000);
+    let head = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(64 << 10));
+    let cut = "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{";
+    let mut all = vec![
+        (refuse(503, &["Vault is sealed"]), "is away", "is sealed"),
+        (refuse(429, &[]), "is away", "it does not say why"),
+        (refuse(400, &[&echo, &long]), "refuses", "token (the token)"),
+        (refuse(403, &[]), "refuses", "vault token lookup"),
+        (refuse(204, &[]), strange, "204"),
+        (Manner::Giant(1 << 20), strange, "more than 131072 bytes"),
+        (Manner::SendOn, strange, "elsewhere, which is not followed"),
+        (Manner::Raw(head), strange, ""),
+        (Manner::Raw("no HTTP\r\n\r\n".to_owned()), strange, ""),
+        (Manner::Raw(cut.to_owned()), "", ""),
         (Manner::Raw(String::new()), "is away", ""),
-    ]
+    ];
+    for text in ["{", "", "<html>", "{\"data\":{}}", "{\"data\":[]}"] {
+        all.push((Manner::Says(text.to_owned()), strange, "not understood"));
+    }
+    all
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ impl World {
     fn partition(&mut self) {
         let one = self.a_node();
         // Some outlast a lease.
-        let length = match self.sim.rng.permille(250) {
+        let length = match self.sim.rng.permille(400) {
             true => self.sim.rng.within(18_000, 45_000),
             false => self.sim.rng.within(500, 25_000),
         };

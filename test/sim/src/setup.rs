@@ -110,7 +110,7 @@ impl Setup {
             snapshot_every: rng.within(15, 80),
             window: [4, 16, 256][rng.index(3)],
             election: (1_000, [1_100, 2_000][rng.index(2)]),
-            outbox: if short { 3 * jobs as usize + 2 } else { 1_024 },
+            outbox: if short { 2 * jobs as usize + 3 } else { 1_024 },
             jobs,
         }
     }

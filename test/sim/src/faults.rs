@@ -103,7 +103,11 @@ impl World {
 
     fn partition(&mut self) {
         let one = self.a_node();
-        let length = self.sim.rng.within(500, 25_000);
+        // Some outlast a lease.
+        let length = match self.sim.rng.permille(250) {
+            true => self.sim.rng.within(18_000, 45_000),
+            false => self.sim.rng.within(500, 25_000),
+        };
         let (into, out) = match self.sim.rng.below(4) {
             0 => (true, false),
             1 => (false, true),

@@ -144,6 +144,32 @@ fn seen(state: &State, node: NodeId) -> Vec<Item> {
     items
 }
 
+impl Serve {
+    /// Finds out what the worker holds, unless it has to be asked with what this answers.
+    fn compared(&mut self, sim: &mut Sim, state: &State) -> Option<ToWorker> {
+        let Some(summary) = self.summary else {
+            self.held = Held::listed(&self.hello);
+            return None;
+        };
+        let own = seen(state, self.node);
+        self.held = match compare(summary, own.clone()) {
+            Compared::Known(items) => Held::summed(items),
+            Compared::Differs(_) if sim.has(Bug::DifferenceMissed) => {
+                Held::summed(own.into_iter().collect())
+            }
+            Compared::Differs(comparison) => {
+                let sums = comparison.sums();
+                self.comparison = Some(comparison);
+                return Some(ToWorker::Compare(sums));
+            }
+        };
+        if !self.held.tasks.is_empty() {
+            sim.sometimes("a worker came back with what it was thought to have");
+        }
+        None
+    }
+}
+
 fn task_of(job: JobId, index: u32, attempt: u32) -> TaskRef {
     TaskRef {
         job,
@@ -268,28 +294,10 @@ impl Server {
         let node = serve.node;
         if serve.step == Step::Register {
             serve.step = Step::Settle;
-            match serve.summary {
-                None => serve.held = Held::listed(&serve.hello),
-                Some(summary) => {
-                    let own = seen(&control.state, node);
-                    match compare(summary, own.clone()) {
-                        Compared::Known(items) => serve.held = Held::summed(items),
-                        Compared::Differs(_) if sim.has(Bug::DifferenceMissed) => {
-                            serve.held = Held::summed(own.into_iter().collect());
-                        }
-                        Compared::Differs(comparison) => {
-                            serve.step = Step::Compare;
-                            let sums = comparison.sums();
-                            serve.comparison = Some(comparison);
-                            let question = ToWorker::Compare(sums);
-                            sim.stream(conn, false, Frame::Down(Box::new(question)));
-                            return;
-                        }
-                    }
-                    if !serve.held.tasks.is_empty() {
-                        sim.sometimes("a worker came back with what it was thought to have");
-                    }
-                }
+            if let Some(question) = serve.compared(sim, &control.state) {
+                serve.step = Step::Compare;
+                sim.stream(conn, false, Frame::Down(Box::new(question)));
+                return;
             }
         }
         if serve.step == Step::Settle {

@@ -99,7 +99,7 @@ impl Setup {
         // Each client submits as many.
         let jobs = u32::div_ceil(jobs, clients) * clients;
         // Short where a session's first messages fit all the same.
-        let short = jobs <= 4 && rng.permille(850);
+        let short = jobs <= 6 && rng.permille(850);
         Self {
             servers: [1, 3, 3, 3, 5, 5][rng.index(6)],
             workers: [1, 2, 3, 3, 4, 5, 8][rng.index(7)],
@@ -110,7 +110,7 @@ impl Setup {
             snapshot_every: rng.within(15, 80),
             window: [4, 16, 256][rng.index(3)],
             election: (1_000, [1_100, 2_000][rng.index(2)]),
-            outbox: if short { 3 * jobs as usize + 3 } else { 1_024 },
+            outbox: if short { 3 * jobs as usize + 2 } else { 1_024 },
             jobs,
         }
     }

@@ -128,9 +128,19 @@ async fn no_lease_is_renewed_that_the_store_does_not_confirm() {
     // A leader that another has taken over from answers none either, and its session ends.
     let _other = store.lead().await.unwrap();
     ask(21).await;
-    let _gone = to.send(ToControl::Finished(Vec::new())).await;
-    while let Some(order) = worker.from_control.recv().await {
-        assert!(!matches!(order, ToWorker::Renewed { .. }), "{order:?}");
-    }
+    let ended = async {
+        loop {
+            // What changes nothing is answered without the store, until the leader has seen that it leads no more.
+            let _gone = to.send(ToControl::Finished(Vec::new())).await;
+            let look = Duration::from_millis(50);
+            match tokio::time::timeout(look, worker.from_control.recv()).await {
+                Ok(None) => break,
+                Ok(Some(order)) => assert!(!matches!(order, ToWorker::Renewed { .. }), "{order:?}"),
+                Err(_) => {}
+            }
+        }
+    };
+    let limit = Duration::from_secs(30);
+    assert!(tokio::time::timeout(limit, ended).await.is_ok());
     stop.cancel();
 }

@@ -452,7 +452,10 @@ impl Cut {
             launched().len() >= all + self.gone.len()
         })
         .await;
-        let anew: BTreeSet<TaskRef> = launched()[all..].iter().filter_map(RunId::as_task).collect();
+        let anew: BTreeSet<TaskRef> = launched()[all..]
+            .iter()
+            .filter_map(RunId::as_task)
+            .collect();
         let next = self.gone.iter().map(|t| of(self.job, t.index, 2));
         assert_eq!(anew, next.collect());
     }

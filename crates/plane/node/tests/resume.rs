@@ -335,7 +335,7 @@ async fn differing(site: &mut Site, mut session: Session) {
 async fn a_resume_without_a_difference_costs_as_little_however_much_runs() {
     let mut costs = Vec::new();
     for runs in [10, 1_000, 10_000] {
-        for jobs in [1, runs] {
+        for jobs in [1, runs.min(1_000)] {
             let mut site = site(runs).await;
             let session = site.session(3).await;
             // All at once: they are decided and placed together.
@@ -359,7 +359,7 @@ async fn a_resume_without_a_difference_costs_as_little_however_much_runs() {
     }
     let [least, most] = [costs[0], costs[5]];
     assert!(
-        most[0] > 1_000_000 && costs[4][0] > 400_000,
+        most[0] > 500_000 && costs[4][0] > 400_000,
         "lists: {costs:?}"
     );
     for cost in &costs {
@@ -368,89 +368,123 @@ async fn a_resume_without_a_difference_costs_as_little_however_much_runs() {
     }
 }
 
+const RUNS: u32 = 2_000;
+
+/// A site whose worker was cut off, and what happened meanwhile.
+struct Cut {
+    site: Site,
+    job: JobId,
+    /// What was given up, by index.
+    gone: Vec<TaskRef>,
+    /// What was cancelled.
+    cancelled: Vec<TaskRef>,
+}
+
+fn of(job: JobId, index: u32, attempt: u32) -> TaskRef {
+    TaskRef {
+        job,
+        index,
+        attempt,
+    }
+}
+
+/// 50 of 2,000 runs are superseded and a job of 20 is cancelled while their worker is cut off; two runs end meanwhile, one of them
+/// superseded.
+async fn cut(newest: u16) -> Cut {
+    let mut site = site(RUNS + 20).await;
+    let session = site.session(newest).await;
+    let job = submit(&site.control, RUNS).await;
+    let other = submit(&site.control, 20).await;
+    site.run(0, RUNS as usize + 20).await;
+    site.cut(session).await;
+    let gone: Vec<TaskRef> = (0..50).map(|n| of(job, n * 37, 1)).collect();
+    site.supersede(&gone).await;
+    let cancel = Command::CancelJob { id: other };
+    site.control.propose(cancel, None).await.unwrap();
+    for task in [gone[3], of(job, 1, 1)] {
+        let mut observed = site.script.observed.lock().unwrap();
+        let run = observed.iter_mut().find(|o| o.id == RunId::task(task));
+        run.unwrap().exited = Some(report());
+    }
+    Cut {
+        site,
+        job,
+        gone,
+        cancelled: (0..20).map(|index| of(other, index, 1)).collect(),
+    }
+}
+
+impl Cut {
+    /// Waits until so many tasks of the job are done.
+    async fn done(&self, count: u32) {
+        until("valid ends are recorded", async || {
+            let ended = |s: &State| s.job(self.job).unwrap().counts().of(TaskState::Completed);
+            self.site.control.read(ended).await == count
+        })
+        .await;
+    }
+
+    /// The attempt of a task, and how it is.
+    async fn cell(&self, task: TaskRef) -> (u32, TaskState) {
+        let cell = |s: &State| {
+            let cell = s.job(self.job).unwrap().cell(task.index).unwrap();
+            (cell.attempt, cell.state)
+        };
+        self.site.control.read(cell).await
+    }
+
+    /// That alone is stopped which is not wanted, and what was given up is begun anew as the next attempt.
+    async fn is_settled(&self) {
+        let over = self.gone[3];
+        // What is over may have been found out before or after it was to be stopped.
+        let live = |all: BTreeSet<TaskRef>| -> BTreeSet<TaskRef> {
+            all.into_iter().filter(|task| *task != over).collect()
+        };
+        let unwanted = self.gone.iter().chain(&self.cancelled).copied();
+        let unwanted = live(unwanted.collect());
+        until("what is not wanted is stopped", async || {
+            live(self.site.stopped()).len() >= unwanted.len()
+        })
+        .await;
+        assert_eq!(live(self.site.stopped()), unwanted);
+        let all = RUNS as usize + 20;
+        let launched = || self.site.script.launched.lock().unwrap().clone();
+        until("they are begun anew", async || {
+            launched().len() >= all + self.gone.len()
+        })
+        .await;
+        let anew: BTreeSet<TaskRef> = launched()[all..]
+            .iter()
+            .filter_map(RunId::as_task)
+            .collect();
+        let next = self.gone.iter().map(|t| of(self.job, t.index, 2));
+        assert_eq!(anew, next.collect());
+    }
+}
+
 /// Some of what runs was given up meanwhile, and one job is cancelled. After the resume that alone is stopped; what is valid runs on,
 /// and its results count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_cut_what_is_superseded_is_stopped_and_what_is_valid_is_kept() {
-    const RUNS: u32 = 2_000;
     for newest in [2, 3] {
-        let mut site = site(RUNS + 20).await;
-        let session = site.session(newest).await;
-        let job = submit(&site.control, RUNS).await;
-        let cancelled = submit(&site.control, 20).await;
-        site.run(0, RUNS as usize + 20).await;
-        site.cut(session).await;
-        let task = |index, attempt| TaskRef {
-            job,
-            index,
-            attempt,
-        };
-        let gone: Vec<TaskRef> = (0..50).map(|n| task(n * 37, 1)).collect();
-        site.supersede(&gone).await;
-        let cancel = Command::CancelJob { id: cancelled };
-        site.control.propose(cancel, None).await.unwrap();
-        // Two more ended on the node meanwhile, one of them superseded.
-        let ended = [gone[3], task(1, 1)];
-        for task in &ended {
-            let mut observed = site.script.observed.lock().unwrap();
-            let run = observed.iter_mut().find(|o| o.id == RunId::task(*task));
-            run.unwrap().exited = Some(report());
-        }
-        let session = site.session(newest).await;
+        let mut cut = cut(newest).await;
+        let session = cut.site.session(newest).await;
         let (up, down, took) = session.settled().await;
         println!("to version {newest}, 72 of {RUNS} differ: {up} bytes up, {down} down, {took:?}");
-        let mut stopped: BTreeSet<TaskRef> = gone.iter().copied().collect();
-        stopped.extend((0..20).map(|index| TaskRef {
-            job: cancelled,
-            index,
-            attempt: 1,
-        }));
-        // What is over may have been found out before or after it was to be stopped.
-        let live = |mut all: BTreeSet<TaskRef>| {
-            all.remove(&ended[0]);
-            all
-        };
-        until("what is superseded is stopped", async || {
-            live(site.stopped()).len() >= stopped.len() - 1
-        })
-        .await;
-        assert_eq!(live(site.stopped()), live(stopped));
-        // They are begun anew, as the next attempt.
-        let all = RUNS as usize + 20;
-        until("they are begun anew", async || {
-            site.script.launched.lock().unwrap().len() >= all + gone.len()
-        })
-        .await;
-        let anew = site.script.launched.lock().unwrap()[all..].to_vec();
-        let anew: BTreeSet<TaskRef> = anew.iter().filter_map(RunId::as_task).collect();
-        let next = gone.iter().map(|t| task(t.index, 2));
-        assert_eq!(anew, next.collect());
+        cut.is_settled().await;
         // The late result of a superseded run is not the task's; that of a valid one is.
-        until("the valid end is recorded", async || {
-            let ended = |s: &State| s.job(job).unwrap().counts().of(TaskState::Completed);
-            site.control.read(ended).await == 1
-        })
-        .await;
-        let (late, valid) = site
-            .control
-            .read(|s| {
-                let cell = |t: TaskRef| s.job(job).unwrap().cell(t.index).unwrap();
-                let (late, valid) = (cell(ended[0]), cell(ended[1]));
-                ((late.attempt, late.state), (valid.attempt, valid.state))
-            })
-            .await;
+        cut.done(1).await;
+        let late = cut.cell(cut.gone[3]).await;
         assert!(late.0 == 2 && late.1 != TaskState::Completed, "{late:?}");
+        let valid = cut.cell(of(cut.job, 1, 1)).await;
         assert_eq!(valid, (1, TaskState::Completed));
-        let told = task(2, 1);
-        site.script.tell(vec![RunEvent::Exited {
-            id: RunId::task(told),
+        let id = RunId::task(of(cut.job, 2, 1));
+        let told = RunEvent::Exited {
+            id,
             report: report(),
-        }]);
-        until("it ends in the new session", async || {
-            let ended = |s: &State| s.job(job).unwrap().counts().of(TaskState::Completed);
-            site.control.read(ended).await == 2
-        })
-        .await;
-        site.cut(session).await;
+        };
+        cut.site.script.tell(vec![told]);
+        cut.done(2).await;
+        cut.site.cut(session).await;
     }
 }

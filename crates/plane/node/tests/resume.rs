@@ -447,6 +447,12 @@ impl Cut {
         })
         .await;
         assert_eq!(live(self.site.stopped()), unwanted);
+        // What is stopped ends, and leaves its place to others.
+        let ends = unwanted.iter().map(|task| RunEvent::Exited {
+            id: RunId::task(*task),
+            report: report(),
+        });
+        self.site.script.tell(ends.collect());
         let all = RUNS as usize + 20;
         let launched = || self.site.script.launched.lock().unwrap().clone();
         until("they are begun anew", async || {

@@ -120,7 +120,8 @@ fn vault_signs_for_members_is_away_comes_back_and_changes_its_root() {
     let mut second = Server::started_as(&["--name=s2", &join, "--serf=127.0.0.1:0", ROOM]);
     let token_file = format!("--token-file={}", second.place.write("token", &text));
     let own = told(&second.place, &vault, TOKEN);
-    let ended = start(&mut second, &[token_file.clone()]).expect_err("not told of Vault");
+    let ended =
+        start(&mut second, std::slice::from_ref(&token_file)).expect_err("not told of Vault");
     assert!(ended.stderr.contains("--issuer=vault"), "{}", ended.stderr);
     vault.take("hvs.another");
     let with: Vec<String> = own.iter().cloned().chain([token_file]).collect();

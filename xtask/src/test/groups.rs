@@ -162,6 +162,7 @@ const OF_CLUSTERS: &[&str] = &[
     "servers",
     "single_instance",
     "slow_members",
+    "vault",
 ];
 
 fn kind(program: &TestProgram) -> Kind {

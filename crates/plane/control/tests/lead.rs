@@ -1,75 +1,13 @@
 //! A leader that could not commit: what it has in memory is told nobody.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use prism_control::{ControlError, Seat, Seats};
 use prism_state::{Command, Role};
-use prism_store::{
-    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SnapshotPin, Status, Store,
-    StoreError, Watch,
-};
+use prism_store::{Store, StoreError};
 use prism_store_kit::FakeStore;
-use prism_types::{Fence, Id, Outcome, Reason, TokenId};
+use prism_types::{Id, Outcome, Reason, TokenId};
 use tokio_util::sync::CancellationToken;
-
-/// Refuses commits when it is told to, and otherwise knows of no change: as a server whose lead lapses for a moment, or one whose store
-/// is refused by what keeps it.
-#[derive(Debug, Default)]
-struct Lapsing {
-    store: FakeStore,
-    lapsed: AtomicBool,
-    refusal: Option<StoreError>,
-}
-
-impl Store for Lapsing {
-    fn lead(&self) -> BoxFuture<'_, Result<Leadership, StoreError>> {
-        self.store.lead()
-    }
-
-    fn commit(&self, fence: Fence, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        if self.lapsed.load(Ordering::SeqCst) {
-            let leader = "nobody does".to_owned();
-            let lapse = StoreError::NotLeader { leader };
-            let refused = self.refusal.clone().unwrap_or(lapse);
-            return Box::pin(std::future::ready(Err(refused)));
-        }
-        self.store.commit(fence, batch)
-    }
-
-    fn get<'a>(
-        &'a self,
-        key: &'a [u8],
-        at: Option<Revision>,
-    ) -> BoxFuture<'a, Result<Option<Item>, StoreError>> {
-        self.store.get(key, at)
-    }
-
-    fn range(
-        &self,
-        range: KeyRange,
-        at: Option<Revision>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.store.range(range, at, limit)
-    }
-
-    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
-        self.store.snapshot()
-    }
-
-    fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {
-        self.store.watch(prefix, after)
-    }
-
-    fn compact(&self, to: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.compact(to)
-    }
-
-    fn status(&self) -> Status {
-        self.store.status()
-    }
-}
 
 fn token(n: u128) -> Command {
     Command::CreateToken {
@@ -85,17 +23,19 @@ fn token(n: u128) -> Command {
 
 #[tokio::test]
 async fn what_was_not_committed_is_told_nobody() {
-    let store = Arc::new(Lapsing::default());
+    let store = Arc::new(FakeStore::default());
     let (control, leader) = prism_control::open(store.clone()).await.expect("it leads");
     let led = tokio::spawn(leader.run(CancellationToken::new()));
     control.propose(token(1), None).await.expect("committed");
     control.confirm().await.expect("it leads");
-    store.lapsed.store(true, Ordering::SeqCst);
+    // As of a server whose lead lapses for a moment: it knows of no other.
+    let leader = "nobody does".to_owned();
+    store.refuse_commits(0, StoreError::NotLeader { leader });
     let refused = control.propose(token(2), None).await.expect_err("lost");
     assert_eq!(refused.outcome, Outcome::Unknown, "{refused}");
     assert!(led.await.expect("no panic").is_err());
     // The store knows of no other leader, and the state may hold the second token.
-    store.lapsed.store(false, Ordering::SeqCst);
+    store.take_commits();
     assert!(store.status().leader);
     assert!(control.confirm().await.is_err());
     // What another knows without leading is what was committed, and it decides nothing.
@@ -118,16 +58,13 @@ async fn what_the_store_refused_is_said_to_be_undone_and_why() {
         (StoreError::Unavailable { why, advice }, Reason::NotLeader),
     ];
     for (refusal, reason) in cases {
-        let store = Arc::new(Lapsing {
-            refusal: Some(refusal.clone()),
-            ..Lapsing::default()
-        });
+        let store = Arc::new(FakeStore::default());
         let (control, leader) = prism_control::open(store.clone()).await.expect("it leads");
         let cluster = Id::new(7, 7);
         let led = tokio::spawn(leader.founding(cluster).run(CancellationToken::new()));
         control.propose(token(1), None).await.expect("committed");
         assert_eq!(control.read(|s| s.cluster()).await, Some(cluster));
-        store.lapsed.store(true, Ordering::SeqCst);
+        store.refuse_commits(0, refusal.clone());
         let refused = control.propose(token(2), None).await.expect_err("refused");
         assert_eq!(
             (refused.outcome, refused.reason, refused.retryable),
@@ -143,7 +80,7 @@ async fn what_the_store_refused_is_said_to_be_undone_and_why() {
             "{ended}"
         );
         // There is room again: whoever leads next goes on.
-        store.lapsed.store(false, Ordering::SeqCst);
+        store.take_commits();
         let (control, leader) = prism_control::open(store).await.expect("it leads");
         tokio::spawn(leader.founding(Id::new(8, 8)).run(CancellationToken::new()));
         control.propose(token(2), None).await.expect("committed");

@@ -3,76 +3,16 @@
 
 use std::io::Cursor;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prism_backup::{Head, Reader, Writer};
 use prism_control::{Control, RestoreOutcome};
 use prism_spec::{ImageRef, IsolationSpec, JobSpec, Work};
 use prism_state::{Command, Role, State, Submission};
-use prism_store::{
-    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SnapshotPin, Status, Store,
-    StoreError, Watch,
-};
+use prism_store::{KeyRange, Store, StoreError};
 use prism_store_kit::FakeStore;
-use prism_types::{Bytes, Fence, JobId, Labels, MilliCpu, Reason, Rejection, Resources, TokenId};
+use prism_types::{Bytes, JobId, Labels, MilliCpu, Reason, Rejection, Resources, TokenId};
 use tokio_util::sync::CancellationToken;
-
-/// A store that breaks after so many commits.
-#[derive(Debug)]
-struct Fragile {
-    store: FakeStore,
-    left: AtomicU64,
-}
-
-impl Store for Fragile {
-    fn lead(&self) -> BoxFuture<'_, Result<Leadership, StoreError>> {
-        self.store.lead()
-    }
-
-    fn commit(&self, fence: Fence, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        let left = self
-            .left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-        match left {
-            Ok(_) => self.store.commit(fence, batch),
-            Err(_) => Box::pin(std::future::ready(Err(StoreError::Stopped("broke".into())))),
-        }
-    }
-
-    fn get<'a>(
-        &'a self,
-        key: &'a [u8],
-        at: Option<Revision>,
-    ) -> BoxFuture<'a, Result<Option<Item>, StoreError>> {
-        self.store.get(key, at)
-    }
-
-    fn range(
-        &self,
-        range: KeyRange,
-        at: Option<Revision>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.store.range(range, at, limit)
-    }
-
-    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
-        self.store.snapshot()
-    }
-
-    fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {
-        self.store.watch(prefix, after)
-    }
-
-    fn compact(&self, to: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.compact(to)
-    }
-
-    fn status(&self) -> Status {
-        self.store.status()
-    }
-}
 
 /// More than half of what is written at once.
 const FILE: usize = (5 << 20) / 2;
@@ -213,11 +153,9 @@ async fn wherever_a_restore_breaks_off_the_cluster_is_empty_or_whole() {
         own.propose(token(1), None).await.unwrap();
         let cluster = own.read(State::cluster).await;
         let before = everything(&inner).await;
-        let fragile = Arc::new(Fragile {
-            store: inner.clone(),
-            left: AtomicU64::new(commits),
-        });
-        let control = led(fragile).await;
+        let fragile = inner.beside();
+        fragile.refuse_commits(commits, StoreError::Stopped("broke".into()));
+        let control = led(Arc::new(fragile)).await;
         let done = restore(&control, &bytes).await;
         let again = led(Arc::new(inner.clone())).await;
         assert_eq!(again.read(State::cluster).await, cluster);

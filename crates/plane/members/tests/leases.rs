@@ -4,72 +4,14 @@
 mod kit;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kit::{hello, nobody, node, until};
 use prism_link::{ToControl, ToWorker, WorkerEnd, pair};
 use prism_state::State;
-use prism_store::{
-    Batch, BoxFuture, Item, Key, KeyRange, Leadership, Page, Revision, SnapshotPin, Status, Store,
-    StoreError, Watch,
-};
+use prism_store::Store;
 use prism_store_kit::FakeStore;
-use prism_types::Fence;
 use tokio_util::sync::CancellationToken;
-
-/// A store that can be made to doubt that its leader leads; it goes on taking commits.
-#[derive(Debug, Default)]
-struct Doubtful {
-    inner: FakeStore,
-    doubts: AtomicBool,
-}
-
-impl Store for Doubtful {
-    fn lead(&self) -> BoxFuture<'_, Result<Leadership, StoreError>> {
-        self.inner.lead()
-    }
-    fn commit(&self, fence: Fence, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        self.inner.commit(fence, batch)
-    }
-    fn confirm(&self, fence: Fence) -> BoxFuture<'_, Result<(), StoreError>> {
-        match self.doubts.load(Ordering::SeqCst) {
-            false => self.inner.confirm(fence),
-            true => Box::pin(async {
-                Err(StoreError::NotLeader {
-                    leader: "another server".to_owned(),
-                })
-            }),
-        }
-    }
-    fn get<'a>(
-        &'a self,
-        key: &'a [u8],
-        at: Option<Revision>,
-    ) -> BoxFuture<'a, Result<Option<Item>, StoreError>> {
-        self.inner.get(key, at)
-    }
-    fn range(
-        &self,
-        range: KeyRange,
-        at: Option<Revision>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
-        self.inner.range(range, at, limit)
-    }
-    fn snapshot(&self) -> Result<SnapshotPin, StoreError> {
-        self.inner.snapshot()
-    }
-    fn watch(&self, prefix: Key, after: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {
-        self.inner.watch(prefix, after)
-    }
-    fn compact(&self, to: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.compact(to)
-    }
-    fn status(&self) -> Status {
-        self.inner.status()
-    }
-}
 
 /// The questions that are answered, up to and with this one.
 async fn answered(worker: &mut WorkerEnd, last: u64) -> Vec<u64> {
@@ -88,7 +30,7 @@ async fn answered(worker: &mut WorkerEnd, last: u64) -> Vec<u64> {
 /// ADR 18: a lease that a leader gave was asked for before that leader lost the lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_lease_is_renewed_that_the_store_does_not_confirm() {
-    let store = Arc::new(Doubtful::default());
+    let store = Arc::new(FakeStore::default());
     let (control, leader) = prism_control::open(store.clone()).await.unwrap();
     let stop = CancellationToken::new();
     tokio::spawn(leader.run(stop.clone()));
@@ -105,7 +47,7 @@ async fn no_lease_is_renewed_that_the_store_does_not_confirm() {
     assert!(until(|| async { control.node(node(7)).is_some() }).await);
     ask(1).await;
     assert_eq!(answered(&mut worker, 1).await, [1]);
-    store.doubts.store(true, Ordering::SeqCst);
+    store.doubt(true);
     for sent in 2..20 {
         ask(sent).await;
     }
@@ -118,7 +60,7 @@ async fn no_lease_is_renewed_that_the_store_does_not_confirm() {
         control.read(labels).await == 1
     };
     assert!(until(labelled).await);
-    store.doubts.store(false, Ordering::SeqCst);
+    store.doubt(false);
     ask(20).await;
     assert_eq!(
         answered(&mut worker, 20).await,

@@ -3,39 +3,33 @@
 
 mod kit;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prism_control::{Control, Seats};
 use prism_identity::{ClusterId, JoinSecret, JoinToken, Key, Role};
 use prism_members::{
-    House, Joining, Links, MemberError, Membership, dial_session, join, renew, serve, who_leads,
+    House, Joining, MemberError, Membership, dial_session, join, renew, who_leads,
 };
-use prism_state::{Command, JoinTokenRecord, MemberRecord, MemberRole};
-use prism_store_kit::FakeStore;
-use prism_types::{Id, Reason, TimeMs, TokenId};
+use prism_state::{Command, MemberRole};
+use prism_types::{Id, Reason, TokenId};
 use prism_vault::{Config, Vault};
 use prism_vault_kit::{MOUNT, Manner, ROLE, StandIn};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use kit::{joining, node, now};
+use kit::{Cluster, SERVER, UNKNOWN_HERE, cluster_of, joining, node, now};
 
 const TOKEN: &str = "hvs.members";
 
 struct Site {
-    control: Control,
-    house: Arc<House>,
-    address: SocketAddr,
-    stop: CancellationToken,
-    dir: tempfile::TempDir,
+    cluster: Cluster,
     vault: Arc<Vault>,
+    // What the Vault's client reads.
+    _dir: tempfile::TempDir,
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.stop.cancel();
+impl std::ops::Deref for Site {
+    type Target = Cluster;
+    fn deref(&self) -> &Cluster {
+        &self.cluster
     }
 }
 
@@ -58,72 +52,24 @@ fn cluster() -> ClusterId {
 }
 
 async fn site(stand_in: &StandIn) -> Site {
-    let stop = CancellationToken::new();
-    let store = Arc::new(FakeStore::default());
-    let (control, leader) = prism_control::open(store.clone()).await.unwrap();
-    tokio::spawn(leader.run(stop.clone()));
     let dir = tempfile::tempdir().unwrap();
     let vault = vault_of(&dir, stand_in);
-    let me = Membership::found_by(&vault, cluster(), node(1))
-        .await
-        .unwrap();
-    let member = MemberRecord {
-        id: me.node,
-        role: MemberRole::Server,
-        name: "server".parse().unwrap(),
-        key: me.key.pin().0,
-        labels: Default::default(),
-        token: None,
-        joined: TimeMs(0),
-    };
-    let address = "127.0.0.1:1".to_owned();
-    let found = Command::Found { member, address };
-    control.propose(found, None).await.unwrap();
-    me.save(dir.path()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let links = Links {
-        seats: Seats::fixed(control.clone()),
-        store,
-        address: "127.0.0.1:1".to_owned(),
-        raft: None,
-        api: None,
-        on_etcd: false,
-    };
-    let house = House::new(links, me).unwrap();
-    house.issue_by(vault.clone());
-    tokio::spawn(serve(listener, house.clone(), 32, stop.clone()));
-    tokio::spawn(house.clone().tend(dir.path().to_owned(), stop.clone()));
+    let me = Membership::found_by(&vault, cluster(), node(SERVER)).await;
+    let issue = |house: &House| house.issue_by(vault.clone());
+    let cluster = cluster_of(me.unwrap(), UNKNOWN_HERE, issue).await;
     Site {
-        control,
-        house,
-        address,
-        stop,
-        dir,
+        cluster,
         vault,
+        _dir: dir,
     }
 }
 
 impl Site {
     async fn token(&self, role: MemberRole) -> JoinToken {
-        let (ms, entropy) = self.control.mint();
-        let (id, secret) = (TokenId::new(ms, entropy), JoinSecret::generate().unwrap());
-        let record = JoinTokenRecord {
-            id,
-            hash: secret.hash(),
-            role,
-            name: None,
-            labels: Default::default(),
-            from: Vec::new(),
-            uses: 1,
-            created: TimeMs(0),
-            expires: self.control.now().after(prism_types::Millis(3_600_000)),
-        };
-        let create = Command::CreateJoinToken(record);
-        self.control.propose(create, None).await.unwrap();
-        let pin = Membership::load(self.dir.path()).unwrap().unwrap();
-        let pin = pin.root_pin().unwrap();
-        JoinToken { id, secret, pin }
+        let token = self.cluster.token(|record| record.role = role).await;
+        // The root may have changed since the cluster was founded.
+        let pin = self.server().root_pin().unwrap();
+        JoinToken { pin, ..token }
     }
 
     async fn uses(&self, token: &JoinToken) -> u32 {
@@ -371,7 +317,7 @@ async fn a_new_root_is_trusted_beside_the_old_before_vault_signs_with_it() {
     renew(s.address, &mut me, trust.clone()).await.unwrap();
     assert_eq!(me.chain[1], new);
     // The server's own follows when it is due.
-    let mut own = Membership::load(s.dir.path()).unwrap().unwrap();
+    let mut own = s.server();
     own.life.until = now();
     assert!(own.renew_by(&s.vault).await.unwrap());
     assert_eq!(own.roots, [new, old]);

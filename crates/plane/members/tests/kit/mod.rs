@@ -60,13 +60,18 @@ pub async fn cluster() -> Cluster {
 
 /// One in which so many may be unknown at once.
 pub async fn cluster_with(unknown: usize) -> Cluster {
+    let me = Membership::found(ClusterId(Id::new(1, 9)), node(SERVER), now()).unwrap();
+    cluster_of(me, unknown, |_| {}).await
+}
+
+/// The one that this server founds, after `change` was made to its house.
+pub async fn cluster_of(me: Membership, unknown: usize, change: impl FnOnce(&House)) -> Cluster {
     let stop = CancellationToken::new();
     let store = Arc::new(FakeStore::default());
     let (control, leader) = prism_control::open(store.clone()).await.unwrap();
     let lead = stop.child_token();
     tokio::spawn(leader.run(lead.clone()));
-    let me = Membership::found(ClusterId(Id::new(1, 9)), node(SERVER), now()).unwrap();
-    let founder = MemberRecord {
+    let member = MemberRecord {
         id: me.node,
         role: MemberRole::Server,
         name: "server".parse().unwrap(),
@@ -75,20 +80,12 @@ pub async fn cluster_with(unknown: usize) -> Cluster {
         token: None,
         joined: TimeMs(0),
     };
-    control
-        .propose(
-            Command::Found {
-                member: founder,
-                address: "127.0.0.1:1".to_owned(),
-            },
-            None,
-        )
-        .await
-        .unwrap();
+    let address = "127.0.0.1:1".to_owned();
+    let found = Command::Found { member, address };
+    control.propose(found, None).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     me.save(dir.path()).unwrap();
-    let root = me.authority.as_ref().unwrap().root_key.as_ref();
-    let pin = root.unwrap().pin();
+    let pin = me.root_pin().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let links = Links {
@@ -100,6 +97,7 @@ pub async fn cluster_with(unknown: usize) -> Cluster {
         on_etcd: false,
     };
     let house = House::new(links, me).unwrap();
+    change(&house);
     tokio::spawn(serve(listener, house.clone(), unknown, stop.clone()));
     tokio::spawn(house.clone().tend(dir.path().to_owned(), stop.clone()));
     Cluster {

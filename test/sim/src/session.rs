@@ -112,12 +112,6 @@ impl Held {
             ..Self::summed(tasks.items().collect())
         }
     }
-
-    fn lacks(&self, job: &DesiredJob) -> bool {
-        let recall = job.recall && job.tasks.iter().any(|t| !t.started);
-        let stop = job.tasks.iter().any(|t| t.stop.is_some());
-        recall || stop || self.jobs.get(&job.job) != Some(&job.lanes)
-    }
 }
 
 fn running((task, holding): &(TaskRef, Holding)) -> Option<(TaskRef, TimeMs)> {
@@ -132,29 +126,12 @@ fn seen(state: &State, node: NodeId) -> Vec<Item> {
     let mut items = Vec::new();
     for job in &state.desired_for(node).jobs {
         items.push(Item::Job(job.job, job.lanes));
-        items.extend(job.tasks.iter().map(|t| {
-            let phase = if t.started {
-                Phase::Running
-            } else {
-                Phase::Waiting
-            };
-            Item::Task(task_of(job.job, t.index, t.attempt), phase)
+        items.extend(job.runs().map(|(task, t)| match t.started {
+            true => Item::Task(task, Phase::Running),
+            false => Item::Task(task, Phase::Waiting),
         }));
     }
     items
-}
-
-fn task_of(job: JobId, index: u32, attempt: u32) -> TaskRef {
-    TaskRef {
-        job,
-        index,
-        attempt,
-    }
-}
-
-fn tasks_of(job: &DesiredJob) -> impl Iterator<Item = (TaskRef, bool)> {
-    let each = job.tasks.iter();
-    each.map(|t| (task_of(job.job, t.index, t.attempt), t.stop.is_some()))
 }
 
 impl Serve {
@@ -306,8 +283,7 @@ impl Server {
             for job in &control.state.desired_for(node).jobs {
                 let known = control.state.job(job.job);
                 let single = known.is_some_and(|j| j.spec().single_instance);
-                for t in &job.tasks {
-                    let task = task_of(job.job, t.index, t.attempt);
+                for (task, t) in job.runs() {
                     match (held.contains_key(&task), t.started || single) {
                         (true, _) => {}
                         (false, false) => returned.push(task),
@@ -382,10 +358,8 @@ impl Server {
         serve.step = Step::Reports;
         let node = serve.node;
         let desired = control.state.desired_for(node);
-        let tasks: BTreeSet<TaskRef> = {
-            let all = desired.jobs.iter().flat_map(tasks_of);
-            all.map(|(task, _)| task).collect()
-        };
+        let runs = desired.jobs.iter().flat_map(DesiredJob::runs);
+        let tasks: BTreeSet<TaskRef> = runs.map(|(task, _)| task).collect();
         let held = std::mem::take(&mut serve.held);
         let unwanted = held.tasks.iter().filter(|(task, _)| !tasks.contains(task));
         if unwanted.clone().any(|(_, phase)| *phase == Phase::Running) {
@@ -437,7 +411,11 @@ impl Server {
                 self.tell(sim, node, ToWorker::JobOver(*job));
             }
         }
-        for job in desired.jobs.iter().filter(|job| held.lacks(job)) {
+        for job in desired
+            .jobs
+            .iter()
+            .filter(|j| j.is_news_to(held.jobs.get(&j.job).copied()))
+        {
             self.send_job(sim, node, job.job);
             let (id, lanes) = (job.job, job.lanes);
             let assign = ToWorker::Assign {
@@ -449,7 +427,7 @@ impl Server {
             if job.recall {
                 self.tell(sim, node, ToWorker::Recall(id));
             }
-            let stop = tasks_of(job).filter(|(_, stop)| *stop);
+            let stop = job.runs().filter(|(_, t)| t.stop.is_some());
             let tasks: Vec<TaskRef> = stop.map(|(task, _)| task).collect();
             if !tasks.is_empty() && !sim.has(Bug::CancelLost) {
                 let why = StopWhy::Cancelled;
@@ -656,10 +634,12 @@ impl Server {
                         continue;
                     }
                     let each = tasks.into_iter().map(|(index, attempt)| {
-                        sim.note(
-                            "control.assigns",
-                            [0, task_note(task_of(job, index, attempt)), 0],
-                        );
+                        let task = TaskRef {
+                            job,
+                            index,
+                            attempt,
+                        };
+                        sim.note("control.assigns", [0, task_note(task), 0]);
                         AssignedTask {
                             index,
                             attempt,

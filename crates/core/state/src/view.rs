@@ -2,8 +2,8 @@
 
 use prism_spec::{FileSpec, JobSpec};
 use prism_types::{
-    Id, JobId, Millis, NodeId, NodeNo, Reason, Rejection, SandboxId, TaskState, TimeMs, TokenId,
-    nearest,
+    Id, JobId, Millis, NodeId, NodeNo, Reason, Rejection, SandboxId, TaskRef, TaskState, TimeMs,
+    TokenId, nearest,
 };
 
 use crate::{
@@ -52,6 +52,27 @@ pub struct DesiredJob {
     pub recall: bool,
     /// The tasks.
     pub tasks: Vec<DesiredTask>,
+}
+
+impl DesiredJob {
+    /// Its tasks, each by the name of this attempt.
+    pub fn runs(&self) -> impl Iterator<Item = (TaskRef, &DesiredTask)> {
+        self.tasks.iter().map(|t| {
+            let task = TaskRef {
+                job: self.job,
+                index: t.index,
+                attempt: t.attempt,
+            };
+            (task, t)
+        })
+    }
+
+    /// Whether there is anything to tell of it to a node that knows it with so many lanes, or not at all.
+    pub fn is_news_to(&self, lanes: Option<u32>) -> bool {
+        let recall = self.recall && self.tasks.iter().any(|t| !t.started);
+        let stop = self.tasks.iter().any(|t| t.stop.is_some());
+        recall || stop || lanes != Some(self.lanes)
+    }
 }
 
 /// One task that a node should have.

@@ -74,13 +74,6 @@ impl Held {
         }
         held
     }
-
-    /// Whether there is anything to say of a job besides what the worker knows.
-    fn lacks(&self, job: &DesiredJob) -> bool {
-        let recall = job.recall && job.tasks.iter().any(|t| !t.started);
-        let stop = job.tasks.iter().any(|t| t.stop.is_some());
-        recall || stop || self.jobs.get(&job.job) != Some(&job.lanes)
-    }
 }
 
 fn running((task, holding): &(TaskRef, Holding)) -> Option<(TaskRef, TimeMs)> {
@@ -100,24 +93,14 @@ fn seen(state: &State, node: NodeId) -> Vec<Item> {
     let mut items = Vec::new();
     for job in &desired.jobs {
         items.push(Item::Job(job.job, job.lanes));
-        items.extend(job.tasks.iter().map(|t| {
-            let task = task_of(job.job, t.index, t.attempt);
-            Item::Task(task, phase(t.started))
-        }));
+        let runs = job.runs();
+        items.extend(runs.map(|(task, t)| Item::Task(task, phase(t.started))));
     }
     items.extend(desired.sandboxes.iter().map(|s| {
         let started = state.sandbox(s.id).is_some_and(|r| r.started.is_some());
         Item::Sandbox(s.id, phase(started))
     }));
     items
-}
-
-fn task_of(job: JobId, index: u32, attempt: u32) -> TaskRef {
-    TaskRef {
-        job,
-        index,
-        attempt,
-    }
 }
 
 impl Control {
@@ -169,8 +152,7 @@ impl Control {
         let (mut returned, mut lost) = (Vec::new(), Vec::new());
         for job in &desired.jobs {
             let single = self.is_single(job.job).await;
-            for t in &job.tasks {
-                let task = task_of(job.job, t.index, t.attempt);
+            for (task, t) in job.runs() {
                 // Of what may run once only, that it is not named is not enough to say that it never began.
                 match (held.tasks.contains(&task), t.started || single) {
                     (true, _) => {}
@@ -260,7 +242,11 @@ impl Control {
         to: &mpsc::Sender<ToWorker>,
     ) {
         let desired = self.read(|s| s.desired_for(node)).await;
-        let tasks = desired.jobs.iter().flat_map(tasks_of).map(|(task, _)| task);
+        let tasks = desired
+            .jobs
+            .iter()
+            .flat_map(DesiredJob::runs)
+            .map(|(task, _)| task);
         let sandboxes = desired.sandboxes.iter().map(|s| s.id);
         let message = if held.summed {
             let (tasks, sandboxes): (BTreeSet<_>, BTreeSet<_>) =
@@ -289,7 +275,9 @@ impl Control {
         // What changes after this is said by the leader as it happens.
         let lacking = |s: &State| -> Vec<JobId> {
             let jobs = s.desired_for(node).jobs;
-            let jobs = jobs.iter().filter(|job| held.lacks(job));
+            let jobs = jobs
+                .iter()
+                .filter(|j| j.is_news_to(held.jobs.get(&j.job).copied()));
             jobs.map(|job| job.job).collect()
         };
         let lacking = self.read(lacking).await;
@@ -360,7 +348,7 @@ impl Control {
         if desired.recall {
             self.tell(node, ToWorker::Recall(job));
         }
-        let stop = tasks_of(desired).filter(|(_, stop)| *stop);
+        let stop = desired.runs().filter(|(_, t)| t.stop.is_some());
         let tasks: Vec<TaskRef> = stop.map(|(task, _)| task).collect();
         if !tasks.is_empty() {
             let why = prism_link::StopWhy::Cancelled;
@@ -372,10 +360,4 @@ impl Control {
 fn invalid(what: &str) -> Rejection {
     let what = format!("a session does not begin: the worker was asked what it holds, and {what}");
     Rejection::new(Reason::Invalid, what)
-}
-
-/// The tasks of a job that a node should have, and whether each is to be stopped.
-fn tasks_of(job: &DesiredJob) -> impl Iterator<Item = (TaskRef, bool)> {
-    let each = job.tasks.iter();
-    each.map(|t| (task_of(job.job, t.index, t.attempt), t.stop.is_some()))
 }

@@ -2,6 +2,7 @@
 //!
 //! Groups are pooled: making and removing them is much of what a sandbox costs. A pooled group keeps its files open.
 
+mod claim;
 mod v1;
 mod v2;
 
@@ -155,6 +156,12 @@ pub trait Driver {
     /// Groups that exist now, whoever made them.
     fn names(&self) -> Vec<String>;
 
+    /// The instance's parent group; where there are several trees, in the one that limits memory.
+    fn parent(&self) -> &Path;
+
+    /// The instances that have a parent group beside this one, claimed or not.
+    fn others(&self) -> Vec<Box<dyn Driver>>;
+
     /// Removes the instance's parent group once it is empty.
     fn remove_parent(&self);
 
@@ -173,8 +180,11 @@ pub fn join(files: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
-/// Finds the generation that limits memory here and prepares the instance's parent group `prism/<instance>`.
-/// `None` where there is none that may be written, with the reason.
+/// Finds the generation that limits memory here and prepares the instance's parent group `prism/<instance>`, which is claimed
+/// until the driver is dropped.
+///
+/// # Errors
+/// Why there is none that may be written.
 pub fn detect(instance: &str) -> Result<Box<dyn Driver>, String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
     let mut v1 = Vec::new();
@@ -206,8 +216,14 @@ pub fn detect(instance: &str) -> Result<Box<dyn Driver>, String> {
     V1::prepare(&v1, instance).map(|driver| Box::new(driver) as Box<dyn Driver>)
 }
 
+/// Clears away what an earlier supervisor of this instance left behind, and the groups of instances that have none any more.
+pub fn clear_away(driver: &dyn Driver) {
+    sweep(driver);
+    claim::clear(driver);
+}
+
 /// Kills and removes every group of an instance that an earlier supervisor left behind. Bounded in time.
-pub fn sweep(driver: &dyn Driver) {
+fn sweep(driver: &dyn Driver) {
     for _ in 0..500 {
         let names = driver.names();
         if names.is_empty() {
@@ -303,6 +319,13 @@ fn disks() -> Vec<String> {
         .filter_map(|e| read(&e.path().join("dev")))
         .map(|text| text.trim().to_owned())
         .collect()
+}
+
+/// The instances in the directory of `parent` but for it.
+fn instances_beside(parent: &Path) -> Vec<String> {
+    let mut names = parent.parent().map(subdirectories).unwrap_or_default();
+    names.retain(|name| parent.file_name().is_none_or(|own| own != name.as_str()));
+    names
 }
 
 fn capability(controller: &str, found: &Path, works: bool, lost: &str) -> Capability {

@@ -11,6 +11,7 @@ use prism_runtime::{Capability, Limits, Usage};
 
 use crate::procfs;
 
+use super::claim::{self, Claim};
 use super::{Applied, Driver, Group, Outcome, wanted};
 
 /// Order of a group's open files.
@@ -38,14 +39,24 @@ pub struct V1 {
     cpuset: Option<PathBuf>,
     swap: bool,
     disks: Vec<String>,
+    /// Kept for the driver's life.
+    _claim: Claim,
 }
 
 impl V1 {
-    /// Makes `prism/<instance>` in each tree.
+    /// Makes `prism/<instance>` in each tree, and claims it.
     ///
     /// # Errors
     /// Why memory and pids cannot be limited.
     pub fn prepare(mounts: &[(PathBuf, String)], instance: &str) -> Result<Self, String> {
+        let (made, claim) = claim::made(|| Self::make_trees(mounts, instance), |v1| &v1.memory)?;
+        Ok(Self {
+            _claim: claim,
+            ..made
+        })
+    }
+
+    fn make_trees(mounts: &[(PathBuf, String)], instance: &str) -> Result<Self, String> {
         let tree = |controller: &str| -> Result<PathBuf, String> {
             let (at, _) = mounts
                 .iter()
@@ -64,7 +75,23 @@ impl V1 {
             swap: memory.join("memory.memsw.limit_in_bytes").exists(),
             memory,
             disks: super::disks(),
+            _claim: None,
         })
+    }
+
+    /// Another instance's, in the same trees.
+    fn of(&self, instance: &str) -> Self {
+        let renamed = |tree: &PathBuf| tree.with_file_name(instance);
+        Self {
+            memory: renamed(&self.memory),
+            pids: renamed(&self.pids),
+            cpu: self.cpu.as_ref().map(renamed),
+            io: self.io.as_ref().map(renamed),
+            cpuset: self.cpuset.as_ref().map(renamed),
+            swap: self.swap,
+            disks: Vec::new(),
+            _claim: None,
+        }
     }
 
     fn trees(&self) -> impl Iterator<Item = &PathBuf> {
@@ -420,8 +447,22 @@ impl Driver for V1 {
         names
     }
 
+    fn parent(&self) -> &Path {
+        &self.memory
+    }
+
+    fn others(&self) -> Vec<Box<dyn Driver>> {
+        let names = super::instances_beside(&self.memory).into_iter();
+        names
+            .map(|name| Box::new(self.of(&name)) as Box<dyn Driver>)
+            .collect()
+    }
+
     fn remove_parent(&self) {
-        for tree in self.trees() {
+        // The one that is claimed goes last, so that what is left of an instance can be claimed.
+        let mut trees: Vec<&PathBuf> = self.trees().collect();
+        trees.reverse();
+        for tree in trees {
             let _ = fs::remove_dir(tree);
         }
     }

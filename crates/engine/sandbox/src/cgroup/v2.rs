@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use prism_runtime::{Capability, Limits, Usage};
 
+use super::claim::{self, Claim};
 use super::{Driver, Group, Outcome, wanted};
 
 const DIRECTORY: usize = 0;
@@ -18,14 +19,24 @@ pub struct V2 {
     parent: PathBuf,
     controllers: Vec<String>,
     disks: Vec<String>,
+    /// Kept for the driver's life.
+    _claim: Claim,
 }
 
 impl V2 {
-    /// Makes `prism/<instance>` in the tree, or in the part of it that was given to this user.
+    /// Makes `prism/<instance>` in the tree, or in the part of it that was given to this user, and claims it.
     ///
     /// # Errors
     /// Why memory and pids cannot be limited.
     pub fn prepare(root: &Path, instance: &str) -> Result<Self, String> {
+        let (made, claim) = claim::made(|| Self::make_parent(root, instance), |v2| &v2.parent)?;
+        Ok(Self {
+            _claim: claim,
+            ..made
+        })
+    }
+
+    fn make_parent(root: &Path, instance: &str) -> Result<Self, String> {
         let own = fs::read_to_string("/proc/self/cgroup").map_err(|e| e.to_string())?;
         let own = own
             .lines()
@@ -58,6 +69,7 @@ impl V2 {
             parent,
             controllers,
             disks: super::disks(),
+            _claim: None,
         };
         if driver.has("memory") && driver.has("pids") {
             Ok(driver)
@@ -250,6 +262,23 @@ impl Driver for V2 {
 
     fn names(&self) -> Vec<String> {
         super::subdirectories(&self.parent)
+    }
+
+    fn parent(&self) -> &Path {
+        &self.parent
+    }
+
+    fn others(&self) -> Vec<Box<dyn Driver>> {
+        let of = |instance: String| Self {
+            parent: self.parent.with_file_name(instance),
+            controllers: self.controllers.clone(),
+            disks: Vec::new(),
+            _claim: None,
+        };
+        let names = super::instances_beside(&self.parent).into_iter();
+        names
+            .map(|name| Box::new(of(name)) as Box<dyn Driver>)
+            .collect()
     }
 
     fn remove_parent(&self) {

@@ -217,7 +217,7 @@ impl Supervisor {
             Err(why) => (None, why),
         };
         if let Some(driver) = &driver {
-            cgroup::sweep(driver.as_ref());
+            cgroup::clear_away(driver.as_ref());
         }
         let (journal, found) =
             Journal::open(&home.dir.join("journal")).map_err(|e| err("open the journal", e))?;

@@ -7,7 +7,7 @@ use prism_runtime::Isolation::{Plain, Sandboxed};
 use prism_runtime::{BootMs, RunEvent, Runtime};
 use prism_types::{ExitStatus, Millis, StopCause};
 
-use super::support::{Node, id};
+use super::support::{Node, id, is_root, supervisor_of};
 
 pub fn stopping_has_grace() {
     let node = Node::new();
@@ -120,16 +120,16 @@ pub fn daemon(dir: &str) {
     }
 }
 
-pub fn killed_daemons_lose_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().to_str().unwrap();
+/// Runs [`daemon`] until its work is under way, and kills it.
+fn kill_a_daemon(dir: &std::path::Path) {
     let mut child = std::process::Command::new("/proc/self/exe")
-        .args(["daemon", path])
+        .arg("daemon")
+        .arg(dir)
         .process_group(0)
         .spawn()
         .unwrap();
     for _ in 0..5_000 {
-        if dir.path().join("ready").exists() {
+        if dir.join("ready").exists() {
             break;
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -137,6 +137,11 @@ pub fn killed_daemons_lose_nothing() {
     let group = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     child.wait().unwrap();
+}
+
+pub fn killed_daemons_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    kill_a_daemon(dir.path());
     let node = Node::at(dir.path().to_owned());
     let known = node.rt().observe().unwrap();
     assert_eq!(known.len(), 8, "{known:?}");
@@ -282,6 +287,35 @@ pub fn nothing_leaks() {
     drop(node);
     assert_eq!(groups_of(&dir), 0, "cgroups are left");
     wait_dead(supervisor);
+}
+
+/// Of a supervisor that is killed and has no successor, the next one on the host removes the groups; a live one's stay.
+pub fn groups_of_the_dead_are_removed() {
+    if !is_root() {
+        return;
+    }
+    let alive = Node::new();
+    alive.run(alive.task("a", Sandboxed, "true"));
+    let dir = tempfile::tempdir().unwrap();
+    kill_a_daemon(dir.path());
+    let supervisor = supervisor_of(dir.path());
+    let groups = |dir: &std::path::Path| groups_of(&dir.join("run"));
+    assert!(groups(&alive.dir) > 0 && groups(dir.path()) > 0);
+    let pid = rustix::process::Pid::from_raw(supervisor.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    wait_dead(supervisor);
+    // What it ran is killed with it, but not within the same moment.
+    for round in 0.. {
+        let next = Node::new();
+        next.run(next.task("a", Sandboxed, "true"));
+        if groups(dir.path()) == 0 {
+            break;
+        }
+        assert!(round < 200, "{} groups are left", groups(dir.path()));
+    }
+    assert!(groups(&alive.dir) > 0);
+    let again = alive.run(alive.task("b", Sandboxed, "true"));
+    assert_eq!(again.exit, ExitStatus::Code(0), "{again:?}");
 }
 
 /// Descriptors, children and mounts of the supervisor.

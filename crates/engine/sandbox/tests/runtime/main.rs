@@ -63,6 +63,10 @@ fn main() {
                 lives::a_lease_ends_a_run_that_is_not_renewed,
             ),
             (
+                "groups_of_the_dead_are_removed",
+                lives::groups_of_the_dead_are_removed,
+            ),
+            (
                 "a_killed_supervisor_takes_all_with_it",
                 lives::a_killed_supervisor_takes_all_with_it,
             ),

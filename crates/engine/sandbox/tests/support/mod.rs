@@ -273,24 +273,7 @@ impl Node {
 
     /// The supervisor's process number: whoever holds the socket's directory open as its lock's owner.
     pub fn supervisor(&self) -> u32 {
-        let dir = std::fs::canonicalize(self.dir.join("run")).unwrap();
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
-                continue;
-            };
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let args: Vec<_> = line.split(|b| *b == 0).collect();
-            let ours = args.get(1) == Some(&&b"supervise"[..])
-                && args.get(2).is_some_and(|a| {
-                    std::fs::canonicalize(String::from_utf8_lossy(a).as_ref()).ok()
-                        == Some(dir.clone())
-                });
-            // Sandboxes' first processes are copies of the supervisor; it is the one that is nobody's copy.
-            if ours && !is_copy(pid) {
-                return pid;
-            }
-        }
-        panic!("no supervisor of {}", dir.display());
+        supervisor_of(&self.dir)
     }
 }
 
@@ -337,4 +320,25 @@ pub fn segments(dir: &Path, stream: &str) -> BTreeMap<u64, PathBuf> {
             Some((offset, e.path()))
         })
         .collect()
+}
+
+/// The supervisor of a node's directory.
+pub fn supervisor_of(dir: &Path) -> u32 {
+    let dir = std::fs::canonicalize(dir.join("run")).unwrap();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let args: Vec<_> = line.split(|b| *b == 0).collect();
+        let ours = args.get(1) == Some(&&b"supervise"[..])
+            && args.get(2).is_some_and(|a| {
+                std::fs::canonicalize(String::from_utf8_lossy(a).as_ref()).ok() == Some(dir.clone())
+            });
+        // Sandboxes' first processes are copies of the supervisor; it is the one that is nobody's copy.
+        if ours && !is_copy(pid) {
+            return pid;
+        }
+    }
+    panic!("no supervisor of {}", dir.display());
 }

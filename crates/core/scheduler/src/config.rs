@@ -12,6 +12,8 @@ pub struct NodeView {
     pub load: f64,
     /// Its pressure guard is on: it takes nothing new.
     pub pressure: bool,
+    /// Much of what was sent to it waits on its way: it gets nothing new before that has left.
+    pub behind: bool,
     /// Decayed share of runs that it did not lose, 0 to 1.
     pub reliability: f64,
     /// Whether it keeps leases: what may run once only is placed nowhere else.
@@ -25,6 +27,7 @@ impl Default for NodeView {
             rtt_ms: 0.0,
             load: 0.0,
             pressure: false,
+            behind: false,
             reliability: 1.0,
             leases: true,
         }

@@ -29,6 +29,17 @@ pub fn has_work(state: &State) -> bool {
     state.queue().next().is_some() || state.sandboxes_pending().next().is_some()
 }
 
+/// Whether another plan may place more at once: this one, made of this state, is at a bound. A bound keeps a round short, and must
+/// not keep what waits behind it until something else happens.
+pub fn is_cut(state: &State, plan: &Plan, config: &Config) -> bool {
+    let tasks = plan.placements.iter().map(|p| p.tasks.len()).sum::<usize>();
+    let few = |n: usize, most: u32| u32::try_from(n).is_ok_and(|n| n < most);
+    !plan.is_empty()
+        && (!few(tasks, config.tasks_max)
+            || !few(plan.sandboxes.len(), config.sandboxes_max)
+            || state.queue().nth(config.jobs_max).is_some())
+}
+
 /// Plans placements for what waits: sandboxes first (someone is waiting for them), then tasks by priority and age, fairly
 /// between jobs of one priority. Nodes without a view are not used.
 ///

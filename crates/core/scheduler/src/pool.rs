@@ -81,6 +81,7 @@ pub(crate) fn closed(node: &Node, view: Option<&NodeView>) -> Option<String> {
     match view {
         None => Some("not connected".to_owned()),
         Some(view) if view.pressure => Some("under memory or disk pressure".to_owned()),
+        Some(view) if view.behind => Some("behind with what was sent to it".to_owned()),
         Some(_) => None,
     }
 }

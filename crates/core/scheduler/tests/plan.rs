@@ -173,7 +173,7 @@ fn a_job_that_fits_nowhere_holds_nobody_up() {
 
 #[test]
 fn nodes_are_filtered_and_the_best_is_chosen() {
-    let mut w = World::new(5, 1);
+    let mut w = World::new(6, 1);
     w.ok(Command::Cordon {
         id: node_id(0),
         on: true,
@@ -182,8 +182,9 @@ fn nodes_are_filtered_and_the_best_is_chosen() {
         id: node_id(1),
         state: NodeState::Suspect,
     });
-    let mut v = views(5, 0);
+    let mut v = views(6, 0);
     v.get_mut(&node_id(2)).unwrap().pressure = true;
+    v.get_mut(&node_id(5)).unwrap().behind = true;
     v.get_mut(&node_id(3)).unwrap().reliability = 0.5;
     let mut s = array(1);
     s.concurrency = Some(1);
@@ -204,11 +205,40 @@ fn nodes_are_filtered_and_the_best_is_chosen() {
             "suspect",
             "under memory or disk pressure",
             "2.31",
-            "0.31"
+            "0.31",
+            "behind with what was sent to it"
         ]
     );
     let (_, plan) = round(&mut w, &v);
     assert_eq!(plan.placements[0].node, node_id(4));
+}
+
+#[test]
+fn what_a_bound_cut_off_is_placed_by_the_plans_that_follow() {
+    let config = Config::default();
+    let mut w = World::new(1, 1_000);
+    let jobs = config.jobs_max * 2 + 10;
+    for n in 0..u64::try_from(jobs).unwrap() {
+        w.submit(n + 1, array(1));
+    }
+    let v = views(1, 0);
+    for (placed, cut) in [(256, true), (256, true), (10, false)] {
+        let before = w.state.clone();
+        let (accepted, plan) = round(&mut w, &v);
+        assert_eq!((accepted, is_cut(&before, &plan, &config)), (placed, cut));
+    }
+    // With no room left, more plans are not to be asked for.
+    for n in 1_000..1_600 {
+        w.submit(n, array(1));
+    }
+    let before = w.state.clone();
+    let (accepted, plan) = round(&mut w, &v);
+    assert_eq!(accepted, 256);
+    assert!(is_cut(&before, &plan, &config));
+    while !plan_is_empty(&w, &v) {
+        round(&mut w, &v);
+    }
+    assert!(!is_cut(&w.state, &Plan::default(), &config));
 }
 
 #[test]

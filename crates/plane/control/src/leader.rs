@@ -26,6 +26,8 @@ const ROUND: usize = 1024;
 const ROUND_BYTES: usize = 8 << 20;
 /// Items read at once when the state is loaded.
 const PAGE: usize = 4096;
+/// How soon is planned again when a node is behind with what was sent to it: nothing tells when it is not any more.
+const BEHIND: Duration = Duration::from_millis(10);
 /// How often leases are looked at.
 const LEASE_CHECK: Duration = Duration::from_secs(1);
 /// A look at the leases that comes so late says that this leader itself was held up: stopped, or by a slow disk.
@@ -52,6 +54,8 @@ pub struct Leader {
     /// Whether the last look at the leases was put off.
     held_up: bool,
     placement: prism_scheduler::Config,
+    /// When to plan again though nothing happens.
+    plan_again: Option<Instant>,
     /// What a cluster that has no id yet is to be called.
     id: Option<Id>,
 }
@@ -83,6 +87,7 @@ pub fn open(store: Arc<dyn Store>) -> BoxFuture<'static, Result<(Control, Leader
             lease_checked: Instant::now(),
             held_up: false,
             placement: prism_scheduler::Config::default(),
+            plan_again: None,
             id: None,
         };
         Ok((control, leader))
@@ -234,10 +239,10 @@ impl Leader {
     async fn next_wake(&self) -> Instant {
         let now = self.control.now();
         let timer = self.control.read(State::next_timer).await;
+        let timer = timer.map(|t| Instant::now() + Duration::from_millis(t.since(now).0));
         let lease = self.lease_checked + LEASE_CHECK;
-        timer.map_or(lease, |t| {
-            (Instant::now() + Duration::from_millis(t.since(now).0)).min(lease)
-        })
+        let others = timer.into_iter().chain(self.plan_again);
+        others.fold(lease, Instant::min)
     }
 
     /// Queues what the leases say: late nodes are suspect, then offline.
@@ -301,12 +306,7 @@ impl Leader {
         if state.next_timer().is_some_and(|t| t <= now) {
             round.command(&mut state, &Command::Tick, now);
         }
-        if prism_scheduler::has_work(&state) {
-            let plan = prism_scheduler::plan(&state, &self.control.views(), &self.placement);
-            if !plan.is_empty() {
-                round.command(&mut state, &Command::Assign(plan), now);
-            }
-        }
+        self.plan(&mut state, &mut round, now);
         if !round.changes.is_empty() {
             let committed = self.commit(&round.changes).await;
             if let Err(why) = &committed {
@@ -324,6 +324,24 @@ impl Leader {
         drop(state);
         self.finish(round, batch.drain(..taken)).await;
         Ok(())
+    }
+
+    /// Places what waits, as far as one round goes.
+    fn plan(&mut self, state: &mut State, round: &mut Round, now: TimeMs) {
+        self.plan_again = None;
+        if !prism_scheduler::has_work(state) {
+            return;
+        }
+        let views = self.control.views();
+        let plan = prism_scheduler::plan(state, &views, &self.placement);
+        if prism_scheduler::is_cut(state, &plan, &self.placement) {
+            self.plan_again = Some(Instant::now());
+        } else if views.values().any(|v| v.behind) {
+            self.plan_again = Some(Instant::now() + BEHIND);
+        }
+        if !plan.is_empty() {
+            round.command(state, &Command::Assign(plan), now);
+        }
     }
 
     /// Why a node that is to be given up is not: it was heard of after all since that was asked for, and its lease may have been renewed.

@@ -38,6 +38,10 @@ pub(crate) struct Session {
     over: CancellationToken,
 }
 
+/// Messages that must fit into a session's queue before its node is given more: what one round may send it, two for each job that has
+/// a task placed there (`jobs_max` of the scheduler's configuration), and some for what else is to be said.
+const ROOM: usize = 640;
+
 impl Session {
     /// What the scheduler is told.
     pub(crate) fn view(&self) -> NodeView {
@@ -50,6 +54,7 @@ impl Session {
             rtt_ms: self.service.round_trip().unwrap_or_default().as_secs_f64() * 1000.0,
             load,
             pressure: self.live.readings.pressure,
+            behind: self.outbox.capacity() < ROOM.min(self.outbox.max_capacity()),
             reliability: self.reliability,
             leases: self.service.keeps_leases(),
         }

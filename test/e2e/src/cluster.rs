@@ -88,6 +88,19 @@ pub fn token(server: &Server, args: &[&str]) -> (String, String) {
     (text("token"), text("address"))
 }
 
+/// What a server is told for whose cluster the PKI mount of a Vault signs: where it is, by which authority it is known, and by which token
+/// it is asked.
+pub fn by_vault(place: &Place, at: &str, ca: &str, token: &str) -> Vec<String> {
+    let ca = place.write("vault-ca.pem", ca);
+    let token = place.write("vault-token", token);
+    vec![
+        "--issuer=vault".to_owned(),
+        format!("--vault-address={at}"),
+        format!("--vault-ca={ca}"),
+        format!("--vault-token-file={token}"),
+    ]
+}
+
 /// The first server of a cluster, with more arguments.
 ///
 /// # Panics
@@ -122,6 +135,25 @@ pub fn joined_at(first: &Server, at: Option<&str>, name: &str, how: &[&str]) -> 
     let started = server.try_start(&[&file], &[]);
     assert!(started.is_ok(), "{started:?}");
     server
+}
+
+/// Starts servers that wait for each other, all at once.
+///
+/// # Panics
+/// When one of them does not start.
+pub fn start_all(servers: Vec<Server>) -> Vec<Server> {
+    let start = |mut server: Server| {
+        let started = server.try_start(&[], &[]);
+        assert!(started.is_ok(), "{started:?}");
+        server
+    };
+    let begun = servers
+        .into_iter()
+        .map(|s| std::thread::spawn(move || start(s)));
+    let all: Vec<_> = begun.collect();
+    all.into_iter()
+        .map(|s| s.join().expect("it starts"))
+        .collect()
 }
 
 /// A machine that runs work for a cluster, in a place of its own.

@@ -1,19 +1,13 @@
 //! Promise: servers that are to found a cluster together found exactly one, and whoever holds data or hears of a cluster never founds.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use prism_e2e::cluster::{LOOPBACK, founder, token, voters};
+use prism_e2e::cluster::{LOOPBACK, founder, start_all, token, voters};
 use prism_e2e::{Place, Running, Server, until};
+use prism_store_kit::etcd::free_ports;
 use serde_json::json;
-
-/// Ports that were free a moment ago.
-fn ports<const N: usize>() -> [u16; N] {
-    let bound = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    bound.map(|listener| listener.local_addr().expect("it is bound").port())
-}
 
 fn common_token() -> String {
     let place = Place::new();
@@ -38,21 +32,6 @@ fn server(n: usize, expect: usize, ports: &[u16], token: &str) -> Server {
     Server::started_in(place, &how)
 }
 
-fn start_all(servers: Vec<Server>) -> Vec<Server> {
-    let starting: Vec<_> = servers
-        .into_iter()
-        .map(|mut server| {
-            thread::spawn(move || {
-                let started = server.try_start(&[], &[]);
-                assert!(started.is_ok(), "{started:?}");
-                server
-            })
-        })
-        .collect();
-    let all = starting.into_iter().map(|s| s.join().expect("it starts"));
-    all.collect()
-}
-
 fn cluster(server: &Server) -> String {
     let view = server.api().get("/api/v1/ca").expect(200).json();
     view["cluster"].as_str().expect("an id").to_owned()
@@ -73,7 +52,7 @@ fn contains(path: &Path, words: &str) -> bool {
 
 #[test]
 fn three_that_start_at_once_found_one_cluster_and_come_back_as_what_they_were() {
-    let ports = ports::<3>();
+    let ports = free_ports::<3>();
     let token = common_token();
     let servers = (0..3).map(|n| server(n, 3, &ports, &token)).collect();
     let mut servers = start_all(servers);
@@ -112,7 +91,7 @@ fn three_that_start_at_once_found_one_cluster_and_come_back_as_what_they_were() 
 
 #[test]
 fn one_that_is_killed_in_the_middle_takes_part_again() {
-    let ports = ports::<2>();
+    let ports = free_ports::<2>();
     let token = common_token();
     for _ in 0..3 {
         let first = server(0, 2, &ports, &token);
@@ -143,7 +122,7 @@ fn begun(server: &Server) -> Running {
 
 #[test]
 fn two_new_ones_and_a_survivor_never_roll_the_survivor_back() {
-    let ports = ports::<3>();
+    let ports = free_ports::<3>();
     let token = common_token();
     let servers = (0..3).map(|n| server(n, 3, &ports, &token)).collect();
     let mut servers = start_all(servers);
@@ -187,7 +166,7 @@ fn two_new_ones_and_a_survivor_never_roll_the_survivor_back() {
 
 #[test]
 fn servers_of_other_clusters_other_tokens_and_other_numbers_are_told_apart() {
-    let [a, b] = ports::<2>();
+    let [a, b] = free_ports::<2>();
     let token = common_token();
     // A cluster that knows nothing of the token.
     let serf = format!("--serf=127.0.0.1:{a}");
@@ -223,7 +202,7 @@ fn servers_of_other_clusters_other_tokens_and_other_numbers_are_told_apart() {
 
 #[test]
 fn a_strict_server_starts_only_when_all_that_are_named_are_there() {
-    let [nobody, other] = ports::<2>();
+    let [nobody, other] = free_ports::<2>();
     let first = founder("s1", &[LOOPBACK]);
     let (text, at) = token(&first, &["--role=server"]);
     let serf = format!("--serf=127.0.0.1:{other}");

@@ -9,48 +9,26 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use prism_e2e::{Place, Running, Server, until, until_within};
+use prism_e2e::cluster::{
+    LOOPBACK, ROOM, Worker, by_vault, leader, start_all, state, token, voters,
+};
+use prism_e2e::{Place, Server, until, until_within};
+use prism_store_kit::etcd::{Etcd, free_ports, has_etcd};
 use prism_vault_kit::{Manner, StandIn};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "hvs.the-token-for-vault-of-this-test";
-const ROOM: &str = "--pressure-threshold=1";
 /// How long a certificate lives here, in seconds.
 const LIFE: i64 = 40;
 
 /// What a server is told of the Vault.
 fn told(place: &Place, vault: &StandIn, token: &str) -> Vec<String> {
-    let ca = place.write("vault-ca.pem", vault.web());
-    let token = place.write("vault-token", token);
-    vec![
-        "--issuer=vault".to_owned(),
-        format!("--vault-address={}", vault.url()),
-        format!("--vault-ca={ca}"),
-        format!("--vault-token-file={token}"),
-    ]
+    by_vault(place, &vault.url(), vault.web(), token)
 }
 
 fn start(server: &mut Server, more: &[String]) -> Result<(), prism_e2e::Output> {
     let more: Vec<&str> = more.iter().map(String::as_str).collect();
     server.try_start(&more, &[])
-}
-
-fn token(server: &Server, role: &str) -> (String, String) {
-    let role = format!("--role={role}");
-    let args = ["server", "join-token", &role, "-o", "json"];
-    let made: Value = serde_json::from_str(&server.ctl(&args).expect(0).stdout).expect("JSON");
-    let text = |key: &str| made[key].as_str().expect("a text").to_owned();
-    (text("token"), text("address"))
-}
-
-fn worker(place: &Place, at: &str, token: &str) -> Running {
-    let mut command = place.command("prismd");
-    let file = place.write("token", token);
-    let join = format!("--join={at}");
-    command.args(["--role=worker", &join, "--name=w1", ROOM]);
-    command.arg("--data-dir").arg(place.data());
-    command.args(["--token-file", &file]);
-    place.launch(command)
 }
 
 fn status(server: &Server) -> Value {
@@ -62,13 +40,7 @@ fn status(server: &Server) -> Value {
 }
 
 fn healthy(server: &Server, name: &str) -> bool {
-    let answer = server.api().try_send("GET", "/api/v1/nodes", &[], b"");
-    let page = answer
-        .ok()
-        .and_then(|a| serde_json::from_slice::<Value>(&a.body).ok());
-    let nodes = page.and_then(|p| p["items"].as_array().cloned());
-    let is = |n: &Value| n["name"] == name && n["state"] == "HEALTHY";
-    nodes.is_some_and(|all| all.iter().any(is))
+    state(server, name).as_deref() == Some("HEALTHY")
 }
 
 fn works(server: &Server) {
@@ -95,7 +67,7 @@ fn vault_signs_for_members_is_away_comes_back_and_changes_its_root() {
     vault.lives(LIFE, 5);
     let mut first = Server::started_as(&["--bootstrap", "--name=s1", ROOM]);
     let mut flags = told(&first.place, &vault, TOKEN);
-    flags.push("--serf=127.0.0.1:0".to_owned());
+    flags.push(LOOPBACK.to_owned());
     // Away at the very begin: nothing is founded, and the next start begins anew.
     vault.away();
     let ended = start(&mut first, &flags).expect_err("Vault is away");
@@ -115,9 +87,9 @@ fn vault_signs_for_members_is_away_comes_back_and_changes_its_root() {
     assert!(human.contains("/v1/prism/sign/prism-member"), "{human}");
 
     // Vault refuses: the server that is let in says why, and its token is good still.
-    let (text, at) = token(&first, "server");
+    let (text, at) = token(&first, &["--role=server"]);
     let join = format!("--join={at}");
-    let mut second = Server::started_as(&["--name=s2", &join, "--serf=127.0.0.1:0", ROOM]);
+    let mut second = Server::started_as(&["--name=s2", &join, LOOPBACK, ROOM]);
     let token_file = format!("--token-file={}", second.place.write("token", &text));
     let own = told(&second.place, &vault, TOKEN);
     let ended =
@@ -138,16 +110,9 @@ fn vault_signs_for_members_is_away_comes_back_and_changes_its_root() {
     second.place.write("vault-token", "hvs.another");
     let started = start(&mut second, &with);
     assert!(started.is_ok(), "{started:?}");
-    let (text, at) = token(&first, "worker");
-    let place = Place::new();
-    let machine = worker(&place, &at, &text);
-    until("the worker to be there", || {
-        healthy(&first, "w1").then_some(())
-    });
+    let mut machine = Worker::joined(&first, "w1", &[ROOM]);
     until("both servers to vote", || {
-        let peers = first.api().get("/api/v1/cluster/peers").expect(200).json();
-        let all = peers["items"].as_array().expect("a list");
-        (all.iter().filter(|p| p["voter"] == true).count() == 2).then_some(())
+        (voters(&first) == 2).then_some(())
     });
 
     // All three renew, several times, and outlive what they had first.
@@ -212,17 +177,7 @@ fn vault_signs_for_members_is_away_comes_back_and_changes_its_root() {
         healthy(&first, "w1").then_some(())
     });
     works(&second);
-    let (text, at) = token(&first, "worker");
-    let late = Place::new();
-    let mut command = late.command("prismd");
-    let (file, join) = (late.write("token", &text), format!("--join={at}"));
-    command.args(["--role=worker", &join, "--name=w2", ROOM]);
-    command.arg("--data-dir").arg(late.data());
-    command.args(["--token-file", &file]);
-    let other = late.launch(command);
-    until("another to be there", || {
-        healthy(&first, "w2").then_some(())
-    });
+    let mut other = Worker::joined(&first, "w2", &[ROOM]);
 
     // People have tokens.
     let request = ["ca", "issue", "ada", "--role", "viewer"];
@@ -251,12 +206,103 @@ fn vault_signs_for_members_is_away_comes_back_and_changes_its_root() {
     assert!(started.is_ok(), "{started:?}");
     vault.back();
     works(&first);
-    let logs = [first.log(), second.log(), machine.stderr(), other.stderr()].concat();
+    let members = [&mut machine, &mut other].map(|w| w.running().stderr());
+    let logs = [&[first.log(), second.log()][..], &members]
+        .concat()
+        .concat();
     assert!(
         !logs.contains(TOKEN) && !logs.contains("hvs."),
         "a token is in a log"
     );
-    for place in [&first.place, &second.place, &place, &late] {
+    for place in [&first.place, &second.place, &machine.place, &other.place] {
+        place.assert_no_panic();
+    }
+}
+
+/// Servers that found a cluster together are signed for like those that join, and begin again as they were.
+#[test]
+fn a_cohort_is_signed_for_by_vault() {
+    let mut vault = StandIn::start(TOKEN);
+    let ports = free_ports::<3>();
+    let secret = Place::new()
+        .ctl(&["server", "bootstrap-token"])
+        .expect(0)
+        .stdout;
+    let join: Vec<String> = ports.iter().map(|p| format!("127.0.0.1:{p}")).collect();
+    let join = format!("--join={}", join.join(","));
+    let server = |n: usize| {
+        let place = Place::new();
+        let mut how = told(&place, &vault, TOKEN);
+        how.extend([
+            "--bootstrap-expect=3".to_owned(),
+            join.clone(),
+            format!("--name=s{}", n + 1),
+            format!("--serf=127.0.0.1:{}", ports[n]),
+            format!("--token-file={}", place.write("token", &secret)),
+            ROOM.to_owned(),
+        ]);
+        let how: Vec<&str> = how.iter().map(String::as_str).collect();
+        Server::started_in(place, &how)
+    };
+    let mut servers = start_all((0..3).map(server).collect());
+    until("all to vote", || (voters(&servers[0]) == 3).then_some(()));
+    let seen: Vec<Value> = servers.iter().map(status).collect();
+    for one in &seen {
+        assert_eq!(one["root"], vault.pin(0).as_str(), "{one}");
+        assert_eq!(one["cluster"], seen[0]["cluster"], "{one}");
+    }
+    assert_eq!(counts(&vault).len(), 3);
+    works(&servers[2]);
+    // All at once, without Vault: they have what they need.
+    servers.iter_mut().for_each(Server::kill);
+    vault.away();
+    let servers = start_all(servers);
+    until("all to vote", || (voters(&servers[1]) == 3).then_some(()));
+    works(&servers[0]);
+    for server in &servers {
+        server.place.assert_no_panic();
+    }
+}
+
+/// Who signs for the members has nothing to do with what keeps the state.
+#[test]
+fn vault_signs_while_etcd_keeps_the_state() {
+    if !has_etcd() {
+        return;
+    }
+    let vault = StandIn::start(TOKEN);
+    let etcd = Etcd::start(&[]);
+    let store = ["--store=etcd", &format!("--etcd-endpoints={}", etcd.url)];
+    let mut first = Server::started_as(&["--bootstrap", "--name=s1", LOOPBACK, ROOM]);
+    let own = told(&first.place, &vault, TOKEN);
+    let how = |own: &[String]| -> Vec<String> {
+        let store = store.iter().map(|s| (*s).to_owned());
+        own.iter().cloned().chain(store).collect()
+    };
+    let started = start(&mut first, &how(&own));
+    assert!(started.is_ok(), "{started:?}");
+    let (text, at) = token(&first, &["--role=server"]);
+    let join = format!("--join={at}");
+    let mut second = Server::started_as(&["--name=s2", &join, LOOPBACK, ROOM]);
+    let mut own = told(&second.place, &vault, TOKEN);
+    own.push(format!(
+        "--token-file={}",
+        second.place.write("token", text)
+    ));
+    let started = start(&mut second, &how(&own));
+    assert!(started.is_ok(), "{started:?}");
+    let worker = Worker::joined(&first, "w1", &[ROOM]);
+    assert_eq!(counts(&vault).len(), 3);
+    works(&second);
+    // Whoever leads next is signed for as well, and lets members in.
+    first.kill();
+    until_within(Duration::from_secs(30), "the other to lead", || {
+        (leader(&second).as_deref() == Some("s2")).then_some(())
+    });
+    works(&second);
+    let late = Worker::joined(&second, "w2", &[ROOM]);
+    assert_eq!(counts(&vault).len(), 4);
+    for place in [&first.place, &second.place, &worker.place, &late.place] {
         place.assert_no_panic();
     }
 }

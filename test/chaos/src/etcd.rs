@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use prism_e2e::Place;
 use prism_e2e::net::Machine;
-use prism_e2e::{Place, Running, kill};
-use rustix::process::Signal;
+
+use crate::program::Program;
 
 /// Members of the etcd.
 pub const MEMBERS: usize = 3;
-/// How long it may take to begin, and a member to end.
+/// How long it may take to begin.
 const WAIT: Duration = Duration::from_secs(60);
 
 /// Where a member is.
@@ -58,7 +59,7 @@ pub fn begin(all: &mut [Etcd]) -> Result<()> {
         if asked.status.success() {
             return Ok(());
         }
-        all.iter_mut().try_for_each(Etcd::assert_runs)?;
+        all.iter_mut().try_for_each(|e| e.program.assert_runs())?;
         let said = String::from_utf8_lossy(&asked.stderr);
         ensure!(began.elapsed() < WAIT, "the etcd does not begin: {said}");
         std::thread::sleep(Duration::from_millis(100));
@@ -69,7 +70,8 @@ pub fn begin(all: &mut [Etcd]) -> Result<()> {
 #[derive(Debug)]
 pub struct Etcd {
     // Dropped in this order.
-    running: Option<Running>,
+    /// Its process.
+    pub program: Program,
     place: Place,
     /// Its network.
     pub machine: Machine,
@@ -83,7 +85,7 @@ impl Etcd {
     /// One that does not run yet.
     pub fn new(n: usize, machine: Machine) -> Self {
         Self {
-            running: None,
+            program: Program::new(name(n)),
             place: Place::new(),
             machine,
             name: name(n),
@@ -100,7 +102,6 @@ impl Etcd {
     /// # Errors
     /// When it runs already.
     pub fn start(&mut self) -> Result<()> {
-        ensure!(!self.is_up(), "{} runs already", self.name);
         let peer = |n: usize| format!("{}=http://{}:2380", name(n), address(n));
         let cluster: Vec<String> = (0..MEMBERS).map(peer).collect();
         let own = format!("http://{}:2380", self.address);
@@ -114,57 +115,6 @@ impl Etcd {
             .arg(format!("--initial-advertise-peer-urls={own}"))
             .arg(format!("--initial-cluster={}", cluster.join(",")))
             .args(["--logger=zap", "--log-level=warn"]);
-        self.running = Some(self.place.launch(command));
-        Ok(())
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> Option<u32> {
-        self.running.as_ref().map(Running::pid)
-    }
-
-    /// Whether it runs.
-    pub fn is_up(&mut self) -> bool {
-        self.running.as_mut().is_some_and(|r| !r.is_over())
-    }
-
-    /// Complains when it has ended by itself.
-    ///
-    /// # Errors
-    /// Then, with what it said.
-    pub fn assert_runs(&mut self) -> Result<()> {
-        if self.running.is_none() || self.is_up() {
-            return Ok(());
-        }
-        let said = self.printed();
-        let tail = said.get(said.len().saturating_sub(2_000)..);
-        let tail = tail.unwrap_or(&said);
-        bail!("{} has ended by itself:\n{tail}", self.name)
-    }
-
-    /// Sends it a signal, if it runs.
-    pub fn signal(&self, signal: Signal) {
-        if let Some(running) = &self.running {
-            running.signal(signal);
-        }
-    }
-
-    /// `kill -9`.
-    ///
-    /// # Errors
-    /// When it did not run.
-    pub fn kill(&mut self) -> Result<()> {
-        ensure!(self.is_up(), "{} did not run", self.name);
-        if let Some(running) = self.running.take() {
-            kill(running.pid());
-            running.wait(WAIT);
-        }
-        Ok(())
-    }
-
-    /// What it has printed since its last start.
-    pub fn printed(&self) -> String {
-        let said = self.running.as_ref().map(Running::stderr);
-        said.unwrap_or_default()
+        self.program.start(&self.place, command)
     }
 }

@@ -134,7 +134,7 @@ impl Fault {
             Self::KillServer | Self::KillLeader | Self::KillWorker => kill(site, random, at)?,
             Self::PauseServer | Self::PauseLeader | Self::PauseWorker => {
                 let member = &site.members[at];
-                pause(&[(&member.name, member.pid())], random)?;
+                pause(&[(&member.name, member.program.pid())], random)?;
             }
             Self::Partition => partition(site, random, at)?,
             Self::IsolateLeader | Self::CutWorker => isolate(site, random, at)?,
@@ -183,7 +183,7 @@ fn hold(random: &mut Random) {
 
 fn kill(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
     let member = &mut site.members[at];
-    ensure!(member.kill()?, "{} did not run", member.name);
+    ensure!(member.program.kill(), "{} did not run", member.name);
     hold(random);
     member.start(&[])
 }
@@ -235,7 +235,8 @@ fn named(site: &Site, etcds: &[usize]) -> String {
 fn kill_etcds(site: &mut Site, random: &mut Random, count: usize) -> Result<String> {
     let these = etcds(random, count);
     for at in &these {
-        site.etcds[*at].kill()?;
+        let etcd = &mut site.etcds[*at];
+        ensure!(etcd.program.kill(), "{} did not run", etcd.name);
     }
     hold(random);
     for at in &these {
@@ -247,7 +248,7 @@ fn kill_etcds(site: &mut Site, random: &mut Random, count: usize) -> Result<Stri
 fn pause_etcds(site: &Site, random: &mut Random, count: usize) -> Result<String> {
     let these = etcds(random, count);
     let who = these.iter().map(|at| &site.etcds[*at]);
-    let who: Vec<_> = who.map(|e| (e.name.as_str(), e.pid())).collect();
+    let who: Vec<_> = who.map(|e| (e.name.as_str(), e.program.pid())).collect();
     pause(&who, random)?;
     Ok(named(site, &these))
 }
@@ -350,7 +351,7 @@ fn full_disk(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
     hold(random);
     member.disk.free();
     // It waits for room, and ends for nothing.
-    member.assert_runs()
+    member.program.assert_runs()
 }
 
 fn sync_fails(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
@@ -361,7 +362,7 @@ fn sync_fails(site: &mut Site, random: &mut Random, at: usize) -> Result<()> {
     let after = u32::try_from(random.below(20))?;
     shim.fail("sync", &log, Errno::IO, after);
     let began = Instant::now();
-    while member.is_up() {
+    while member.program.is_up() {
         ensure!(
             began.elapsed() < SHOWS,
             "{} goes on although a sync of its log failed",

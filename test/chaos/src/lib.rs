@@ -15,6 +15,7 @@ mod jobs;
 pub mod linear;
 mod load;
 mod member;
+mod program;
 pub mod register;
 mod run;
 mod site;

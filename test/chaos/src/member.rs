@@ -2,18 +2,17 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use prism_e2e::chaos::{Shim, Tmpfs};
 use prism_e2e::net::Machine;
-use prism_e2e::{Leftovers, Output, Place, Process, Running, kill, until};
+use prism_e2e::{Leftovers, Output, Place, until};
 use rustix::process::Signal;
+
+use crate::program::Program;
 
 /// Size of each disk, MiB.
 const DISK: u32 = 96;
-/// How long a member may take to stop in order.
-const STOPPED: Duration = Duration::from_secs(60);
 
 /// What a member is, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +29,8 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Member {
     // Dropped in this order.
-    running: Option<Running>,
+    /// Its process.
+    pub program: Program,
     /// Its faults of disk; servers have it.
     pub shim: Option<Shim>,
     /// Its disk.
@@ -62,7 +62,7 @@ impl Member {
             Kind::Worker | Kind::Far => None,
         };
         Ok(Self {
-            running: None,
+            program: Program::new(name.clone()),
             shim,
             // Not beneath the place: whoever has a copy of the mounts would be taken for a process of it.
             disk: Tmpfs::new(DISK)?,
@@ -91,7 +91,6 @@ impl Member {
     /// # Errors
     /// When it runs already.
     pub fn start(&mut self, first: &[&str]) -> Result<()> {
-        ensure!(!self.is_up(), "{} runs already", self.name);
         let mut command = self.machine.prism(&self.place, "prismd");
         command
             .arg(format!("--name={}", self.name))
@@ -116,62 +115,15 @@ impl Member {
         if let Some(shim) = &self.shim {
             command.envs(shim.env());
         }
-        self.running = Some(self.place.launch(command));
-        Ok(())
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> Option<u32> {
-        self.running.as_ref().map(Running::pid)
-    }
-
-    /// Whether it runs.
-    pub fn is_up(&mut self) -> bool {
-        self.running.as_mut().is_some_and(|r| !r.is_over())
-    }
-
-    /// Complains when it has ended by itself.
-    ///
-    /// # Errors
-    /// Then, with what it said.
-    pub fn assert_runs(&mut self) -> Result<()> {
-        if self.running.is_none() || self.is_up() {
-            return Ok(());
-        }
-        let said = self.running.as_ref().map(Running::stderr);
-        let said = said.unwrap_or_default();
-        let from = said.len().saturating_sub(2_000);
-        let tail = said.get(from..).unwrap_or(&said);
-        anyhow::bail!("{} has ended by itself:\n{tail}", self.name)
-    }
-
-    /// Sends it a signal, if it runs.
-    pub fn signal(&self, signal: Signal) {
-        if let Some(running) = &self.running {
-            running.signal(signal);
-        }
-    }
-
-    /// `kill -9`, of the process alone; whether it ran.
-    ///
-    /// # Errors
-    /// When it does not die.
-    pub fn kill(&mut self) -> Result<bool> {
-        let Some(running) = self.running.take() else {
-            return Ok(false);
-        };
-        let there = Process::of(running.pid()).is_some();
-        kill(running.pid());
-        running.wait(STOPPED);
-        Ok(there)
+        self.program.start(&self.place, command)
     }
 
     /// What it said at its end, when it has ended by itself.
     pub fn ended(&mut self) -> Option<Output> {
-        if self.is_up() {
+        if self.program.is_up() {
             return None;
         }
-        Some(self.running.take()?.wait(STOPPED))
+        self.program.end()
     }
 
     /// Stops it in order; it has to end well.
@@ -180,9 +132,8 @@ impl Member {
     /// When it does not, or does not run.
     pub fn stop(&mut self) -> Result<()> {
         self.leftovers.note(&self.place);
-        let running = self.running.take().context("it runs")?;
-        running.signal(Signal::TERM);
-        let output = running.wait(STOPPED);
+        self.program.signal(Signal::TERM);
+        let output = self.program.end().context("it runs")?;
         ensure!(
             output.code == Some(0),
             "{} ended with {:?}: {}",

@@ -197,6 +197,7 @@ impl Site {
         prism_e2e::until("the first server to say how it is reached", || {
             // There is nothing to wait for then, and it has said why.
             self.members[0]
+                .program
                 .assert_runs()
                 .expect("the first server runs");
             let text = std::fs::read_to_string(&context).ok()?;
@@ -280,9 +281,11 @@ impl Site {
     /// Then, with what it said.
     pub fn assert_runs(&mut self) -> Result<()> {
         for member in &mut self.members {
-            member.assert_runs()?;
+            member.program.assert_runs()?;
         }
-        self.etcds.iter_mut().try_for_each(Etcd::assert_runs)
+        self.etcds
+            .iter_mut()
+            .try_for_each(|e| e.program.assert_runs())
     }
 
     /// Waits until a write is taken at every server; how long it took.
@@ -351,8 +354,8 @@ impl Site {
         self.mend()?;
         self.prompt()?;
         for etcd in &mut self.etcds {
-            etcd.signal(Signal::CONT);
-            if !etcd.is_up() {
+            etcd.program.signal(Signal::CONT);
+            if !etcd.program.is_up() {
                 etcd.start()?;
             }
         }
@@ -361,8 +364,8 @@ impl Site {
             if let Some(shim) = &member.shim {
                 shim.set("");
             }
-            member.signal(Signal::CONT);
-            if !member.is_up() {
+            member.program.signal(Signal::CONT);
+            if !member.program.is_up() {
                 member.start(&[])?;
             }
         }
@@ -381,7 +384,7 @@ impl Site {
             member.assert_nothing_left()?;
         }
         for mut etcd in self.etcds.drain(..) {
-            etcd.kill()?;
+            ensure!(etcd.program.kill(), "{} did not run", etcd.name);
         }
         drop(self.router);
         self.holders.kill_all();
@@ -397,7 +400,10 @@ impl Site {
     pub fn logs(&self) -> Vec<(String, String)> {
         let all = self.members.iter();
         let all = all.map(|m| (m.name.clone(), m.printed()));
-        let etcds = self.etcds.iter().map(|e| (e.name.clone(), e.printed()));
+        let etcds = self
+            .etcds
+            .iter()
+            .map(|e| (e.name.clone(), e.program.printed()));
         all.chain(etcds).collect()
     }
 }

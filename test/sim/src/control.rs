@@ -17,8 +17,9 @@ use crate::bugs::Bug;
 use crate::invariants::a_retry_waits_no_longer_than_it_may;
 use crate::invariants::the_state_is_what_the_store_holds as state_held;
 use crate::log::Write;
+use crate::resume::Serve;
 use crate::server::{Server, Waiter, Written};
-use crate::session::{Serve, Session};
+use crate::session::Session;
 use crate::sim::{Addr, Ask, Msg, Sim, Timer, Told, short};
 use crate::work;
 

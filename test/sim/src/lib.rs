@@ -16,6 +16,7 @@ pub mod message;
 pub mod net;
 pub mod queue;
 pub mod raft;
+pub mod resume;
 pub mod rng;
 pub mod runner;
 pub mod server;

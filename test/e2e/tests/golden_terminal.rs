@@ -13,14 +13,15 @@ static SERVER: Shared = Shared::new();
 const DRIVER: &str = r#"
 import fcntl, json, os, pty, select, signal, struct, sys, termios, time
 columns, steps, argv = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
+def size(fd, columns):
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 pid, fd = pty.fork()
 if pid == 0:
+    # Before the program can ask for it.
+    size(0, columns)
     # A shell has what it runs in the background ignore interrupts, and so would the tests that it runs there.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execvp(argv[0], argv)
-def size(columns):
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-size(columns)
 seen, at, deadline = b"", 0, time.monotonic() + 100
 while time.monotonic() < deadline:
     while steps:
@@ -30,7 +31,7 @@ while time.monotonic() < deadline:
         at = found + len(steps[0][0].encode())
         send = steps.pop(0)[1]
         if send.startswith("cols="):
-            size(int(send[5:]))
+            size(fd, int(send[5:]))
         else:
             os.write(fd, send.encode())
     if select.select([fd], [], [], 0.1)[0]:

@@ -57,7 +57,7 @@ pub const GROUPS: &[Group] = &[
         about: "unit, property, scenario and conformance tests",
         needs_build: true,
         beside: Beside::Nothing,
-        run: |s| s.tests(&of(s, Kind::Unit)?, As::Caller),
+        run: unit,
     },
     Group {
         name: "store-crash",
@@ -183,6 +183,34 @@ fn kind(program: &TestProgram) -> Kind {
 fn of<'s>(session: &'s Session<'_>, wanted: Kind) -> Result<Vec<&'s TestProgram>> {
     let tests = session.built()?.tests.iter();
     Ok(tests.filter(|p| kind(p) == wanted).collect())
+}
+
+/// Of the unit tests those that wait: for leases, elections, timeouts of sockets.
+const WAITING: &[(&str, &str)] = &[
+    ("prism-gateway", "access"),
+    ("prism-gateway", "slow"),
+    ("prism-gateway", "tls"),
+    ("prism-members", "leader"),
+    ("prism-members", "sessions"),
+    ("prism-members", "vault"),
+    ("prism-membership", "sockets"),
+    ("prism-raft", "prism_raft"),
+    ("prism-raft", "servers"),
+    ("prism-vault", "speaks"),
+];
+
+/// Those that wait run beside the others.
+fn unit(session: &Session<'_>) -> Result<Outcome> {
+    let waits = |p: &&TestProgram| WAITING.contains(&(p.package.as_str(), p.target.as_str()));
+    let all = of(session, Kind::Unit)?;
+    let (waiting, working): (Vec<_>, Vec<_>) = all.into_iter().partition(waits);
+    let other = session.beside()?;
+    std::thread::scope(|scope| {
+        let waited = scope.spawn(|| other.tests(&waiting, As::Caller));
+        let worked = session.tests(&working, As::Caller);
+        let waited = waited.join().expect("what runs tests does not panic");
+        Ok(worked?.and(waited?))
+    })
 }
 
 fn tidy_group(session: &Session<'_>) -> Result<Outcome> {

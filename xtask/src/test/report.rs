@@ -30,6 +30,26 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// This and what ran beside it, as one.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (
+                Self::Ran { counts, ok, output },
+                Self::Ran {
+                    counts: more,
+                    ok: well,
+                    output: said,
+                },
+            ) => Self::Ran {
+                counts: counts.plus(more),
+                ok: ok && well,
+                output: output + &said,
+            },
+            (Self::Skipped(why), _) | (_, Self::Skipped(why)) => Self::Skipped(why),
+        }
+    }
+
     /// It failed before any test of its own could.
     pub fn broken(output: String) -> Self {
         Self::Ran {

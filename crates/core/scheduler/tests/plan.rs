@@ -235,10 +235,16 @@ fn what_a_bound_cut_off_is_placed_by_the_plans_that_follow() {
     let (accepted, plan) = round(&mut w, &v);
     assert_eq!(accepted, 256);
     assert!(is_cut(&before, &plan, &config));
+    w.submit(1_999, array(5_000));
     while !plan_is_empty(&w, &v) {
         round(&mut w, &v);
     }
-    assert!(!is_cut(&w.state, &Plan::default(), &config));
+    for n in 2_000..2_300 {
+        w.submit(n, array(1));
+    }
+    // Enough to be cut, and no room for any: nobody is to plan again and again for that.
+    let last = prism_scheduler::plan(&w.state, &v, &config);
+    assert!(!is_cut(&w.state, &last, &config));
 }
 
 #[test]

@@ -61,6 +61,9 @@ impl Default for Weights {
     }
 }
 
+/// Most jobs that one plan places tasks of, unless told otherwise. Whoever sends what was placed has to have room for as many.
+pub const JOBS_MAX: usize = 256;
+
 /// Coefficients and bounds of one planning round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config {
@@ -70,7 +73,7 @@ pub struct Config {
     pub tasks_max: u32,
     /// Most sandboxes in one plan. Default 2,000.
     pub sandboxes_max: u32,
-    /// Most jobs that one plan places tasks of. Default 256.
+    /// Most jobs that one plan places tasks of. Default [`JOBS_MAX`].
     pub jobs_max: usize,
     /// Nodes that are scored for one job or sandbox, of those with room. Default 128.
     pub sample: usize,
@@ -82,7 +85,7 @@ impl Default for Config {
             weights: Weights::default(),
             tasks_max: 20_000,
             sandboxes_max: 2_000,
-            jobs_max: 256,
+            jobs_max: JOBS_MAX,
             sample: 128,
         }
     }

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use prism_state::{Plan, State};
 use prism_types::NodeId;
 
-pub use config::{Config, NodeView, Weights};
+pub use config::{Config, JOBS_MAX, NodeView, Weights};
 pub use explain::{Explanation, NodeVerdict, Verdict, explain_job, explain_sandbox};
 pub use score::Score;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prism_link::resume::Summary;
 use prism_link::{ControlEnd, Hello, NodeService, SandboxStatus, ToControl, ToWorker};
-use prism_scheduler::NodeView;
+use prism_scheduler::{JOBS_MAX, NodeView};
 use prism_state::{Command, Metric, Registration, Reply, TaskResult};
 use prism_store::BoxFuture;
 use prism_types::{JobId, NodeId, NodeState, Reason, Rejection, StopCause, TaskRef};
@@ -38,9 +38,9 @@ pub(crate) struct Session {
     over: CancellationToken,
 }
 
-/// Messages that must fit into a session's queue before its node is given more: what one round may send it, two for each job that has
-/// a task placed there (`jobs_max` of the scheduler's configuration), and some for what else is to be said.
-const ROOM: usize = 640;
+/// Messages that must fit into a session's queue before its node is given more: what one round may send it, a job and its tasks for
+/// each that has some placed there, and a quarter more for what else is to be said.
+const ROOM: usize = 2 * JOBS_MAX + JOBS_MAX / 2;
 
 impl Session {
     /// What the scheduler is told.
@@ -54,7 +54,7 @@ impl Session {
             rtt_ms: self.service.round_trip().unwrap_or_default().as_secs_f64() * 1000.0,
             load,
             pressure: self.live.readings.pressure,
-            behind: self.outbox.capacity() < ROOM.min(self.outbox.max_capacity()),
+            behind: self.outbox.capacity() < ROOM,
             reliability: self.reliability,
             leases: self.service.keeps_leases(),
         }

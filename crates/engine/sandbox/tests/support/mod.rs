@@ -271,7 +271,7 @@ impl Node {
         self.wait_exit(&id)
     }
 
-    /// The supervisor's process number: whoever holds the socket's directory open as its lock's owner.
+    /// The supervisor's process number.
     pub fn supervisor(&self) -> u32 {
         supervisor_of(&self.dir)
     }
@@ -322,7 +322,7 @@ pub fn segments(dir: &Path, stream: &str) -> BTreeMap<u64, PathBuf> {
         .collect()
 }
 
-/// The supervisor of a node's directory.
+/// The supervisor of a node's directory, by its command line.
 pub fn supervisor_of(dir: &Path) -> u32 {
     let dir = std::fs::canonicalize(dir.join("run")).unwrap();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {

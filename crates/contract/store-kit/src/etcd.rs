@@ -90,11 +90,19 @@ impl Etcd {
         }
         assert!(all.iter().all(Self::answers), "three members start");
         // They listen before they have found each other.
-        let until = Instant::now() + LIMIT;
-        while !all.iter().all(Self::is_healthy) {
-            assert!(Instant::now() < until, "three members find each other");
-        }
+        all.iter().for_each(Self::is_back);
         all
+    }
+
+    /// Waits until it serves with a majority of the others.
+    ///
+    /// # Panics
+    /// When it does not come to that.
+    pub fn is_back(&self) {
+        let until = Instant::now() + LIMIT;
+        while !self.is_healthy() {
+            assert!(Instant::now() < until, "the members find each other");
+        }
     }
 
     fn member(

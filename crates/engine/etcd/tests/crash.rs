@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kit::{Etcd, has_etcd, lead, until, within};
-use prism_etcd::EtcdStore;
+use prism_etcd::{EtcdStore, open};
 use prism_store::{Batch, KeyRange, Revision, Store, StoreError};
 use prism_types::Fence;
 
@@ -72,7 +72,7 @@ async fn an_etcd_killed_under_load_loses_nothing_acknowledged() {
         return;
     }
     let mut etcd = Etcd::start(&[]);
-    let store = etcd.open("p").await;
+    let store = open(etcd.short("p")).await.unwrap();
     let follower = etcd.open("p").await;
     let mut seen = follower.watch("w/".into(), Revision(0)).await.unwrap();
     let watched = tokio::spawn(async move {

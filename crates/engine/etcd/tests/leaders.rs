@@ -4,11 +4,10 @@
 mod kit;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kit::proxy::{CALLED_FULL, HELD, NO_ANSWERS, ONE_LOST, OPEN, SHUT};
 use kit::{Etcd, has_etcd, lead, until, within};
-use prism_etcd::EtcdStore;
+use prism_etcd::{EtcdStore, open};
 use prism_store::{Batch, KeyRange, Revision, Store, StoreError};
 use prism_types::{Fence, Outcome};
 
@@ -60,7 +59,7 @@ async fn a_leader_that_is_cut_off_deposes_itself_before_its_lease_ends_and_is_fe
         return;
     }
     let etcd = Etcd::start(&[]);
-    let (way, first) = etcd.behind(None).await;
+    let (way, first) = etcd.shortly_behind().await;
     let second = etcd.open("p").await;
     let mut leadership = first.lead().await.unwrap();
     first.commit(leadership.fence, put("a")).await.unwrap();
@@ -126,7 +125,7 @@ async fn a_leader_that_is_only_dropped_is_followed_when_its_lease_ends() {
         return;
     }
     let etcd = Etcd::start(&[]);
-    let first = etcd.open("p").await;
+    let first = open(etcd.short("p")).await.unwrap();
     let mut leadership = first.lead().await.unwrap();
     first.commit(leadership.fence, put("a")).await.unwrap();
     let mut watch = first.watch("".into(), Revision(1)).await.unwrap();
@@ -148,8 +147,7 @@ async fn a_lost_answer_is_found_out_and_nothing_is_done_twice() {
         return;
     }
     let etcd = Etcd::start(&[]);
-    // So that the lease lasts over every repetition.
-    let (way, store) = etcd.behind(Some(Duration::from_secs(10))).await;
+    let (way, store) = etcd.behind().await;
     let fence = store.lead().await.unwrap().fence;
     let mut lost = 0;
     for n in 0..60 {
@@ -177,7 +175,7 @@ async fn a_write_that_etcd_did_and_refused_is_found_out() {
         return;
     }
     let etcd = Etcd::start(&[]);
-    let (way, store) = etcd.behind(Some(Duration::from_secs(10))).await;
+    let (way, store) = etcd.behind().await;
     let fence = store.lead().await.unwrap().fence;
     for n in 0..20 {
         way.set(CALLED_FULL);
@@ -197,7 +195,7 @@ async fn a_leader_never_shows_less_than_what_others_have_seen() {
         return;
     }
     let etcd = Etcd::start(&[]);
-    let (way, store) = etcd.behind(Some(Duration::from_secs(20))).await;
+    let (way, store) = etcd.behind().await;
     let follower = etcd.open("p").await;
     let fence = store.lead().await.unwrap().fence;
     for n in 0..3 {
@@ -233,7 +231,7 @@ async fn an_outcome_that_cannot_be_known_is_called_unknown() {
         return;
     }
     let etcd = Etcd::start(&[]);
-    let (way, store) = etcd.behind(None).await;
+    let (way, store) = etcd.shortly_behind().await;
     let fence = store.lead().await.unwrap().fence;
     store.commit(fence, put("a")).await.unwrap();
     way.set(NO_ANSWERS);

@@ -97,7 +97,7 @@ async fn history_that_others_dropped_costs_a_follower_its_past_and_nothing_else(
         return;
     }
     let etcd = Etcd::start(&[]);
-    let (way, follower) = etcd.behind(None).await;
+    let (way, follower) = etcd.behind().await;
     let store = etcd.open("p").await;
     let fence = store.lead().await.unwrap().fence;
     store
@@ -207,9 +207,6 @@ async fn members_that_are_gone_are_passed_over() {
     config.endpoints = std::iter::once(format!("http://127.0.0.1:{dead}"))
         .chain(members.iter().map(|m| m.url.clone()))
         .collect();
-    // A cluster of three elects a leader anew in the middle of this.
-    config.lease = Duration::from_secs(10);
-    config.timeout = Duration::from_secs(3);
     let store = open(config.clone()).await.unwrap();
     let follower = open(config).await.unwrap();
     let fence = lead(&store).await.fence;
@@ -230,6 +227,7 @@ async fn members_that_are_gone_are_passed_over() {
             assert_eq!(done, Ok(Revision(next)), "two of three go on");
         }
         member.run();
+        member.is_back();
     }
     for n in 1..=next {
         assert_eq!(within(watch.next()).await.unwrap().revision, Revision(n));

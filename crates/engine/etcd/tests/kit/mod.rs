@@ -19,6 +19,11 @@ pub fn has_etcd() -> bool {
     etcd::has_etcd()
 }
 
+/// A lease that a test waits out.
+pub const SHORT: Duration = Duration::from_secs(3);
+/// One that outlasts a slow disk and an election, where the test is not about its end.
+const LONG: Duration = Duration::from_secs(30);
+
 /// One running member.
 pub struct Etcd(pub etcd::Etcd);
 
@@ -52,8 +57,8 @@ impl Etcd {
         Config {
             prefix: format!("/{prefix}/"),
             window: WINDOW,
-            lease: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
+            lease: LONG,
+            timeout: Duration::from_secs(5),
             ..Config::new([&self.url])
         }
     }
@@ -68,12 +73,28 @@ impl Etcd {
         open(config).await.unwrap()
     }
 
-    /// A store beneath `/p/` that reaches it by a way which the test can close. `None`: with the usual short lease.
-    pub async fn behind(&self, lease: Option<Duration>) -> (Proxy, Arc<EtcdStore>) {
+    /// The same, with a lease that ends soon when it is not renewed.
+    pub fn short(&self, prefix: &str) -> Config {
+        Config {
+            lease: SHORT,
+            timeout: SHORT / 2,
+            ..self.config(prefix)
+        }
+    }
+
+    /// A store beneath `/p/` that reaches it by a way which the test can close.
+    pub async fn behind(&self) -> (Proxy, Arc<EtcdStore>) {
+        self.by_way(self.config("p")).await
+    }
+
+    /// The same, with a lease that ends soon.
+    pub async fn shortly_behind(&self) -> (Proxy, Arc<EtcdStore>) {
+        self.by_way(self.short("p")).await
+    }
+
+    async fn by_way(&self, mut config: Config) -> (Proxy, Arc<EtcdStore>) {
         let way = Proxy::to(&self.url).await;
-        let mut config = self.config("p");
         config.endpoints = vec![way.url.clone()];
-        config.lease = lease.unwrap_or(config.lease);
         let store = open(config).await.unwrap();
         (way, store)
     }

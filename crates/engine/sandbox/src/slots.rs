@@ -24,7 +24,8 @@ const WINDOW: u32 = 60_000;
 /// Most slots that one supervisor uses.
 pub const MAX_SLOTS: u32 = 20_000;
 
-/// Most slots that are prepared ahead while nothing happens, and kept when nothing uses them.
+/// Most slots that are prepared ahead while nothing happens, and kept when nothing uses them. A node that was asked for a sandbox
+/// prepares so many: they come in bursts, and the first is to be as quick as the next.
 const MAX_POOLED: usize = 64;
 
 /// Fewest slots that are prepared ahead, and how many for each run that was ever live beside others. Each has nine descriptors, which
@@ -71,6 +72,18 @@ pub struct Needs {
     pub group: bool,
 }
 
+impl Needs {
+    /// How many slots are worth preparing ahead once there is a run with these needs beside others.
+    fn worth_ahead(self, live: usize) -> usize {
+        let sandbox = self.namespaces && !self.group;
+        if sandbox {
+            MAX_POOLED
+        } else {
+            (WARM_EACH * live).min(MAX_POOLED)
+        }
+    }
+}
+
 /// The name of a slot's cgroup.
 pub fn group_name(index: u32) -> String {
     format!("s{index}")
@@ -84,9 +97,10 @@ pub struct Slots {
     free: Vec<Slot>,
     next: u32,
     returned: BTreeSet<u32>,
-    /// Slots in use, and the most that ever were.
+    /// Slots in use.
     live: usize,
-    peak: usize,
+    /// How many are worth preparing ahead, by what was ever in use at once.
+    warm: usize,
     /// Slots of plain runs whose processes are being killed.
     draining: Vec<Slot>,
 }
@@ -103,7 +117,7 @@ impl Slots {
             next: 0,
             returned: BTreeSet::new(),
             live: 0,
-            peak: 0,
+            warm: WARM,
             draining: Vec::new(),
         }
     }
@@ -133,7 +147,7 @@ impl Slots {
         match ready {
             Ok(()) => {
                 self.live += 1;
-                self.peak = self.peak.max(self.live);
+                self.warm = self.warm.max(needs.worth_ahead(self.live));
                 Ok(slot)
             }
             Err(e) => {
@@ -212,7 +226,7 @@ impl Slots {
 
     /// Whether preparing a slot ahead would help.
     pub fn is_cold(&self) -> bool {
-        self.free.len() < (WARM_EACH * self.peak).clamp(WARM, MAX_POOLED)
+        self.free.len() < self.warm
     }
 
     /// Prepares one slot ahead.
@@ -332,4 +346,20 @@ pub fn map_own(uid: u32, outer_uid: u32, gid: u32, outer_gid: u32) -> io::Result
 /// The user and group that this process really is.
 pub fn own_ids() -> (u32, u32) {
     (creds::uid(), creds::gid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sandboxes_have_slots_made_ahead_and_tasks_have_as_many_as_they_were_at_once() {
+        let needs = |namespaces, group| Needs { namespaces, group };
+        let (sandbox, task, plain) = (needs(true, false), needs(true, true), needs(false, true));
+        assert_eq!(sandbox.worth_ahead(1), MAX_POOLED);
+        for each in [task, plain] {
+            assert_eq!(each.worth_ahead(3), 3 * WARM_EACH);
+            assert_eq!(each.worth_ahead(10_000), MAX_POOLED);
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod sandboxes;
 mod scratch;
 mod service;
 mod session;
+mod spread;
 
 pub use config::Config;
 pub use facts::{Meter, facts};

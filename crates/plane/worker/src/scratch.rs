@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use prism_runtime::HostFiles;
 
+use crate::spread::each_apart;
+
 /// Most that are kept.
 const KEPT_MAX: usize = 1024;
 
@@ -32,6 +34,7 @@ impl Spares {
     pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
         remove_dir(&dir)?;
         std::fs::create_dir_all(&dir)?;
+        each_apart(&dir)?;
         let kept = Mutex::default();
         Ok(Self { dir, kept })
     }

@@ -13,20 +13,20 @@ use prism_link::{
 };
 use prism_runtime::{Entry, EntryKind, Exec, Program, RuntimeError, sealed};
 use prism_types::{Id, Millis, Reason, Rejection, RunId, SandboxId};
-use tokio::time::Instant;
 
+use crate::launch;
 use crate::sandboxes::ExecRecord;
 use crate::session::{Shared, now};
-use crate::{launch, logs};
+
+mod output;
 
 /// How long an exec may take to be started before the answer says that it is not known.
 const START_WAIT: Duration = Duration::from_secs(30);
-/// First and longest pause between two looks for new output.
-const LOOK: (Duration, Duration) = (Duration::from_micros(300), Duration::from_millis(50));
-
 /// Answers for one node.
 pub(crate) struct Service {
     shared: Arc<Shared>,
+    /// Readers that wait for output.
+    readers: output::Readers,
 }
 
 /// The archive of a snapshot, if it is here.
@@ -72,7 +72,10 @@ fn entry(e: Entry) -> FileEntry {
 
 impl Service {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self {
+            shared,
+            readers: output::Readers::default(),
+        }
     }
 
     /// Runs blocking work on a thread that may wait.
@@ -146,83 +149,6 @@ impl Service {
                 Reason::Internal,
                 "the exec was not started within 30 s; ask for it again by its id",
             )),
-        }
-    }
-
-    /// Where output is kept, and its length when nothing will be added.
-    fn log_source(&self, of: &LogOf, stream: Stream) -> Result<(PathBuf, Option<u64>), NodeError> {
-        let data_dir = &self.shared.config.data_dir;
-        match of {
-            LogOf::Task(task) => {
-                let live = self
-                    .shared
-                    .live
-                    .lock()
-                    .expect("no holder of this lock panics")
-                    .contains(task);
-                Ok((
-                    launch::task_logs(data_dir, *task),
-                    (!live).then_some(u64::MAX),
-                ))
-            }
-            LogOf::Exec(sandbox, exec) => {
-                RunId::exec(*sandbox, exec)
-                    .map_err(|e| Rejection::new(Reason::Invalid, e.to_string()))?;
-                let dir = launch::exec_logs(data_dir, *sandbox, exec);
-                let record = self
-                    .shared
-                    .table
-                    .exec(*sandbox, exec)
-                    .map(|r| r.borrow().clone());
-                let over = match record {
-                    Some(ExecRecord { report: None, .. }) => None,
-                    Some(ExecRecord {
-                        report: Some(r), ..
-                    }) => Some(match stream {
-                        Stream::Stdout => r.stdout_bytes,
-                        Stream::Stderr => r.stderr_bytes,
-                    }),
-                    None if dir.exists() => Some(u64::MAX),
-                    None => {
-                        return Err(not_found(format!("sandbox {sandbox} has no exec {exec:?}")));
-                    }
-                };
-                Ok((dir, over))
-            }
-        }
-    }
-
-    async fn read_output(
-        &self,
-        of: LogOf,
-        stream: Stream,
-        offset: u64,
-        max: usize,
-        wait: Option<Duration>,
-    ) -> Result<Chunk, NodeError> {
-        let deadline = wait.map(|w| Instant::now() + w);
-        let mut pause = LOOK.0;
-        loop {
-            // First whether it is over, then what there is: the other way round the last bytes could be missed.
-            let (dir, over) = self.log_source(&of, stream)?;
-            let read = move || logs::read(&dir, stream, offset, max);
-            let mut chunk = tokio::task::spawn_blocking(read)
-                .await
-                .map_err(|e| {
-                    Rejection::new(Reason::Internal, format!("reading output failed: {e}"))
-                })?
-                .map_err(|e| disk_error("read the output", &e))?;
-            let next = chunk.offset + chunk.data.len() as u64;
-            chunk.end = match over {
-                Some(u64::MAX) => chunk.data.len() < max,
-                Some(length) => next >= length,
-                None => false,
-            };
-            if !chunk.data.is_empty() || chunk.end || deadline.is_none_or(|d| Instant::now() >= d) {
-                return Ok(chunk);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK.1);
         }
     }
 }

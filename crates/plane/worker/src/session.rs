@@ -21,6 +21,7 @@ use crate::lease::{Lease, boot_now};
 use crate::queue::Queue;
 use crate::sandboxes::Table;
 use crate::scratch::Spares;
+use crate::spread::each_apart;
 use crate::{Config, retention, service};
 
 mod events;
@@ -146,6 +147,7 @@ impl Worker {
             let path = config.data_dir.join(name);
             point!("worker.dirs.before_make")
                 .and_then(|()| fs::create_dir_all(&path))
+                .and_then(|()| each_apart(&path))
                 .and_then(|()| point!("worker.dirs.after_make"))
                 .map_err(|e| directory(&path, e))?;
         }

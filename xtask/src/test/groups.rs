@@ -149,10 +149,10 @@ enum Kind {
     Cluster,
 }
 
-/// End-to-end tests of several servers and workers, which wait most of the time.
+/// End-to-end tests of several servers and workers, which wait most of the time. The example is among the others: so both lanes
+/// end at about the same time.
 const OF_CLUSTERS: &[&str] = &[
     "capture",
-    "cluster_example",
     "cohort",
     "gossip",
     "ipv6",
@@ -187,6 +187,7 @@ fn of<'s>(session: &'s Session<'_>, wanted: Kind) -> Result<Vec<&'s TestProgram>
 
 /// Of the unit tests those that wait: for leases, elections, timeouts of sockets.
 const WAITING: &[(&str, &str)] = &[
+    ("prism-bench", "quick"),
     ("prism-gateway", "access"),
     ("prism-gateway", "slow"),
     ("prism-gateway", "tls"),
@@ -194,6 +195,8 @@ const WAITING: &[(&str, &str)] = &[
     ("prism-members", "sessions"),
     ("prism-members", "vault"),
     ("prism-membership", "sockets"),
+    ("prism-node", "labels"),
+    ("prism-node", "resume"),
     ("prism-raft", "prism_raft"),
     ("prism-raft", "servers"),
     ("prism-vault", "speaks"),

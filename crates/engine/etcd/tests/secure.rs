@@ -5,7 +5,7 @@ mod kit;
 
 use std::path::Path;
 
-use kit::{Etcd, has_etcd, lead, until};
+use kit::{Etcd, SHORT, has_etcd, lead, until};
 use prism_etcd::{Config, Login, OpenError, Tls, open};
 use prism_store::{Batch, Revision, Store, StoreError};
 use prism_store_kit::etcd::Certificates;
@@ -17,7 +17,9 @@ fn tls(files: &Certificates) -> Tls {
     }
 }
 
-async fn refused(config: Config) -> String {
+async fn refused(mut config: Config) -> String {
+    // What is refused is asked for again until then.
+    config.timeout = SHORT / 2;
     open(config).await.unwrap_err().to_string()
 }
 

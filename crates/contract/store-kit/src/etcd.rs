@@ -90,7 +90,7 @@ impl Etcd {
         }
         assert!(all.iter().all(Self::answers), "three members start");
         // They listen before they have found each other.
-        all.iter().for_each(Self::is_back);
+        all.iter().for_each(Self::wait_healthy);
         all
     }
 
@@ -98,7 +98,7 @@ impl Etcd {
     ///
     /// # Panics
     /// When it does not come to that.
-    pub fn is_back(&self) {
+    pub fn wait_healthy(&self) {
         let until = Instant::now() + LIMIT;
         while !self.is_healthy() {
             assert!(Instant::now() < until, "the members find each other");

@@ -227,7 +227,7 @@ async fn members_that_are_gone_are_passed_over() {
             assert_eq!(done, Ok(Revision(next)), "two of three go on");
         }
         member.run();
-        member.is_back();
+        member.wait_healthy();
     }
     for n in 1..=next {
         assert_eq!(within(watch.next()).await.unwrap().revision, Revision(n));

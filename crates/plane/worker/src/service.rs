@@ -22,10 +22,11 @@ mod output;
 
 /// How long an exec may take to be started before the answer says that it is not known.
 const START_WAIT: Duration = Duration::from_secs(30);
+
 /// Answers for one node.
 pub(crate) struct Service {
     shared: Arc<Shared>,
-    /// Readers that wait for output.
+    /// Readers that look for output often.
     readers: output::Readers,
 }
 
